@@ -1,0 +1,501 @@
+//! One token bucket, exact, in one atomic word. Time is passed in; nobody waits here.
+//!
+//! The [word](word) holds how much was spent, as a position; the [slot](slot) in force says what
+//! accrued until now. With `acc` units accrued since the anchor and a capacity of `C`:
+//!
+//! * `position <= acc`: the bucket is full. Taking n moves the position to `ceil(acc) + n`: the
+//!   fraction of a unit that a full bucket could not hold is lost, not lent.
+//! * otherwise n are admitted iff `position + n <= acc + C`.
+//!
+//! So for admissions i..j in the order of their CASes, at clock readings t:
+//! `sum n <= C + rate * (t_j - t_i)`, whatever the interleaving and however stale a reading is.
+//!
+//! # Orderings
+//!
+//! Loads of the word are Acquire and its RMWs AcqRel: who finds a generation in the word sees the
+//! slot that its writer stored before. A slot's fields are Acquire and Release on top of that, for
+//! the reason given on [`slot::Slot`]. `in_flight` is AcqRel: see [`Bucket::leave`].
+
+pub(crate) mod rate;
+mod slot;
+mod word;
+
+use crossbeam_utils::CachePadded;
+use rate::{Accrued, Level, Rate, Terms};
+use slot::Slot;
+use word::Word;
+
+pub(crate) use slot::{Config, Kind};
+
+use crate::sync::{AtomicU64, Ordering, seeded};
+
+/// A token bucket and the count of its permits in flight.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    /// Alone on their lines: written by every admission.
+    hot: CachePadded<Hot>,
+    /// Read by every admission, written by a reconfiguration.
+    slots: [Slot; 2],
+    most_in_flight: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Hot {
+    word: AtomicU64,
+    in_flight: AtomicU64,
+}
+
+/// Why a take did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// There are too few tokens.
+    Short(Deficit),
+    /// There are enough, for those in line.
+    InLine(Deficit),
+    /// More than the bucket ever holds: its whole capacity.
+    TooBig(u64),
+    /// The slot in force has ended: let the owner bring it up to date.
+    Stale,
+    Closed,
+    Removed,
+}
+
+/// The slot in force has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stale;
+
+/// What a refused take was short of; the time it stands for is worked out on demand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Deficit {
+    /// Clock reading less anchor: negative while the bucket is paused.
+    offset: i64,
+    /// What must have accrued since the anchor.
+    need: u64,
+    rate: Rate,
+    carry: u64,
+}
+
+impl Deficit {
+    /// Nanoseconds from the reading until the take would succeed, rounded up; `u64::MAX` for never.
+    #[cold]
+    pub(crate) fn wait(&self) -> u64 {
+        match self.rate.when(self.need, self.carry) {
+            Some(elapsed) if self.offset < 0 => elapsed.saturating_add(self.offset.unsigned_abs()),
+            Some(elapsed) => elapsed.saturating_sub(self.offset.unsigned_abs()),
+            None => u64::MAX,
+        }
+    }
+}
+
+/// What a bucket is to become.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    pub(crate) kind: Kind,
+    pub(crate) terms: Terms,
+    /// Nothing is admitted before this reading.
+    pub(crate) pause_until: u64,
+    /// See [`Config::until`].
+    pub(crate) until: Option<u64>,
+}
+
+/// A consistent look at a bucket at one clock reading.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    word: Word,
+    pub(crate) kind: Kind,
+    origin: u64,
+    shift: u32,
+    capacity: u64,
+    rate: Rate,
+    carry: u64,
+    anchor: u64,
+    horizon: u64,
+    now: u64,
+    accrued: Accrued,
+}
+
+impl Bucket {
+    /// A full bucket, and the configuration that its owner keeps under the configuration lock.
+    pub(crate) fn new(terms: Terms, now: u64) -> (Self, Config) {
+        let config =
+            Config { kind: Kind::Open, terms, anchor: now, until: None, carry: 0, origin: 0 };
+        let bucket = Self {
+            hot: CachePadded::new(Hot {
+                word: AtomicU64::new(Word::new(0).0),
+                in_flight: AtomicU64::new(0),
+            }),
+            slots: [Slot::new(&config), Slot::new(&config)],
+            most_in_flight: AtomicU64::new(u64::MAX),
+        };
+        (bucket, config)
+    }
+
+    /// Take `n >= 1` tokens at `now`. [`Refusal::Stale`] also for whatever is not an everyday
+    /// admission or denial (somebody in line, a pause, a clock behind the anchor): then
+    /// [`Bucket::take_slowly`] decides.
+    #[inline]
+    pub(crate) fn take(&self, n: u64, now: u64) -> Result<(), Refusal> {
+        let mut word = self.word();
+        loop {
+            let slot = &self.slots[word.parity()];
+            let elapsed = now.wrapping_sub(slot.anchor());
+            // One compare for a horizon that has passed, a pause, a closed bucket, and a reading
+            // from before the anchor, which wraps to a huge elapsed time.
+            if elapsed >= slot.horizon() || word.has_waiters() {
+                return Err(Refusal::Stale);
+            }
+            let accrued = slot.rate().accrue(elapsed, slot.carry());
+            let (shift, capacity, origin) = (slot.shift(), slot.capacity(), slot.origin());
+            if n > capacity >> shift {
+                if self.word().same_generation(word) {
+                    return Err(Refusal::TooBig(capacity >> shift));
+                }
+                word = self.word();
+                continue;
+            }
+            let position = word.position(origin);
+            let next = match admit(position, accrued, capacity, n << shift) {
+                Ok(next) => next,
+                Err(need) => {
+                    // Second look: a slot that was rewritten meanwhile says nothing.
+                    let again = self.word();
+                    if again.same_generation(word) || seeded("torn-denial") {
+                        let (rate, carry) = (slot.rate(), slot.carry());
+                        let offset = elapsed.cast_signed();
+                        return Err(Refusal::Short(Deficit { offset, need, rate, carry }));
+                    }
+                    word = again;
+                    continue;
+                }
+            };
+            match self.swap(word, word.moved(origin, next)) {
+                Ok(()) => return Ok(()),
+                Err(current) => word = current,
+            }
+        }
+    }
+
+    /// The same for every case, and with `head` for the head of the line, whom the WAITERS bit
+    /// does not hold back.
+    #[cold]
+    pub(crate) fn take_slowly(&self, n: u64, now: u64, head: bool) -> Result<(), Refusal> {
+        loop {
+            let view = self.view(now);
+            view.check(n)?;
+            if view.word.has_waiters() && !head {
+                return Err(Refusal::InLine(view.deficit(n.saturating_add(1))));
+            }
+            let (position, units) = (view.word.position(view.origin), n << view.shift);
+            let Ok(next) = admit(position, view.accrued, view.capacity, units) else { continue };
+            if self.swap(view.word, view.word.moved(view.origin, next)).is_ok() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Give `n` tokens back; a bucket never holds more than its capacity. Says whether somebody is
+    /// in line, who must then be looked after.
+    pub(crate) fn refund(&self, n: u64, now: u64) -> Result<bool, Stale> {
+        loop {
+            let view = self.view(now);
+            match view.status() {
+                Err(Refusal::Closed | Refusal::Removed) => return Ok(false),
+                Err(Refusal::Stale) => return Err(Stale),
+                _ => {}
+            }
+            let position = view.word.position(view.origin);
+            if position <= view.accrued.floor {
+                return Ok(view.word.has_waiters());
+            }
+            let units = u64::try_from(u128::from(n) << view.shift).unwrap_or(u64::MAX);
+            let next = position.saturating_sub(units).max(view.accrued.ceil);
+            let next = view.word.moved(view.origin, next);
+            let done = if seeded("refund-without-cas") {
+                self.hot.word.store(next.0, Ordering::Release);
+                true
+            } else {
+                self.swap(view.word, next).is_ok()
+            };
+            if done {
+                return Ok(view.word.has_waiters());
+            }
+        }
+    }
+
+    /// A consistent look at `now`.
+    pub(crate) fn view(&self, now: u64) -> View {
+        loop {
+            let word = self.word();
+            let slot = &self.slots[word.parity()];
+            let (anchor, rate, carry) = (slot.anchor(), slot.rate(), slot.carry());
+            let view = View {
+                word,
+                kind: slot.kind(),
+                origin: slot.origin(),
+                shift: slot.shift(),
+                capacity: slot.capacity(),
+                rate,
+                carry,
+                anchor,
+                horizon: slot.horizon(),
+                now,
+                accrued: rate.accrue(now.saturating_sub(anchor), carry),
+            };
+            if self.word().same_generation(word) || seeded("torn-view") {
+                return view;
+            }
+        }
+    }
+
+    /// Turn to another configuration in one CAS: what was held is settled at the old rate, clipped
+    /// to the new capacity, and counted on at the new one. A pause that has not ended goes on.
+    ///
+    /// Under the configuration lock, of which `current` is the proof. `clock` is read after the
+    /// word: a reading from before could be older than that of an admission which the word already
+    /// counts, and time between the two would be settled twice.
+    pub(crate) fn swing(&self, current: &mut Config, to: Change, clock: impl Fn() -> u64) {
+        loop {
+            let early = seeded("clock-before-word").then(&clock);
+            let word = self.word();
+            let now = early.unwrap_or_else(&clock);
+            let elapsed = current.elapsed(now);
+            let accrued = current.terms.rate.accrue(elapsed, current.carry);
+            let position = word.position(current.origin);
+            let mut level = Level::at(position, accrued, current.terms.capacity);
+            if elapsed >= current.terms.horizon {
+                // Past the horizon the rate's own rounding may have reached a step of the carry.
+                level.0 -= 1;
+            }
+            let (position, carry) = level.rescale(&current.terms, &to.terms);
+            // Never back: the time before the old anchor was counted by the slot before it.
+            let anchor = now.max(current.anchor).max(to.pause_until);
+            let paused = current.kind == Kind::Paused || to.pause_until > now;
+            let kind = if to.kind == Kind::Open && paused && anchor > now {
+                Kind::Paused
+            } else {
+                to.kind
+            };
+            let (next, origin) = word.next(position);
+            let config = Config { kind, terms: to.terms, anchor, until: to.until, carry, origin };
+            if self.install(current, word, next, config) {
+                return;
+            }
+        }
+    }
+
+    /// Move the anchor up to `now`, by a whole number of units where the rate allows it.
+    pub(crate) fn reanchor(&self, current: &mut Config, clock: impl Fn() -> u64) {
+        let (terms, until) = (current.terms, current.until);
+        if terms.period == u64::MAX || current.kind != Kind::Open {
+            let kind = current.kind;
+            return self.swing(current, Change { kind, terms, pause_until: 0, until }, clock);
+        }
+        loop {
+            let word = self.word();
+            let elapsed = current.elapsed(clock());
+            let moved = elapsed / terms.period * terms.period;
+            let units = terms.rate.accrue(moved, 0).floor;
+            let rest = terms.rate.accrue(elapsed - moved, current.carry).floor;
+            let position = word.position(current.origin);
+            let full = position <= units.saturating_add(rest);
+            let (position, carry) = if full { (0, 0) } else { (position - units, current.carry) };
+            let (next, origin) = word.next(position);
+            let anchor = current.anchor + moved;
+            let config = Config { kind: Kind::Open, terms, anchor, until, carry, origin };
+            if self.install(current, word, next, config) {
+                return;
+            }
+        }
+    }
+
+    fn install(&self, current: &mut Config, word: Word, next: Word, config: Config) -> bool {
+        if seeded("swing-before-slot") {
+            let done = self.swap(word, next).is_ok();
+            self.slots[next.parity()].store(&config);
+            *current = if done { config } else { *current };
+            return done;
+        }
+        self.slots[next.parity()].store(&config);
+        let done = self.swap(word, next).is_ok();
+        if done {
+            *current = config;
+        }
+        done
+    }
+
+    /// Say that somebody is in line, or nobody any more. Under the queue's lock.
+    pub(crate) fn set_waiters(&self, waiting: bool) {
+        if waiting {
+            self.hot.word.fetch_or(Word::WAITERS, Ordering::AcqRel);
+        } else {
+            self.hot.word.fetch_and(!Word::WAITERS, Ordering::AcqRel);
+        }
+    }
+
+    /// Count one permit in, unless that makes too many.
+    #[inline]
+    pub(crate) fn enter(&self) -> bool {
+        let most = self.most_in_flight.load(Ordering::Acquire);
+        if most == u64::MAX {
+            self.hot.in_flight.fetch_add(1, Ordering::AcqRel);
+            return true;
+        }
+        if seeded("in-flight-check-then-add") {
+            let room = self.in_flight() < most;
+            if room {
+                self.hot.in_flight.fetch_add(1, Ordering::AcqRel);
+            }
+            return room;
+        }
+        let more = |count: u64| (count < most).then_some(count + 1);
+        self.hot.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    }
+
+    /// Count one permit out; `None` where none was in, else whether somebody is in line whom that
+    /// may let in.
+    ///
+    /// The count and the bit are two words, so "count out, then look for waiters" and "announce a
+    /// waiter, then look at the count" could each miss the other. Looking by an RMW closes this:
+    /// either it comes before the waiter's own RMW on the word, which then sees the count (their
+    /// AcqRel pair), or after, and sees the bit.
+    #[inline]
+    pub(crate) fn leave(&self) -> Option<bool> {
+        let less = |count: u64| count.checked_sub(1);
+        self.hot.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).ok()?;
+        if self.most_in_flight.load(Ordering::Acquire) == u64::MAX {
+            return Some(false);
+        }
+        if seeded("leave-without-look") {
+            return Some(false);
+        }
+        Some(Word(self.hot.word.fetch_or(0, Ordering::AcqRel)).has_waiters())
+    }
+
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.hot.in_flight.load(Ordering::Acquire)
+    }
+
+    /// How many more permits may be in flight.
+    pub(crate) fn room(&self) -> u64 {
+        self.most_in_flight.load(Ordering::Acquire).saturating_sub(self.in_flight())
+    }
+
+    /// `u64::MAX`: no limit.
+    pub(crate) fn set_most_in_flight(&self, most: u64) {
+        self.most_in_flight.store(most, Ordering::Release);
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_bounded_in_flight(&self) -> bool {
+        self.most_in_flight.load(Ordering::Acquire) != u64::MAX
+    }
+
+    #[inline(always)]
+    fn word(&self) -> Word {
+        Word(self.hot.word.load(Ordering::Acquire))
+    }
+
+    #[inline(always)]
+    fn swap(&self, from: Word, to: Word) -> Result<(), Word> {
+        if seeded("take-without-cas") {
+            self.hot.word.store(to.0, Ordering::Release);
+            return Ok(());
+        }
+        let (new, old) = (Ordering::AcqRel, Ordering::Acquire);
+        match self.hot.word.compare_exchange(from.0, to.0, new, old) {
+            Ok(_) => Ok(()),
+            Err(current) => Err(Word(current)),
+        }
+    }
+}
+
+impl View {
+    /// Whether the slot still answers for this reading.
+    fn status(&self) -> Result<(), Refusal> {
+        match self.kind {
+            Kind::Closed => Err(Refusal::Closed),
+            Kind::Removed => Err(Refusal::Removed),
+            Kind::Paused if self.now >= self.anchor => Err(Refusal::Stale),
+            Kind::Open if self.now >= self.anchor && self.now - self.anchor >= self.horizon => {
+                Err(Refusal::Stale)
+            }
+            Kind::Open | Kind::Paused => Ok(()),
+        }
+    }
+
+    /// Would `n` be admitted?
+    pub(crate) fn check(&self, n: u64) -> Result<(), Refusal> {
+        self.status()?;
+        if n > self.whole_capacity() {
+            return Err(Refusal::TooBig(self.whole_capacity()));
+        }
+        let position = self.word.position(self.origin);
+        let units = n << self.shift;
+        let paused = self.kind == Kind::Paused && n > 0;
+        if paused || admit(position, self.accrued, self.capacity, units).is_err() {
+            return Err(Refusal::Short(self.deficit(n)));
+        }
+        Ok(())
+    }
+
+    /// What `n` tokens are short of now; more than the capacity counts as the capacity.
+    pub(crate) fn deficit(&self, n: u64) -> Deficit {
+        let units = n.min(self.whole_capacity()) << self.shift;
+        let offset = self.now.wrapping_sub(self.anchor).cast_signed();
+        let need = (self.word.position(self.origin) + units).saturating_sub(self.capacity);
+        let offset = if self.kind == Kind::Paused { offset.min(0) } else { offset.max(0) };
+        Deficit { offset, need, rate: self.rate, carry: self.carry }
+    }
+
+    /// Whole tokens that could be taken now.
+    pub(crate) fn available(&self) -> u64 {
+        if self.kind != Kind::Open {
+            return 0;
+        }
+        let position = self.word.position(self.origin);
+        let spent = position.saturating_sub(self.accrued.floor);
+        self.capacity.saturating_sub(spent) >> self.shift
+    }
+
+    /// Whole tokens in a full bucket.
+    pub(crate) fn whole_capacity(&self) -> u64 {
+        self.capacity >> self.shift
+    }
+
+    /// The reading that this look was made at.
+    pub(crate) fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// How late a timer may be without a token being lost to a full bucket: the time of an eighth
+    /// of the capacity, none where that is less than a token; at most `most` nanoseconds.
+    pub(crate) fn slack(&self, most: u64) -> u64 {
+        if self.whole_capacity() < 8 {
+            return 0;
+        }
+        self.rate.when(self.capacity / 8, 0).map_or(most, |eighth| eighth.min(most))
+    }
+
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.word.has_waiters()
+    }
+
+    /// Nanoseconds until this slot stops answering for itself.
+    pub(crate) fn remaining(&self) -> u64 {
+        match self.kind {
+            Kind::Open => self.horizon.saturating_sub(self.now.saturating_sub(self.anchor)),
+            _ => self.anchor.saturating_sub(self.now),
+        }
+    }
+}
+
+/// The decision: where the position moves when `units` are taken, or what must have accrued first.
+#[inline(always)]
+fn admit(position: u64, accrued: Accrued, capacity: u64, units: u64) -> Result<u64, u64> {
+    if position <= accrued.floor {
+        // Wraps only on a slot that is being rewritten, and then the CAS fails.
+        return Ok(accrued.ceil.wrapping_add(units));
+    }
+    let next = position + units;
+    if next <= accrued.floor.saturating_add(capacity) { Ok(next) } else { Err(next - capacity) }
+}

@@ -1,0 +1,242 @@
+//! The arithmetic of a bucket: pure, exact, without atomics and without a clock.
+//!
+//! # Units
+//!
+//! A bucket counts in *units*, the finest power-of-two fraction of a token that leaves room on a
+//! line of [`POSITION_BITS`] bits for twice the capacity and an hour of accrual. A 600,000,000/s
+//! bucket has 2^12 or so units a token, a 1/s bucket 2^41.
+//!
+//! # The rate
+//!
+//! `tokens / window` becomes a reduced fraction `P / Q` of units per nanosecond, and that a
+//! fixed-point number with [`FRACTION_BITS`] fractional bits, **rounded up**. For every elapsed
+//! time `e` with `e * Q <= 2^112` the product is then above the true value by less than the
+//! distance from the true value to the next whole unit, so that its floor is the true floor:
+//!
+//! ```text
+//! e * rate - e * P/Q  <  e / 2^112  <=  1/Q  <=  (distance to the next whole unit)
+//! ```
+//!
+//! Rounding down instead would make each whole token one nanosecond late. [`Terms::horizon`] ends
+//! before the inequality does, and the bucket moves its anchor there.
+
+/// Bits of the line on which a bucket's position moves.
+pub(crate) const POSITION_BITS: u32 = 55;
+/// Fractional bits of the rate.
+pub(crate) const FRACTION_BITS: u32 = 112;
+/// Bits of [`Factor`].
+const FACTOR_BITS: u32 = 20;
+/// What a carry is counted in: 2^-48 of a unit.
+pub(crate) const CARRY_BITS: u32 = FRACTION_BITS - 64;
+
+const HOUR: u128 = 3_600_000_000_000;
+/// Largest number of tokens, in a window or as a burst: 2^52, about 4.5e15.
+pub(crate) const MAX_TOKENS: u64 = 1 << 52;
+
+/// What a limit is scaled by after a cut: parts in 2^20. One is [`Factor::FULL`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Factor(u64);
+
+impl Factor {
+    pub(crate) const FULL: Self = Self(1 << FACTOR_BITS);
+    /// A recovery without a cap stops growing at 1,024 times the limit.
+    const MAX: u64 = 1 << (FACTOR_BITS + 10);
+
+    /// Rounded down, so that a scaled limit never passes what was asked; at least one part.
+    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // a saturating cast, then clamped
+    pub(crate) fn new(factor: f64) -> Self {
+        let parts = factor * Self::FULL.0 as f64;
+        // A product such as 0.57 * 2^20 may sit a hair below the whole number that was meant.
+        Self(((parts + 1e-6) as u64).clamp(1, Self::MAX))
+    }
+}
+
+/// A token bucket's terms: what is needed to say how much has accrued, and how much may be held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// A token is `1 << shift` units.
+    pub(crate) shift: u32,
+    /// What a full bucket holds, in units; at least one token.
+    pub(crate) capacity: u64,
+    pub(crate) rate: Rate,
+    /// Elapsed nanoseconds below which [`Rate::accrue`] is exact and positions do not wrap.
+    pub(crate) horizon: u64,
+    /// Every so many nanoseconds the accrual is a whole number of units: an anchor may move by a
+    /// multiple of it and lose nothing. `u64::MAX` where it is too long to be of use.
+    pub(crate) period: u64,
+}
+
+/// Units per nanosecond as `hi * 2^64 + lo` over 2^112.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate {
+    pub(crate) hi: u64,
+    pub(crate) lo: u64,
+}
+
+/// What has accrued since an anchor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Accrued {
+    /// Whole units.
+    pub(crate) floor: u64,
+    /// The fraction of a unit beyond them, in 2^-48, rounded down; 0 where there is none.
+    pub(crate) fraction: u64,
+    /// The units that are certainly no fewer than what has accrued.
+    pub(crate) ceil: u64,
+}
+
+impl Rate {
+    /// What accrues in `elapsed` nanoseconds, on top of a `carry` of 2^-48ths of a unit.
+    ///
+    /// A carry is always noted one step short (see [`Level::rescale`]), so that the product's own
+    /// rounding, which is less than a step, never lets a unit count before it has accrued. A full
+    /// bucket's ceiling adds that step back.
+    #[inline(always)]
+    pub(crate) fn accrue(self, elapsed: u64, carry: u64) -> Accrued {
+        let low = u128::from(elapsed) * u128::from(self.lo);
+        let sum = u128::from(elapsed) * u128::from(self.hi) + (low >> 64) + u128::from(carry);
+        let floor = saturate(sum >> CARRY_BITS);
+        let fraction = sum as u64 & ((1 << CARRY_BITS) - 1);
+        if carry == 0 {
+            // Less than `elapsed` in the last place is the rate's own rounding, not a remainder.
+            let whole = fraction == 0 && (low as u64) < elapsed.max(1);
+            return Accrued { floor, fraction, ceil: floor.saturating_add(u64::from(!whole)) };
+        }
+        Accrued { floor, fraction, ceil: saturate((sum + 1) >> CARRY_BITS).saturating_add(1) }
+    }
+
+    /// The least elapsed time at which `units` have accrued; `None` where no clock reading is
+    /// late enough.
+    #[cold]
+    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // a guess; the casts saturate
+    pub(crate) fn when(self, units: u64, carry: u64) -> Option<u64> {
+        if self.accrue(u64::MAX, carry).floor < units {
+            return None;
+        }
+        // A floating-point guess brackets the answer to a few nanoseconds; if it ever did not, the
+        // whole range does.
+        let guess = units as f64 / self.as_f64();
+        let slip = guess * 1e-14 + 2.0 + 1.0 / self.as_f64();
+        let (mut early, mut late) = ((guess - slip) as u64, (guess + slip) as u64);
+        if early > 0 && self.accrue(early, carry).floor >= units {
+            early = 0;
+        }
+        if self.accrue(late, carry).floor < units {
+            late = u64::MAX;
+        }
+        while early < late {
+            let middle = early + (late - early) / 2;
+            if self.accrue(middle, carry).floor >= units {
+                late = middle;
+            } else {
+                early = middle + 1;
+            }
+        }
+        Some(late)
+    }
+}
+
+impl Rate {
+    #[allow(clippy::cast_precision_loss)]
+    fn as_f64(self) -> f64 {
+        let fixed = u128::from(self.hi) << 64 | u128::from(self.lo);
+        fixed as f64 / (1_u128 << FRACTION_BITS) as f64
+    }
+}
+
+impl Terms {
+    /// The terms of `tokens` per `window` nanoseconds with a bucket of `burst`, all scaled by
+    /// `factor`. `None` where the line has no room: see [`POSITION_BITS`].
+    ///
+    /// The arguments are whole and positive, and the tokens at most [`MAX_TOKENS`].
+    pub(crate) fn new(tokens: u64, window: u64, burst: u64, factor: Factor) -> Option<Self> {
+        // A scaled limit is never less than one token a window.
+        let scaled = (u128::from(tokens) * u128::from(factor.0)).max(1 << FACTOR_BITS);
+        let held = (u128::from(burst) * u128::from(factor.0)).max(1 << FACTOR_BITS);
+        let per = u128::from(window) << FACTOR_BITS;
+
+        // Both twice the capacity and an hour's accrual stay below half of the line.
+        let hourly = (scaled * HOUR).div_ceil(per);
+        let widest = hourly.max((held * 2).div_ceil(1 << FACTOR_BITS));
+        let shift = (POSITION_BITS - 1).checked_sub(u128::BITS - widest.leading_zeros())?;
+        let capacity = ((held << shift) >> FACTOR_BITS) as u64;
+
+        let (units, per) = reduce(scaled << shift, per);
+        let rate = fixed_point(units, per);
+        let room = (1_u64 << POSITION_BITS) - 1 - 2 * capacity;
+        let horizon = rate
+            .when(room, 0)
+            .unwrap_or(u64::MAX)
+            .min(saturate((1_u128 << FRACTION_BITS) / per))
+            .min(1 << 62);
+        // One unit more than a whole number of periods may hold: stay well inside the horizon.
+        let period = u64::try_from(per).ok().filter(|per| *per <= horizon / 4).unwrap_or(u64::MAX);
+        Some(Self { shift, capacity, rate, horizon, period })
+    }
+
+    /// Whole tokens in a full bucket.
+    pub(crate) fn whole_capacity(&self) -> u64 {
+        self.capacity >> self.shift
+    }
+}
+
+/// How full a bucket is, in 2^-48ths of a unit: negative where it is in debt. Never above its
+/// capacity; what accrues is counted down, what is owed up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Level(pub(crate) i128);
+
+impl Level {
+    /// The level of a bucket at `position` units from its origin.
+    pub(crate) fn at(position: u64, accrued: Accrued, capacity: u64) -> Self {
+        if position <= accrued.floor {
+            return Self(i128::from(capacity) << CARRY_BITS);
+        }
+        let units = i128::from(accrued.floor) + i128::from(capacity) - i128::from(position);
+        // The rate's rounding may have carried the fraction over one step: take that step back.
+        let fraction = accrued.fraction.saturating_sub(1);
+        Self((units << CARRY_BITS) + i128::from(fraction))
+    }
+
+    /// The same level in another bucket's units, clipped to its capacity and to a debt of as much;
+    /// as a position and the carry that goes with it.
+    pub(crate) fn rescale(self, from: &Terms, to: &Terms) -> (u64, u64) {
+        let most = i128::from(to.capacity) << CARRY_BITS;
+        let level = if to.shift >= from.shift {
+            let by = to.shift - from.shift;
+            self.0.clamp(-(most >> by) - 1, (most >> by) + 1) << by
+        } else {
+            // Arithmetic: a level is rounded down and a debt up.
+            self.0 >> (from.shift - to.shift)
+        }
+        .clamp(-most, most);
+        let units = level >> CARRY_BITS;
+        let fraction = (level & ((1 << CARRY_BITS) - 1)) as u64;
+        let position = (i128::from(to.capacity) - units) as u64;
+        (position, fraction.saturating_sub(1))
+    }
+}
+
+fn saturate(value: u128) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+fn reduce(a: u128, b: u128) -> (u128, u128) {
+    let (mut x, mut y) = (a, b);
+    while y != 0 {
+        (x, y) = (y, x % y);
+    }
+    (a / x, b / x)
+}
+
+/// `ceil(p * 2^112 / q)` by long division: `p / q < 2^16`, `q < 2^127`.
+fn fixed_point(p: u128, q: u128) -> Rate {
+    let (mut quotient, mut rest) = (p / q, p % q);
+    for _ in 0..FRACTION_BITS {
+        rest <<= 1;
+        quotient = quotient << 1 | u128::from(rest >= q);
+        if rest >= q {
+            rest -= q;
+        }
+    }
+    quotient += u128::from(rest > 0);
+    Rate { hi: (quotient >> 64) as u64, lo: quotient as u64 }
+}

@@ -1,0 +1,137 @@
+//! A bucket's configuration as its admissions read it: immutable while its generation is current.
+
+use super::rate::{Rate, Terms};
+use crate::sync::{AtomicU64, Ordering};
+
+/// What a slot lets happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Tokens are admitted and accrue.
+    Open,
+    /// Nothing is admitted and nothing accrues before the anchor.
+    Paused,
+    /// For good: the limiter was closed.
+    Closed,
+    /// For good: the resource was removed.
+    Removed,
+}
+
+/// A slot's contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) kind: Kind,
+    pub(crate) terms: Terms,
+    /// The clock reading from which accrual counts.
+    pub(crate) anchor: u64,
+    /// Where the next change by itself is due (a step of a recovery), if there is one.
+    pub(crate) until: Option<u64>,
+    /// 2^-48ths of a unit that had accrued at the anchor.
+    pub(super) carry: u64,
+    pub(super) origin: u64,
+}
+
+impl Config {
+    /// Elapsed time since the anchor up to which readers may go by this slot alone. 0 sends them
+    /// all to the slow path.
+    pub(super) fn horizon(&self) -> u64 {
+        let until = self.until.map_or(u64::MAX, |until| until.saturating_sub(self.anchor));
+        if self.kind == Kind::Open { self.terms.horizon.min(until) } else { 0 }
+    }
+
+    pub(crate) fn is_past_horizon(&self, now: u64) -> bool {
+        self.kind == Kind::Open && self.elapsed(now) >= self.terms.horizon
+    }
+
+    /// Where on the accrual a reading stands: one from before the anchor counts as the anchor's.
+    pub(super) fn elapsed(&self, now: u64) -> u64 {
+        now.saturating_sub(self.anchor)
+    }
+}
+
+/// # Orderings
+///
+/// Every field is stored with Release and loaded with Acquire. The writer of generation g + 2
+/// stores after its own CAS to g + 1; who reads one of its fields therefore sees the word beyond
+/// g, and neither its CAS nor its second look at the generation goes through. With Relaxed fields
+/// a reader could mix the fields of g and g + 2 and still find the word at g.
+#[derive(Debug)]
+pub(super) struct Slot {
+    anchor: AtomicU64,
+    horizon: AtomicU64,
+    rate_hi: AtomicU64,
+    rate_lo: AtomicU64,
+    carry: AtomicU64,
+    origin: AtomicU64,
+    capacity: AtomicU64,
+    /// `shift | kind << 8`.
+    form: AtomicU64,
+}
+
+impl Slot {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            anchor: AtomicU64::new(config.anchor),
+            horizon: AtomicU64::new(config.horizon()),
+            rate_hi: AtomicU64::new(config.terms.rate.hi),
+            rate_lo: AtomicU64::new(config.terms.rate.lo),
+            carry: AtomicU64::new(config.carry),
+            origin: AtomicU64::new(config.origin),
+            capacity: AtomicU64::new(config.terms.capacity),
+            form: AtomicU64::new(form(config)),
+        }
+    }
+
+    /// Only under the configuration lock, and only into the slot that is not in force.
+    pub(super) fn store(&self, config: &Config) {
+        self.anchor.store(config.anchor, Ordering::Release);
+        self.horizon.store(config.horizon(), Ordering::Release);
+        self.rate_hi.store(config.terms.rate.hi, Ordering::Release);
+        self.rate_lo.store(config.terms.rate.lo, Ordering::Release);
+        self.carry.store(config.carry, Ordering::Release);
+        self.origin.store(config.origin, Ordering::Release);
+        self.capacity.store(config.terms.capacity, Ordering::Release);
+        self.form.store(form(config), Ordering::Release);
+    }
+
+    #[inline(always)]
+    pub(super) fn anchor(&self) -> u64 {
+        self.anchor.load(Ordering::Acquire)
+    }
+    #[inline(always)]
+    pub(super) fn horizon(&self) -> u64 {
+        self.horizon.load(Ordering::Acquire)
+    }
+    #[inline(always)]
+    pub(super) fn rate(&self) -> Rate {
+        let hi = self.rate_hi.load(Ordering::Acquire);
+        Rate { hi, lo: self.rate_lo.load(Ordering::Acquire) }
+    }
+    #[inline(always)]
+    pub(super) fn carry(&self) -> u64 {
+        self.carry.load(Ordering::Acquire)
+    }
+    #[inline(always)]
+    pub(super) fn origin(&self) -> u64 {
+        self.origin.load(Ordering::Acquire)
+    }
+    #[inline(always)]
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity.load(Ordering::Acquire)
+    }
+    #[inline(always)]
+    pub(super) fn shift(&self) -> u32 {
+        self.form.load(Ordering::Acquire) as u32 & 63
+    }
+    pub(super) fn kind(&self) -> Kind {
+        match self.form.load(Ordering::Acquire) >> 8 {
+            0 => Kind::Open,
+            1 => Kind::Paused,
+            2 => Kind::Closed,
+            _ => Kind::Removed,
+        }
+    }
+}
+
+fn form(config: &Config) -> u64 {
+    u64::from(config.terms.shift) | (config.kind as u64) << 8
+}

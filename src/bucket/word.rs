@@ -1,0 +1,68 @@
+//! The word that a bucket's admissions contend on.
+//!
+//! ```text
+//!  63        56 55       54                                    0
+//! +------------+---------+--------------------------------------+
+//! | generation | WAITERS |                spent                 |
+//! +------------+---------+--------------------------------------+
+//! ```
+//!
+//! * `generation` names the slot in force by its parity; only the holder of the configuration lock
+//!   moves it on.
+//! * `WAITERS` says that somebody is in line: set and cleared under the queue's lock alone. While
+//!   it is set, only the head of the line takes tokens.
+//! * `spent` is a position on a line of units that goes round: an admission moves it forward, a
+//!   refund back. A reconfiguration moves it forward by one and gives the new slot an origin that
+//!   fits, so that a word never comes back while somebody still holds a copy of it.
+
+use super::rate::POSITION_BITS;
+
+const WAITERS: u64 = 1 << POSITION_BITS;
+const SPENT: u64 = WAITERS - 1;
+const GENERATION: u64 = 1 << (POSITION_BITS + 1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Word(pub(super) u64);
+
+impl Word {
+    /// What to OR into a word, and what to AND out of it.
+    pub(super) const WAITERS: u64 = WAITERS;
+
+    pub(super) fn new(spent: u64) -> Self {
+        Self(spent & SPENT)
+    }
+
+    #[inline(always)]
+    pub(super) fn has_waiters(self) -> bool {
+        self.0 & WAITERS != 0
+    }
+
+    /// Which of the two slots is in force.
+    #[inline(always)]
+    pub(super) fn parity(self) -> usize {
+        usize::from(self.0 & GENERATION != 0)
+    }
+
+    pub(super) fn same_generation(self, other: Self) -> bool {
+        (self.0 ^ other.0) < GENERATION
+    }
+
+    /// How far the word is from a slot's origin.
+    #[inline(always)]
+    pub(super) fn position(self, origin: u64) -> u64 {
+        self.0.wrapping_sub(origin) & SPENT
+    }
+
+    /// This word at another position.
+    #[inline(always)]
+    pub(super) fn moved(self, origin: u64, position: u64) -> Self {
+        Self((self.0 & !SPENT) | (origin.wrapping_add(position) & SPENT))
+    }
+
+    /// The next generation's word, one unit on, and the origin that puts it at `position`.
+    pub(super) fn next(self, position: u64) -> (Self, u64) {
+        let spent = self.0.wrapping_add(1) & SPENT;
+        let above = (self.0 & !SPENT).wrapping_add(GENERATION);
+        (Self(above | spent), spent.wrapping_sub(position) & SPENT)
+    }
+}

@@ -1,0 +1,44 @@
+//! A clock that a thread writes and everybody reads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::System;
+use crate::sync::{AtomicU64, Ordering};
+
+#[derive(Debug)]
+pub(super) struct Coarse {
+    now: AtomicU64,
+    step: Duration,
+}
+
+impl Coarse {
+    /// `None` where the thread could not be started.
+    pub(super) fn start(system: System, step: Duration) -> Option<Arc<Self>> {
+        let step = step.max(Duration::from_micros(50));
+        let clock = Arc::new(Self { now: AtomicU64::new(system.now()), step });
+        let noted = Arc::downgrade(&clock);
+        std::thread::Builder::new()
+            .name("tollgate-clock".into())
+            .spawn(move || {
+                while let Some(clock) = noted.upgrade() {
+                    // Relaxed would do for the number alone; Release keeps it in step with
+                    // whatever else this process orders by its time.
+                    clock.now.store(system.now(), Ordering::Release);
+                    drop(clock);
+                    std::thread::sleep(step);
+                }
+            })
+            .ok()?;
+        Some(clock)
+    }
+
+    #[inline(always)]
+    pub(super) fn now(&self) -> u64 {
+        self.now.load(Ordering::Acquire)
+    }
+
+    pub(super) fn step(&self) -> u64 {
+        u64::try_from(self.step.as_nanos()).unwrap_or(u64::MAX)
+    }
+}

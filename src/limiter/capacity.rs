@@ -1,0 +1,96 @@
+//! What a resource looks like from outside, and who is told when it changes.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::sync::Mutex;
+
+/// A resource at one moment. Its `Display` is one line:
+/// `openai-api: 5/5 available, 0 in-flight, window=1s`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capacity {
+    /// The resource's name.
+    pub resource: String,
+    /// Whole tokens that could be taken now; 0 during a pause.
+    pub available: u64,
+    /// Whole tokens that the bucket holds at present: the burst, less after a cut.
+    pub total: u64,
+    /// The time in which as many tokens accrue as the limit's capacity says.
+    pub window: Duration,
+    /// Permits that have not ended.
+    pub in_flight: u64,
+    /// Calls that wait.
+    pub waiting: u64,
+    /// The burst before any cut.
+    pub limit: u64,
+}
+
+impl fmt::Display for Capacity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { resource, available, total, in_flight, window, .. } = self;
+        write!(
+            f,
+            "{resource}: {available}/{total} available, {in_flight} in-flight, window={window:?}"
+        )
+    }
+}
+
+/// A resource's capacity changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CapacityUpdate {
+    /// The resource's name.
+    pub resource: String,
+    /// Who changed it: `local` where it was this limiter.
+    pub agent_id: String,
+    /// What the bucket holds now, in whole tokens.
+    pub new_capacity: u64,
+    /// In words, as it was given.
+    pub reason: String,
+    /// When.
+    pub timestamp: SystemTime,
+    /// What kind of change.
+    pub kind: UpdateKind,
+}
+
+/// What changed a capacity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum UpdateKind {
+    /// It was reduced after an upstream's refusal.
+    Cut,
+    /// It came back, a step or all the way.
+    Recovery,
+    /// It was configured anew.
+    Config,
+}
+
+pub(crate) type Callback = Arc<dyn Fn(&CapacityUpdate) + Send + Sync>;
+
+/// Who wants to hear of changes. Told outside all locks, so that a callback may call the limiter.
+#[derive(Default)]
+pub(crate) struct Observers(Mutex<Vec<Callback>>);
+
+impl Observers {
+    pub(crate) fn add(&self, callback: Callback) {
+        self.0.lock().push(callback);
+    }
+
+    /// A callback that panics is its owner's bug: the others are told all the same, and whoever
+    /// caused the change goes on.
+    pub(crate) fn tell(&self, update: &CapacityUpdate) {
+        let callbacks = self.0.lock().clone();
+        for callback in callbacks {
+            let _ = catch_unwind(AssertUnwindSafe(|| callback(update)));
+        }
+    }
+}
+
+impl fmt::Debug for Observers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Observers").field(&self.0.lock().len()).finish()
+    }
+}

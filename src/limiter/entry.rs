@@ -1,0 +1,413 @@
+//! One resource: its gate, its settings, and the shells that read the clock.
+
+use std::sync::{Arc, Weak};
+use std::task::{Wake, Waker};
+use std::time::{Duration, SystemTime};
+
+use event_listener::Event;
+
+use super::capacity::{Capacity, CapacityUpdate, Observers, UpdateKind};
+use super::error::{ConfigError, TryAcquireError};
+use super::limit::{Limit, OnRelease};
+use crate::adapt::Adapt;
+use crate::bucket::{Bucket, Change, Config, Kind, Refusal};
+use crate::clock::Clock;
+use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::wait::{Gate, Request, Step, Ticket};
+
+/// What `announce_reduced` leaves of a local limit.
+const LOCAL_CUT: f64 = 0.75;
+
+/// A resource. It outlives its removal in the handles that were taken before, closed for good.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    name: Arc<str>,
+    gate: Gate,
+    settings: Mutex<Settings>,
+    observers: Arc<Observers>,
+    /// Read outside the settings' lock: whether a permit's end refunds, and how long the line may
+    /// be.
+    refunds: AtomicU64,
+    most_waiting: AtomicU64,
+}
+
+/// What only a change looks at. Its lock comes before the line's.
+#[derive(Debug)]
+struct Settings {
+    limit: Limit,
+    adapt: Adapt,
+    current: Config,
+}
+
+/// The line's timer rings here.
+struct Bell(Weak<Entry>);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        if let Some(entry) = self.0.upgrade() {
+            entry.tend(Gate::ring);
+        }
+    }
+}
+
+impl Entry {
+    pub(crate) fn new(
+        name: &str,
+        limit: Limit,
+        clock: Clock,
+        observers: Arc<Observers>,
+    ) -> Result<Arc<Self>, ConfigError> {
+        let terms = limit.terms(1.0)?;
+        let (bucket, current) = Bucket::new(terms, clock.now());
+        bucket.set_most_in_flight(limit.most_in_flight());
+        Ok(Arc::new_cyclic(|entry| Self {
+            name: name.into(),
+            gate: Gate::new(bucket, clock, Waker::from(Arc::new(Bell(Weak::clone(entry))))),
+            refunds: AtomicU64::new(refunds(&limit)),
+            most_waiting: AtomicU64::new(limit.most_waiting()),
+            settings: Mutex::new(Settings {
+                limit,
+                adapt: Adapt::new(limit.recovers_by()),
+                current,
+            }),
+            observers,
+        }))
+    }
+
+    fn now(&self) -> u64 {
+        self.gate.clock().now()
+    }
+
+    /// A reading of this resource's clock, `timeout` from now.
+    pub(crate) fn deadline(&self, timeout: Duration) -> u64 {
+        self.now().saturating_add(crate::adapt::nanos(timeout))
+    }
+
+    // ---- taking -------------------------------------------------------------------------------
+
+    /// Take `n` tokens, no permit.
+    #[inline]
+    pub(crate) fn check(&self, n: u64) -> Result<(), TryAcquireError> {
+        if n > 0 {
+            match self.gate.bucket.take(n, self.gate.clock().now()) {
+                Ok(()) => return Ok(()),
+                Err(Refusal::Stale) => {}
+                Err(refusal) => return Err(TryAcquireError::from_refusal(refusal)),
+            }
+        }
+        self.check_slowly(n)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn check_slowly(&self, n: u64) -> Result<(), TryAcquireError> {
+        let mut nudged = false;
+        loop {
+            let now = self.now();
+            let taken = if n == 0 {
+                self.gate.bucket.view(now).check(0)
+            } else {
+                self.gate.bucket.take_slowly(n, now, false)
+            };
+            match taken {
+                Ok(()) => return Ok(()),
+                Err(Refusal::Stale) => self.bring_up_to_date(),
+                // There are tokens for the head of the line. If it does not come for them, it
+                // steps aside, and then there may be nobody in line.
+                Err(Refusal::InLine(_)) if !nudged => {
+                    nudged = true;
+                    self.tend(Gate::nudge);
+                }
+                Err(refusal) => return Err(TryAcquireError::from_refusal(refusal)),
+            }
+        }
+    }
+
+    /// Take `n` tokens and count a permit in. A permit of nothing is not counted.
+    #[inline]
+    pub(crate) fn try_acquire(&self, n: u64) -> Result<(), TryAcquireError> {
+        if self.gate.bucket.is_bounded_in_flight() {
+            return self.try_acquire_bounded(n);
+        }
+        self.check(n)?;
+        if n > 0 && !self.gate.bucket.enter() {
+            // The limit on permits came this moment. The tokens are void: handing them back to a
+            // bucket that has refilled meanwhile would let more than a full bucket through.
+            return Err(TryAcquireError::TooManyInFlight);
+        }
+        Ok(())
+    }
+
+    fn try_acquire_bounded(&self, n: u64) -> Result<(), TryAcquireError> {
+        if n == 0 {
+            return self.check(0);
+        }
+        // Who is refused for want of tokens must not take up a place meanwhile: so ask first.
+        match self.gate.bucket.view(self.now()).check(n) {
+            Ok(()) | Err(Refusal::Stale) => {}
+            Err(refusal) => return Err(TryAcquireError::from_refusal(refusal)),
+        }
+        if !self.gate.bucket.enter() {
+            return Err(TryAcquireError::TooManyInFlight);
+        }
+        self.check(n).inspect_err(|_| self.leave_flight())
+    }
+
+    // ---- ending -------------------------------------------------------------------------------
+
+    /// A permit of `n` tokens ends by the limit's policy.
+    #[inline]
+    pub(crate) fn end(&self, n: u64) {
+        self.end_by(n, self.refunds.load(Ordering::Relaxed) != 0); // alone: publishes nothing
+    }
+
+    /// A permit of `n` tokens ends, and gives them back or not. One that was never counted in
+    /// gives nothing back.
+    #[inline]
+    pub(crate) fn end_by(&self, n: u64, refund: bool) {
+        let Some(in_line) = self.gate.bucket.leave() else { return };
+        if (refund && self.give_back(n)) || in_line {
+            self.tend(Gate::serve);
+        }
+    }
+
+    fn leave_flight(&self) {
+        self.end_by(0, false);
+    }
+
+    /// Says whether somebody is in line.
+    fn give_back(&self, n: u64) -> bool {
+        loop {
+            match self.gate.bucket.refund(n, self.now()) {
+                Err(_) => self.bring_up_to_date(),
+                Ok(in_line) => return in_line,
+            }
+        }
+    }
+
+    // ---- waiting ------------------------------------------------------------------------------
+
+    pub(crate) fn join(
+        &self,
+        n: u64,
+        is_thread: bool,
+        deadline: Option<u64>,
+        event: &Arc<Event>,
+    ) -> Step {
+        self.until_fresh(|now| {
+            let refunds = self.refunds.load(Ordering::Relaxed) != 0; // a hint: see `Request`
+            self.gate.join(
+                Request {
+                    n,
+                    is_thread,
+                    deadline,
+                    most_waiting: self.most_waiting.load(Ordering::Relaxed), // alone
+                    may_be_refunded: refunds && self.gate.bucket.in_flight() > 0,
+                    event: Arc::clone(event),
+                },
+                now,
+            )
+        })
+    }
+
+    pub(crate) fn look(&self, ticket: Ticket) -> Step {
+        self.until_fresh(|now| self.gate.look(ticket, now))
+    }
+
+    fn until_fresh(&self, step: impl Fn(u64) -> Step) -> Step {
+        loop {
+            match step(self.now()) {
+                Step::Stale => self.bring_up_to_date(),
+                step => return step,
+            }
+        }
+    }
+
+    /// Drop out of the line.
+    pub(crate) fn give_up(&self, ticket: Ticket) {
+        self.tend(|gate, now| gate.leave(ticket, now));
+    }
+
+    /// Serve the line, in a slot that still answers.
+    fn tend<E>(&self, act: impl Fn(&Gate, u64) -> Result<(), E>) {
+        while act(&self.gate, self.now()).is_err() {
+            self.bring_up_to_date();
+        }
+    }
+
+    // ---- changing -----------------------------------------------------------------------------
+
+    /// Do what has become due: the end of a pause, steps of a recovery, a fresh anchor.
+    #[cold]
+    fn bring_up_to_date(&self) {
+        let mut settings = self.settings.lock();
+        let total = settings.current.terms.whole_capacity();
+        let now = self.now();
+        settings.catch_up(&self.gate.bucket, now);
+        if settings.current.is_past_horizon(now) {
+            self.gate.bucket.reanchor(&mut settings.current, || self.now());
+        }
+        let new_total = settings.current.terms.whole_capacity();
+        drop(settings);
+        if new_total != total {
+            self.tend(Gate::reconfigured);
+            self.observers.tell(&self.update(new_total, "recovery", UpdateKind::Recovery));
+        }
+    }
+
+    /// Another limit, live. The factor of a cut stays, tokens held are clipped, a pause goes on.
+    /// The update is for the caller to tell, once it holds no locks.
+    pub(crate) fn configure(&self, limit: Limit) -> Result<Option<CapacityUpdate>, ConfigError> {
+        limit.terms(1.0)?;
+        let mut settings = self.settings.lock();
+        let now = self.now();
+        settings.catch_up(&self.gate.bucket, now);
+        if settings.is_over() {
+            return Err(ConfigError::Closed);
+        }
+        let before = settings.current.terms.whole_capacity();
+        settings.limit = limit;
+        settings.adapt.recover_by(limit.recovers_by(), now);
+        self.refunds.store(refunds(&limit), Ordering::Relaxed);
+        self.most_waiting.store(limit.most_waiting(), Ordering::Relaxed);
+        self.gate.bucket.set_most_in_flight(limit.most_in_flight());
+        settings.swing(&self.gate.bucket, Kind::Open, 0, || self.now());
+        let total = settings.current.terms.whole_capacity();
+        drop(settings);
+        self.tend(Gate::reconfigured);
+        Ok((total != before).then(|| self.update(total, "configured", UpdateKind::Config)))
+    }
+
+    /// An upstream refused: go down to three quarters, but not below one token a window.
+    pub(crate) fn announce_reduced(&self, reason: &str) {
+        let mut settings = self.settings.lock();
+        let now = self.now();
+        settings.catch_up(&self.gate.bucket, now);
+        let least = settings.limit.least_factor();
+        if settings.is_over() || !settings.adapt.cut(LOCAL_CUT, least, now) {
+            return;
+        }
+        settings.swing(&self.gate.bucket, Kind::Open, 0, || self.now());
+        let total = settings.current.terms.whole_capacity();
+        drop(settings);
+        self.tend(Gate::reconfigured);
+        self.observers.tell(&self.update(total, reason, UpdateKind::Cut));
+    }
+
+    /// Admit nothing for `how_long`, or as long as an earlier pause lasts.
+    pub(crate) fn pause_for(&self, how_long: Duration) {
+        if how_long.is_zero() {
+            return;
+        }
+        let mut settings = self.settings.lock();
+        let now = self.now();
+        settings.catch_up(&self.gate.bucket, now);
+        if settings.is_over() {
+            return;
+        }
+        let until = now.saturating_add(crate::adapt::nanos(how_long));
+        settings.swing(&self.gate.bucket, Kind::Open, until, || self.now());
+        drop(settings);
+        self.tend(Gate::reconfigured);
+    }
+
+    /// Close for good, and let every waiter know.
+    pub(crate) fn shut(&self, kind: Kind) {
+        let mut settings = self.settings.lock();
+        if settings.is_over() {
+            return;
+        }
+        settings.swing(&self.gate.bucket, kind, 0, || self.now());
+        drop(settings);
+        self.tend(Gate::reconfigured);
+    }
+
+    fn update(&self, new_capacity: u64, reason: &str, kind: UpdateKind) -> CapacityUpdate {
+        CapacityUpdate {
+            resource: self.name.to_string(),
+            agent_id: "local".to_string(),
+            new_capacity,
+            reason: reason.to_string(),
+            timestamp: SystemTime::now(),
+            kind,
+        }
+    }
+
+    // ---- looking ------------------------------------------------------------------------------
+
+    /// Would `n` be admitted now? Takes nothing.
+    pub(crate) fn peek(&self, n: u64) -> Result<(), TryAcquireError> {
+        loop {
+            let view = self.gate.bucket.view(self.now());
+            let refusal = match view.check(n) {
+                Err(Refusal::Stale) => {
+                    self.bring_up_to_date();
+                    continue;
+                }
+                Err(refusal) => refusal,
+                Ok(()) if n > 0 && view.has_waiters() => {
+                    Refusal::InLine(view.deficit(n.saturating_add(1)))
+                }
+                Ok(()) => return Ok(()),
+            };
+            return Err(TryAcquireError::from_refusal(refusal));
+        }
+    }
+
+    pub(crate) fn capacity(&self) -> Capacity {
+        loop {
+            let view = self.gate.bucket.view(self.now());
+            if view.check(0) == Err(Refusal::Stale) {
+                self.bring_up_to_date();
+                continue;
+            }
+            let settings = self.settings.lock();
+            let (limit, window) = (settings.limit.depth(), settings.limit.window());
+            drop(settings);
+            return Capacity {
+                resource: self.name.to_string(),
+                available: view.available(),
+                total: view.whole_capacity(),
+                window,
+                in_flight: self.gate.bucket.in_flight(),
+                waiting: self.gate.waiting(),
+                limit,
+            };
+        }
+    }
+}
+
+impl Settings {
+    fn is_over(&self) -> bool {
+        matches!(self.current.kind, Kind::Closed | Kind::Removed)
+    }
+
+    /// What is due at `now`, each at its own time and at the rate of its own time.
+    fn catch_up(&mut self, bucket: &Bucket, now: u64) {
+        while !self.is_over() {
+            let pause_ends = (self.current.kind == Kind::Paused).then_some(self.current.anchor);
+            let step = self.adapt.due();
+            let next = [pause_ends, step].into_iter().flatten().min();
+            let Some(at) = next.filter(|at| *at <= now) else { return };
+            if step == Some(at) {
+                self.adapt.step(now);
+            }
+            self.swing(bucket, Kind::Open, 0, || at);
+        }
+    }
+
+    /// Install the limit as it is scaled at present.
+    fn swing(&mut self, bucket: &Bucket, kind: Kind, pause_until: u64, clock: impl Fn() -> u64) {
+        let terms = self.limit.terms(self.adapt.factor()).unwrap_or_else(|_| {
+            // Only a recovery without a cap leads here: it has come as far as it can.
+            self.adapt.stop();
+            self.current.terms
+        });
+        let until = self.adapt.due();
+        bucket.swing(&mut self.current, Change { kind, terms, pause_until, until }, clock);
+    }
+}
+
+fn refunds(limit: &Limit) -> u64 {
+    u64::from(limit.release_policy() == OnRelease::Refund)
+}

@@ -1,0 +1,170 @@
+//! What can go wrong, told apart by what the caller may do next.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use crate::bucket::{Deficit, Refusal};
+use crate::wait::Failure;
+
+/// Why a call that does not wait got nothing. Nothing was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TryAcquireError {
+    /// Not enough tokens now, or others are in line: try again after
+    /// [`retry_after`](Self::retry_after), or wait with `acquire`.
+    #[non_exhaustive]
+    Exhausted {
+        /// What was short.
+        shortage: Shortage,
+    },
+    /// As many permits are in flight as the limit allows: end one, or wait with `acquire`.
+    TooManyInFlight,
+    /// More tokens than the bucket holds at present, so that no wait helps: ask for at most
+    /// `capacity`, or raise the limit's burst.
+    ExceedsCapacity {
+        /// The most that can be asked for, in tokens.
+        capacity: u64,
+    },
+    /// No resource of this name: configure it first. A removed resource's handles say this, too.
+    UnknownResource,
+    /// The limiter was closed; nothing will be admitted any more.
+    Closed,
+}
+
+/// What a refused call was short of. The time that takes is worked out when it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage(pub(crate) Deficit);
+
+impl TryAcquireError {
+    /// How long until the same call would succeed if nobody else asked meanwhile, rounded up to
+    /// the next nanosecond; a lower bound where others wait. `None` where time alone does not help.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Exhausted { shortage } => Some(Duration::from_nanos(shortage.0.wait())),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn from_refusal(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Short(deficit) | Refusal::InLine(deficit) => {
+                Self::Exhausted { shortage: Shortage(deficit) }
+            }
+            Refusal::TooBig(capacity) => Self::ExceedsCapacity { capacity },
+            Refusal::Removed | Refusal::Stale => Self::UnknownResource,
+            Refusal::Closed => Self::Closed,
+        }
+    }
+}
+
+impl fmt::Display for TryAcquireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exhausted { shortage } => {
+                let wait = Duration::from_nanos(shortage.0.wait());
+                write!(f, "rate limited: retry after {wait:?}")
+            }
+            Self::TooManyInFlight => f.write_str("too many permits in flight: end one first"),
+            Self::ExceedsCapacity { capacity } => exceeds(f, *capacity),
+            Self::UnknownResource => f.write_str(UNKNOWN),
+            Self::Closed => f.write_str(CLOSED),
+        }
+    }
+}
+
+impl Error for TryAcquireError {}
+
+/// Why a wait ended without a permit. Nothing was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AcquireError {
+    /// The timeout passed, or the wait could not have ended before it: then at once.
+    TimedOut,
+    /// As many wait already as the limit's `max_waiting` allows: shed this call, or raise it.
+    QueueFull,
+    /// More tokens than the bucket holds, from the start or since a cut or a new configuration.
+    ExceedsCapacity {
+        /// The most that can be asked for, in tokens.
+        capacity: u64,
+    },
+    /// No resource of this name, or it was removed during the wait.
+    UnknownResource,
+    /// The limiter was closed, before or during the wait.
+    Closed,
+}
+
+impl AcquireError {
+    pub(crate) fn from_failure(failure: Failure) -> Self {
+        match failure {
+            Failure::TimedOut => Self::TimedOut,
+            Failure::QueueFull => Self::QueueFull,
+            Failure::TooBig(capacity) => Self::ExceedsCapacity { capacity },
+            Failure::Closed => Self::Closed,
+            Failure::Removed => Self::UnknownResource,
+        }
+    }
+}
+
+impl fmt::Display for AcquireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut => f.write_str("no permit before the timeout"),
+            Self::QueueFull => f.write_str("too many are waiting already"),
+            Self::ExceedsCapacity { capacity } => exceeds(f, *capacity),
+            Self::UnknownResource => f.write_str(UNKNOWN),
+            Self::Closed => f.write_str(CLOSED),
+        }
+    }
+}
+
+impl Error for AcquireError {}
+
+/// Why a limit was not accepted. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A capacity is at least 1 token a window, and at most 2^52 (4.5e15).
+    InvalidCapacity,
+    /// A window is at least 1 ns, and at most 2^64 ns (584 years).
+    InvalidWindow,
+    /// A burst is at least 1 token, and at most 2^52.
+    InvalidBurst,
+    /// At least one permit must be able to be in flight.
+    InvalidInFlight,
+    /// A recovery's interval is not zero, and its factor is a finite number above 1.
+    InvalidRecovery,
+    /// More than about 5e12 tokens a second: an hour of it would not fit into the bucket's word.
+    RateTooHigh,
+    /// A resource's name is not empty.
+    EmptyName,
+    /// The limiter was closed.
+    Closed,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InvalidCapacity => "the capacity must be 1 to 2^52 tokens a window",
+            Self::InvalidWindow => "the window must be 1 ns to 2^64 ns (584 years)",
+            Self::InvalidBurst => "the burst must be 1 to 2^52 tokens",
+            Self::InvalidInFlight => "max_in_flight must be at least 1",
+            Self::InvalidRecovery => {
+                "a recovery needs an interval above zero and a finite factor above 1"
+            }
+            Self::RateTooHigh => "the rate must be below 5e12 tokens a second",
+            Self::EmptyName => "a resource needs a name",
+            Self::Closed => CLOSED,
+        })
+    }
+}
+
+impl Error for ConfigError {}
+
+const UNKNOWN: &str = "unknown resource: configure it with set_capacity or configure";
+const CLOSED: &str = "the limiter is closed";
+
+fn exceeds(f: &mut fmt::Formatter<'_>, capacity: u64) -> fmt::Result {
+    write!(f, "more than the bucket ever holds: ask for at most {capacity}, or raise the burst")
+}

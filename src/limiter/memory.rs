@@ -1,0 +1,480 @@
+//! The limiter of one process: resources by name.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use papaya::HashMap;
+
+use super::acquire::{self, Acquire};
+use super::capacity::{Callback, Capacity, CapacityUpdate, Observers};
+use super::entry::Entry;
+use super::error::{AcquireError, ConfigError, TryAcquireError};
+use super::limit::{Limit, OnRelease};
+use super::permit::Permit;
+use super::resource::Resource;
+use crate::bucket::Kind;
+use crate::clock::Clock;
+use crate::sync::{AtomicBool, Mutex, Ordering};
+
+/// Rate limits by name, within this process. Cheap to clone; clones share everything.
+///
+/// | you want to | call |
+/// | --- | --- |
+/// | know at once, and count nothing in flight | [`check`](Self::check) |
+/// | know at once, and hold a permit | [`try_acquire`](Self::try_acquire) |
+/// | wait in a task | [`acquire`](Self::acquire) |
+/// | wait in a thread | [`blocking_acquire`](Self::blocking_acquire) |
+/// | skip the look-up of the name | [`resource`](Self::resource), then the same verbs |
+///
+/// # Exactness
+///
+/// For any run of admissions, at clock readings `t1` to `t2`: the tokens are at most
+/// `burst + rate x (t2 - t1)`, plus what users gave back. Whatever the interleaving, a stalled
+/// thread, a clock that steps back, a new configuration or idle years only deny.
+#[derive(Clone)]
+pub struct MemoryLimiter(Arc<Inner>);
+
+struct Inner {
+    /// Its hash is seeded for each process.
+    entries: HashMap<Arc<str>, Arc<Entry>, foldhash::fast::RandomState>,
+    clock: Clock,
+    /// Held by whoever adds, removes or closes.
+    admin: Mutex<()>,
+    closed: AtomicBool,
+    observers: Arc<Observers>,
+}
+
+impl MemoryLimiter {
+    /// A limiter without resources, on the machine's time.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_clock(Clock::system())
+    }
+
+    /// A limiter on another clock, a [`ManualClock`](crate::ManualClock) in tests.
+    #[must_use]
+    pub fn with_clock(clock: impl Into<Clock>) -> Self {
+        Self(Arc::new(Inner {
+            entries: HashMap::with_hasher(foldhash::fast::RandomState::default()),
+            clock: clock.into(),
+            admin: Mutex::new(()),
+            closed: AtomicBool::new(false),
+            observers: Arc::default(),
+        }))
+    }
+
+    // ---- configuring --------------------------------------------------------------------------
+
+    /// `capacity` tokens a `window`, all of which a released permit gives back
+    /// ([`OnRelease::Refund`]). For an upstream that counts requests use
+    /// [`configure`](Self::configure) with a [`Limit`], whose tokens stay spent.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConfigError`]; nothing was changed.
+    pub fn set_capacity(
+        &self,
+        resource: &str,
+        capacity: u64,
+        window: Duration,
+    ) -> Result<(), ConfigError> {
+        let limit = Limit::new(capacity, window).on_release(OnRelease::Refund);
+        self.configure(resource, limit).map(|_| ())
+    }
+
+    /// Add a resource, with a full bucket, or give one that exists another limit: at once, for
+    /// waiters and handles too. Tokens held are kept up to the new burst, a debt is kept, what
+    /// accrued counts at the old rate until now; the factor of a cut and a pause go on.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConfigError`]; nothing was changed.
+    pub fn configure(&self, resource: &str, limit: Limit) -> Result<Resource, ConfigError> {
+        if resource.is_empty() {
+            return Err(ConfigError::EmptyName);
+        }
+        let admin = self.0.admin.lock();
+        if self.is_closed() {
+            return Err(ConfigError::Closed);
+        }
+        let Some(entry) = self.entry(resource) else {
+            let observers = Arc::clone(&self.0.observers);
+            let entry = Entry::new(resource, limit, self.0.clock.clone(), observers)?;
+            self.0.entries.pin().insert(resource.into(), Arc::clone(&entry));
+            return Ok(Resource(entry));
+        };
+        let update = entry.configure(limit)?;
+        // A callback may configure.
+        drop(admin);
+        if let Some(update) = update {
+            self.0.observers.tell(&update);
+        }
+        Ok(Resource(entry))
+    }
+
+    /// A handle to a resource, or `None` where there is none of this name.
+    #[must_use]
+    pub fn resource(&self, resource: &str) -> Option<Resource> {
+        self.entry(resource).map(Resource)
+    }
+
+    /// Remove a resource; whether there was one. Its waiters and handles get `UnknownResource`.
+    pub fn remove(&self, resource: &str) -> bool {
+        let admin = self.0.admin.lock();
+        let entry = self.0.entries.pin().remove(resource).map(Arc::clone);
+        drop(admin);
+        entry.map(|entry| entry.shut(Kind::Removed)).is_some()
+    }
+
+    /// All resources, by name.
+    #[must_use]
+    pub fn resources(&self) -> Vec<Capacity> {
+        let entries = self.0.entries.pin();
+        let mut all: Vec<_> = entries.values().map(|entry| entry.capacity()).collect();
+        all.sort_by(|a, b| a.resource.cmp(&b.resource));
+        all
+    }
+
+    /// Close for good: every waiter, and every later call, gets `Closed`. Permits that are out may
+    /// still end.
+    pub fn close(&self) {
+        let admin = self.0.admin.lock();
+        self.0.closed.store(true, Ordering::Release);
+        let entries: Vec<_> = self.0.entries.pin().values().map(Arc::clone).collect();
+        drop(admin);
+        entries.iter().for_each(|entry| entry.shut(Kind::Closed));
+    }
+
+    // ---- taking -------------------------------------------------------------------------------
+
+    /// Take one token, no permit: in-flight is neither counted nor looked at.
+    ///
+    /// # Errors
+    ///
+    /// See [`TryAcquireError`]; nothing was taken.
+    #[inline]
+    pub fn check(&self, resource: &str) -> Result<(), TryAcquireError> {
+        self.check_n(resource, 1)
+    }
+
+    /// Take `n` tokens, all or none; 0 is granted and takes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    #[inline]
+    pub fn check_n(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
+        match self.0.entries.pin().get(resource) {
+            Some(entry) => entry.check(n),
+            None => Err(self.missing()),
+        }
+    }
+
+    /// Would `n` tokens be admitted now? Takes nothing. The error's
+    /// [`retry_after`](TryAcquireError::retry_after) says when.
+    ///
+    /// # Errors
+    ///
+    /// What [`check_n`](Self::check_n) would say.
+    pub fn peek(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
+        self.entry(resource).ok_or_else(|| self.missing())?.peek(n)
+    }
+
+    /// Take one token and a permit, or fail at once. Never overtakes those who wait.
+    ///
+    /// # Errors
+    ///
+    /// See [`TryAcquireError`]; nothing was taken.
+    #[inline]
+    pub fn try_acquire(&self, resource: &str) -> Result<Permit<'static>, TryAcquireError> {
+        self.try_acquire_n(resource, 1)
+    }
+
+    /// Take `n` tokens and one permit for them, or fail at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_acquire`](Self::try_acquire).
+    pub fn try_acquire_n(
+        &self,
+        resource: &str,
+        n: u64,
+    ) -> Result<Permit<'static>, TryAcquireError> {
+        let entries = self.0.entries.pin();
+        let entry = entries.get(resource).ok_or_else(|| self.missing())?;
+        entry.try_acquire(n)?;
+        Ok(Permit::owned(Arc::clone(entry), n))
+    }
+
+    /// Wait for one token and a permit: see [`Acquire`] for order, timeout and cancelling.
+    pub fn acquire(&self, resource: &str) -> Acquire {
+        self.acquire_n(resource, 1)
+    }
+
+    /// Wait for `n` tokens and one permit for them.
+    pub fn acquire_n(&self, resource: &str, n: u64) -> Acquire {
+        match self.entry(resource) {
+            Some(entry) => Acquire::new(entry, n),
+            None => Acquire::failed(self.missing_for_waiters()),
+        }
+    }
+
+    /// Block this thread until there is a token and a permit. Needs no runtime; inside one, use
+    /// [`acquire`](Self::acquire), which does not hold up the other tasks.
+    ///
+    /// # Errors
+    ///
+    /// See [`AcquireError`]; nothing was taken.
+    pub fn blocking_acquire(&self, resource: &str) -> Result<Permit<'static>, AcquireError> {
+        self.blocking_acquire_n(resource, 1, None)
+    }
+
+    /// The same, but for at most `timeout`, on the limiter's clock.
+    ///
+    /// # Errors
+    ///
+    /// As [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`].
+    pub fn blocking_acquire_timeout(
+        &self,
+        resource: &str,
+        timeout: Duration,
+    ) -> Result<Permit<'static>, AcquireError> {
+        self.blocking_acquire_n(resource, 1, Some(timeout))
+    }
+
+    /// The same for `n` tokens, with or without a timeout.
+    ///
+    /// # Errors
+    ///
+    /// As [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`].
+    pub fn blocking_acquire_n(
+        &self,
+        resource: &str,
+        n: u64,
+        timeout: Option<Duration>,
+    ) -> Result<Permit<'static>, AcquireError> {
+        let entry = self.entry(resource).ok_or_else(|| self.missing_for_waiters())?;
+        acquire::blocking(entry, n, timeout)
+    }
+
+    /// End one forgotten permit of one token, by the limit's policy. Without a permit in flight,
+    /// or a resource of this name, this does nothing.
+    pub fn release(&self, resource: &str) {
+        self.release_n(resource, 1);
+    }
+
+    /// End one forgotten permit of `n` tokens.
+    pub fn release_n(&self, resource: &str, n: u64) {
+        self.with(resource, |handle| handle.release_n(n));
+    }
+
+    // ---- adapting -----------------------------------------------------------------------------
+
+    /// The upstream said "too many requests": reduce rate and burst to three quarters, exactly, but
+    /// not below one token a window. What is shown is rounded down. The limit comes back as its
+    /// [`recovery`](Limit::recovery) says, which by default is: not.
+    pub fn announce_reduced(&self, resource: &str, reason: &str) {
+        self.with(resource, |handle| handle.announce_reduced(reason));
+    }
+
+    /// Admit nothing for `how_long`: what a `Retry-After` asks for. Tokens held are kept, none
+    /// accrue. Of overlapping pauses the later end counts.
+    pub fn pause_for(&self, resource: &str, how_long: Duration) {
+        self.with(resource, |handle| handle.pause_for(how_long));
+    }
+
+    /// The resource at this moment, or `None` where there is none of this name.
+    #[must_use]
+    pub fn capacity(&self, resource: &str) -> Option<Capacity> {
+        self.entry(resource).map(|entry| entry.capacity())
+    }
+
+    /// Call `callback` after every change of a resource's total capacity, on the thread that
+    /// changed or noticed it, outside all locks: it may call this limiter. Callbacks add up. One
+    /// that panics is not heard; the others are called all the same.
+    pub fn on_capacity_change(&self, callback: impl Fn(&CapacityUpdate) + Send + Sync + 'static) {
+        self.observe(Arc::new(callback));
+    }
+
+    fn observe(&self, callback: Callback) {
+        self.0.observers.add(callback);
+    }
+
+    // ---- looking up ---------------------------------------------------------------------------
+
+    fn entry(&self, resource: &str) -> Option<Arc<Entry>> {
+        self.0.entries.pin().get(resource).map(Arc::clone)
+    }
+
+    fn with(&self, resource: &str, act: impl FnOnce(&Resource)) {
+        if let Some(handle) = self.resource(resource) {
+            act(&handle);
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Acquire)
+    }
+
+    #[cold]
+    fn missing(&self) -> TryAcquireError {
+        if self.is_closed() { TryAcquireError::Closed } else { TryAcquireError::UnknownResource }
+    }
+
+    #[cold]
+    fn missing_for_waiters(&self) -> AcquireError {
+        if self.is_closed() { AcquireError::Closed } else { AcquireError::UnknownResource }
+    }
+}
+
+impl Default for MemoryLimiter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryLimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MemoryLimiter").field(&self.resources()).finish()
+    }
+}
+
+/// What every limiter does, object-safe: code that takes a `&dyn RateLimiter` runs on any of them.
+///
+/// Each method does what the one of its name on [`MemoryLimiter`] does.
+#[allow(clippy::missing_errors_doc)] // each is documented where it is named
+pub trait RateLimiter: Send + Sync {
+    /// See [`MemoryLimiter::set_capacity`].
+    fn set_capacity(
+        &self,
+        resource: &str,
+        capacity: u64,
+        window: Duration,
+    ) -> Result<(), ConfigError>;
+    /// See [`MemoryLimiter::configure`].
+    fn configure(&self, resource: &str, limit: Limit) -> Result<Resource, ConfigError>;
+    /// See [`MemoryLimiter::resource`].
+    fn resource(&self, resource: &str) -> Option<Resource>;
+    /// See [`MemoryLimiter::remove`].
+    fn remove(&self, resource: &str) -> bool;
+    /// See [`MemoryLimiter::resources`].
+    fn resources(&self) -> Vec<Capacity>;
+    /// See [`MemoryLimiter::check_n`].
+    fn check_n(&self, resource: &str, n: u64) -> Result<(), TryAcquireError>;
+    /// See [`MemoryLimiter::peek`].
+    fn peek(&self, resource: &str, n: u64) -> Result<(), TryAcquireError>;
+    /// See [`MemoryLimiter::try_acquire_n`].
+    fn try_acquire_n(&self, resource: &str, n: u64) -> Result<Permit<'static>, TryAcquireError>;
+    /// See [`MemoryLimiter::acquire_n`].
+    fn acquire_n(&self, resource: &str, n: u64) -> Acquire;
+    /// See [`MemoryLimiter::blocking_acquire_n`].
+    fn blocking_acquire_n(
+        &self,
+        resource: &str,
+        n: u64,
+        timeout: Option<Duration>,
+    ) -> Result<Permit<'static>, AcquireError>;
+    /// See [`MemoryLimiter::release_n`].
+    fn release_n(&self, resource: &str, n: u64);
+    /// See [`MemoryLimiter::announce_reduced`].
+    fn announce_reduced(&self, resource: &str, reason: &str);
+    /// See [`MemoryLimiter::pause_for`].
+    fn pause_for(&self, resource: &str, how_long: Duration);
+    /// See [`MemoryLimiter::capacity`].
+    fn capacity(&self, resource: &str) -> Option<Capacity>;
+    /// See [`MemoryLimiter::on_capacity_change`].
+    fn on_capacity_change(&self, callback: Arc<dyn Fn(&CapacityUpdate) + Send + Sync>);
+    /// See [`MemoryLimiter::close`].
+    fn close(&self);
+
+    /// See [`MemoryLimiter::check`].
+    fn check(&self, resource: &str) -> Result<(), TryAcquireError> {
+        self.check_n(resource, 1)
+    }
+    /// See [`MemoryLimiter::try_acquire`].
+    fn try_acquire(&self, resource: &str) -> Result<Permit<'static>, TryAcquireError> {
+        self.try_acquire_n(resource, 1)
+    }
+    /// See [`MemoryLimiter::acquire`].
+    fn acquire(&self, resource: &str) -> Acquire {
+        self.acquire_n(resource, 1)
+    }
+    /// See [`MemoryLimiter::blocking_acquire`].
+    fn blocking_acquire(&self, resource: &str) -> Result<Permit<'static>, AcquireError> {
+        self.blocking_acquire_n(resource, 1, None)
+    }
+    /// See [`MemoryLimiter::blocking_acquire_timeout`].
+    fn blocking_acquire_timeout(
+        &self,
+        resource: &str,
+        timeout: Duration,
+    ) -> Result<Permit<'static>, AcquireError> {
+        self.blocking_acquire_n(resource, 1, Some(timeout))
+    }
+    /// See [`MemoryLimiter::release`].
+    fn release(&self, resource: &str) {
+        self.release_n(resource, 1);
+    }
+}
+
+impl RateLimiter for MemoryLimiter {
+    fn set_capacity(
+        &self,
+        resource: &str,
+        capacity: u64,
+        window: Duration,
+    ) -> Result<(), ConfigError> {
+        self.set_capacity(resource, capacity, window)
+    }
+    fn configure(&self, resource: &str, limit: Limit) -> Result<Resource, ConfigError> {
+        self.configure(resource, limit)
+    }
+    fn resource(&self, resource: &str) -> Option<Resource> {
+        self.resource(resource)
+    }
+    fn remove(&self, resource: &str) -> bool {
+        self.remove(resource)
+    }
+    fn resources(&self) -> Vec<Capacity> {
+        self.resources()
+    }
+    fn check_n(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
+        self.check_n(resource, n)
+    }
+    fn peek(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
+        self.peek(resource, n)
+    }
+    fn try_acquire_n(&self, resource: &str, n: u64) -> Result<Permit<'static>, TryAcquireError> {
+        self.try_acquire_n(resource, n)
+    }
+    fn acquire_n(&self, resource: &str, n: u64) -> Acquire {
+        self.acquire_n(resource, n)
+    }
+    fn blocking_acquire_n(
+        &self,
+        resource: &str,
+        n: u64,
+        timeout: Option<Duration>,
+    ) -> Result<Permit<'static>, AcquireError> {
+        self.blocking_acquire_n(resource, n, timeout)
+    }
+    fn release_n(&self, resource: &str, n: u64) {
+        self.release_n(resource, n);
+    }
+    fn announce_reduced(&self, resource: &str, reason: &str) {
+        self.announce_reduced(resource, reason);
+    }
+    fn pause_for(&self, resource: &str, how_long: Duration) {
+        self.pause_for(resource, how_long);
+    }
+    fn capacity(&self, resource: &str) -> Option<Capacity> {
+        self.capacity(resource)
+    }
+    fn on_capacity_change(&self, callback: Arc<dyn Fn(&CapacityUpdate) + Send + Sync>) {
+        self.observe(callback);
+    }
+    fn close(&self) {
+        self.close();
+    }
+}

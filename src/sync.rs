@@ -1,0 +1,48 @@
+//! The one door to the primitives that loom replaces. Under `cfg(loom)` every atomic and lock of
+//! the bucket and of the queue is loom's, so that what is explored is what is shipped.
+
+#[cfg(loom)]
+pub(crate) use self::loom_side::*;
+#[cfg(not(loom))]
+pub(crate) use self::std_side::*;
+
+#[cfg(not(loom))]
+mod std_side {
+    pub(crate) use parking_lot::{Mutex, MutexGuard};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+}
+
+#[cfg(loom)]
+mod loom_side {
+    pub(crate) use loom::sync::MutexGuard;
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    /// loom's mutex with the signatures of `parking_lot`'s: a model does not go on after a panic.
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().expect("a model stops at its first panic")
+        }
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
+        }
+    }
+}
+
+/// Whether the fault of this name was asked for, to show that a model catches it: by the variable
+/// `TOLLGATE_SEED`, under loom alone. Elsewhere it is a constant, and the fault is not compiled.
+#[cfg(not(loom))]
+#[inline(always)]
+pub(crate) const fn seeded(_fault: &str) -> bool {
+    false
+}
+#[cfg(loom)]
+pub(crate) fn seeded(fault: &str) -> bool {
+    static ASKED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    ASKED.get_or_init(|| std::env::var("TOLLGATE_SEED").ok()).as_deref() == Some(fault)
+}

@@ -1,0 +1,181 @@
+//! The line of those who wait, as a plain structure: who is in it, who was called, who is next.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use event_listener::Event;
+use smallvec::SmallVec;
+
+use crate::clock::Alarm;
+
+/// A place in line; lower is earlier.
+pub(crate) type Ticket = u64;
+
+/// Those to notify, once the lock is no longer held.
+pub(super) type Calls = SmallVec<[Arc<Event>; 4]>;
+
+/// How long, in nanoseconds, a call is good for. A task that does not come by then steps aside for
+/// those behind it; when it comes after all it has its old place again. Long enough for a busy
+/// scheduler, short enough that a future which is held and not polled costs little.
+pub(super) const TURN: u64 = 10_000_000;
+
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) n: u64,
+    /// A thread always comes when it is called, however late: its turn does not lapse.
+    pub(super) is_thread: bool,
+    pub(super) deadline: Option<u64>,
+    /// Since when it has been called and has not come.
+    pub(super) called: Option<u64>,
+    pub(super) event: Arc<Event>,
+}
+
+/// `present` is served strictly in its order. Everybody before `frontier` was called once; the sum
+/// of their tokens is `covered`, so that each is called when there is enough for it *and* for all
+/// before it.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    present: BTreeMap<Ticket, Waiter>,
+    /// Called, and did not come in time: they hold nobody up.
+    away: BTreeMap<Ticket, Waiter>,
+    deadlines: BTreeSet<(u64, Ticket)>,
+    next: Ticket,
+    frontier: Ticket,
+    covered: u64,
+    covered_count: u64,
+    /// The one timer of this line, and when it is due.
+    pub(super) alarm: Option<(u64, Alarm)>,
+}
+
+impl Line {
+    pub(super) fn len(&self) -> usize {
+        self.present.len() + self.away.len()
+    }
+
+    /// Nobody who must be waited for.
+    pub(super) fn is_empty(&self) -> bool {
+        self.present.is_empty()
+    }
+
+    pub(super) fn others_present(&self) -> bool {
+        self.present.len() > 1
+    }
+
+    pub(super) fn join(&mut self, waiter: Waiter) -> Ticket {
+        let ticket = self.next;
+        self.next += 1;
+        if let Some(deadline) = waiter.deadline {
+            self.deadlines.insert((deadline, ticket));
+        }
+        self.present.insert(ticket, waiter);
+        ticket
+    }
+
+    pub(super) fn remove(&mut self, ticket: Ticket) {
+        let waiter = self.take_present(ticket).or_else(|| self.away.remove(&ticket));
+        if let Some(deadline) = waiter.and_then(|waiter| waiter.deadline) {
+            self.deadlines.remove(&(deadline, ticket));
+        }
+    }
+
+    /// The waiter has come: it is in its place again, and answers for itself.
+    pub(super) fn come(&mut self, ticket: Ticket) -> Option<&Waiter> {
+        if let Some(waiter) = self.away.remove(&ticket) {
+            if ticket < self.frontier {
+                self.covered = self.covered.saturating_add(waiter.n);
+                self.covered_count += 1;
+            }
+            self.present.insert(ticket, waiter);
+        }
+        let waiter = self.present.get_mut(&ticket)?;
+        waiter.called = None;
+        Some(waiter)
+    }
+
+    pub(super) fn is_head(&self, ticket: Ticket) -> bool {
+        self.present.first_key_value().is_some_and(|(first, _)| *first == ticket)
+    }
+
+    pub(super) fn head(&self) -> Option<&Waiter> {
+        self.present.first_key_value().map(|(_, waiter)| waiter)
+    }
+
+    /// Whether the head was called in an earlier round and came, in vain or before its turn.
+    pub(super) fn head_is_covered(&self) -> bool {
+        self.present.first_key_value().is_some_and(|(first, _)| *first < self.frontier)
+    }
+
+    pub(super) fn call_head(&mut self, now: u64, calls: &mut Calls) {
+        if let Some(mut head) = self.present.first_entry() {
+            call(head.get_mut(), now, calls);
+        }
+    }
+
+    /// The first who was never called, and what it takes to serve it and all before it.
+    pub(super) fn first_uncovered(&self) -> Option<(u64, u64)> {
+        let (_, waiter) = self.present.range(self.frontier..).next()?;
+        Some((self.covered.saturating_add(waiter.n), self.covered_count + 1))
+    }
+
+    pub(super) fn call_first_uncovered(&mut self, now: u64, calls: &mut Calls) {
+        if let Some((ticket, waiter)) = self.present.range_mut(self.frontier..).next() {
+            call(waiter, now, calls);
+            self.frontier = *ticket + 1;
+            self.covered = self.covered.saturating_add(waiter.n);
+            self.covered_count += 1;
+        }
+    }
+
+    /// Heads that were called a turn ago and have not come step aside.
+    pub(super) fn lapse(&mut self, now: u64) {
+        while let Some((ticket, head)) = self.present.first_key_value() {
+            let late = head.called.is_some_and(|called| now >= called.saturating_add(TURN));
+            if !late || head.is_thread {
+                break;
+            }
+            let ticket = *ticket;
+            if let Some(waiter) = self.take_present(ticket) {
+                self.away.insert(ticket, waiter);
+            }
+        }
+    }
+
+    /// Those whose time is up may come and say so.
+    pub(super) fn call_expired(&mut self, now: u64, calls: &mut Calls) {
+        while let Some((deadline, ticket)) = self.deadlines.first().copied() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            let waiter = self.present.get(&ticket).or_else(|| self.away.get(&ticket));
+            calls.extend(waiter.map(|waiter| Arc::clone(&waiter.event)));
+        }
+    }
+
+    pub(super) fn first_deadline(&self) -> Option<u64> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Call everybody who asks for more than `capacity`: 0 is everybody.
+    pub(super) fn call_above(&mut self, capacity: u64, now: u64, calls: &mut Calls) {
+        for waiter in self.present.values_mut().chain(self.away.values_mut()) {
+            if waiter.n > capacity {
+                call(waiter, now, calls);
+            }
+        }
+    }
+
+    fn take_present(&mut self, ticket: Ticket) -> Option<Waiter> {
+        let waiter = self.present.remove(&ticket)?;
+        if ticket < self.frontier {
+            self.covered = self.covered.saturating_sub(waiter.n);
+            self.covered_count -= 1;
+        }
+        Some(waiter)
+    }
+}
+
+fn call(waiter: &mut Waiter, now: u64, calls: &mut Calls) {
+    waiter.called = Some(now);
+    calls.push(Arc::clone(&waiter.event));
+}
