@@ -17,6 +17,8 @@
 //! the reason given on [`slot::Slot`]. `in_flight` is AcqRel: see [`Bucket::leave`].
 
 pub(crate) mod rate;
+#[cfg(all(test, not(loom)))]
+mod rate_tests;
 mod slot;
 mod word;
 
