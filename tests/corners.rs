@@ -185,3 +185,13 @@ fn retry_after_counts_from_a_reading_before_the_anchor() {
     time.advance(wait);
     assert_eq!(api.check(), Ok(()), "after {wait:?}");
 }
+
+#[test]
+fn a_bucket_is_full_again_after_a_refund() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    limiter.set_capacity("api", 5, Duration::from_secs(1)).unwrap();
+    time.advance(Duration::from_nanos(1));
+    drop(limiter.try_acquire("api").unwrap());
+    assert_eq!(limiter.capacity("api").unwrap().available, 5);
+}
