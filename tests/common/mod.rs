@@ -8,51 +8,51 @@ use std::time::Duration;
 
 use tollgate::{Limit, ManualClock, MemoryLimiter, Permit, Resource};
 
-pub const SECOND: u64 = 1_000_000_000;
-pub const DAY: u64 = 86_400 * SECOND;
+pub(crate) const SECOND: u64 = 1_000_000_000;
+pub(crate) const DAY: u64 = 86_400 * SECOND;
 
 /// `tokens` every `window` nanoseconds, and a bucket of `burst`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
-    pub tokens: u64,
-    pub window: u64,
-    pub burst: u64,
+pub(crate) struct Terms {
+    pub(crate) tokens: u64,
+    pub(crate) window: u64,
+    pub(crate) burst: u64,
 }
 
 impl Terms {
-    pub const fn new(tokens: u64, window: u64, burst: u64) -> Self {
+    pub(crate) const fn new(tokens: u64, window: u64, burst: u64) -> Self {
         Self { tokens, window, burst }
     }
 
-    pub const fn per_second(n: u64) -> Self {
+    pub(crate) const fn per_second(n: u64) -> Self {
         Self::new(n, SECOND, n)
     }
 
-    pub const fn burst(self, burst: u64) -> Self {
+    pub(crate) const fn burst(self, burst: u64) -> Self {
         Self { burst, ..self }
     }
 
-    pub fn limit(self) -> Limit {
+    pub(crate) fn limit(self) -> Limit {
         Limit::new(self.tokens, Duration::from_nanos(self.window)).burst(self.burst)
     }
 
-    /// When the k-th token after an empty bucket is due: `ceil(k x window / tokens)`.
-    pub fn due(self, k: u64) -> u64 {
+    /// When the k-th token after an empty bucket is due: `ceil(k x window / tokens)`, which may be never.
+    pub(crate) fn due(self, k: u64) -> u64 {
         let exact = u128::from(k) * u128::from(self.window);
-        u64::try_from(exact.div_ceil(u128::from(self.tokens))).expect("within the clock")
+        u64::try_from(exact.div_ceil(u128::from(self.tokens))).unwrap_or(u64::MAX)
     }
 
     /// What a bucket's state may be off by against the exact fraction, in tokens: a unit, of which
     /// 2^54 hold an hour's accrual and twice the capacity.
     #[allow(clippy::cast_precision_loss)]
-    pub fn sliver(self) -> f64 {
+    pub(crate) fn sliver(self) -> f64 {
         let hourly = self.tokens as f64 * 3.6e12 / self.window as f64;
         hourly.max(2.0 * self.burst as f64).max(1.0) / 53_f64.exp2()
     }
 }
 
 /// One resource of a limiter on a clock that the test moves.
-pub trait Gate: Sync {
+pub(crate) trait Gate: Sync {
     fn clock(&self) -> &ManualClock;
     /// Take n tokens, all or none.
     fn take(&self, n: u64) -> bool;
@@ -80,17 +80,17 @@ pub trait Gate: Sync {
 }
 
 /// tollgate by a handle.
-pub struct ByHandle {
+pub(crate) struct ByHandle {
     clock: ManualClock,
     limiter: MemoryLimiter,
-    pub resource: Resource,
+    pub(crate) resource: Resource,
     held: Mutex<Vec<Permit<'static>>>,
 }
 
 const NAME: &str = "api";
 
 impl ByHandle {
-    pub fn new(terms: Terms) -> Self {
+    pub(crate) fn new(terms: Terms) -> Self {
         let clock = ManualClock::new();
         let limiter = MemoryLimiter::with_clock(clock.clone());
         let resource = limiter.configure(NAME, terms.limit()).expect("a limit");
@@ -132,10 +132,10 @@ impl Gate for ByHandle {
 }
 
 /// tollgate by name.
-pub struct ByName(ByHandle);
+pub(crate) struct ByName(ByHandle);
 
 impl ByName {
-    pub fn new(terms: Terms) -> Self {
+    pub(crate) fn new(terms: Terms) -> Self {
         Self(ByHandle::new(terms))
     }
 }
@@ -176,13 +176,13 @@ impl Gate for ByName {
 ///
 /// It counts in grains, of which a token has so many that every rate that was ever set accrues a
 /// whole number of them in each nanosecond.
-pub struct MutexBucket {
+pub(crate) struct MutexBucket {
     clock: ManualClock,
     state: Mutex<Exact>,
 }
 
 #[derive(Clone, Debug)]
-pub struct Exact {
+pub(crate) struct Exact {
     grains: i128,
     terms: Terms,
     /// Grains that accrue in a nanosecond, and that a full bucket holds.
@@ -268,13 +268,13 @@ impl Exact {
     }
     /// How many tokens a take of n is short of, or has to spare if negative.
     #[allow(clippy::cast_precision_loss)]
-    pub fn short_of(&self, n: u64, now: u64) -> f64 {
+    pub(crate) fn short_of(&self, n: u64, now: u64) -> f64 {
         (i128::from(n) * self.grains - self.level(now)) as f64 / self.grains as f64
     }
 }
 
 impl MutexBucket {
-    pub fn new(terms: Terms) -> Self {
+    pub(crate) fn new(terms: Terms) -> Self {
         let mut state = Exact {
             grains: 1,
             terms,
@@ -292,14 +292,14 @@ impl MutexBucket {
     }
 
     /// One for which the clock never steps back: nobody is admitted earlier than by this one.
-    pub fn monotonic(terms: Terms) -> Self {
+    pub(crate) fn monotonic(terms: Terms) -> Self {
         let bucket = Self::new(terms);
         bucket.state.lock().unwrap().monotonic = Some(0);
         bucket
     }
 
     /// The state, with a pause that is over ended, and the reading to go by.
-    pub fn look(&self) -> (MutexGuard<'_, Exact>, u64) {
+    pub(crate) fn look(&self) -> (MutexGuard<'_, Exact>, u64) {
         let mut state = self.state.lock().unwrap();
         let mut now = self.clock.now();
         if let Some(seen) = state.monotonic {
@@ -309,10 +309,14 @@ impl MutexBucket {
         if state.paused && now >= state.anchor {
             state.paused = false;
         }
+        if state.accrued(now) == i128::MAX / 8 {
+            // More than any bucket holds: full, and counted from here.
+            (state.anchor, state.spent) = (now, 0);
+        }
         (state, now)
     }
 
-    pub fn is_paused(&self) -> bool {
+    pub(crate) fn is_paused(&self) -> bool {
         self.look().0.paused
     }
 }
@@ -376,7 +380,7 @@ impl Gate for MutexBucket {
 /// The contract, checked from a log: for any admissions i..j in their order,
 /// `sum n <= burst + rate x (t_j - t_i)`, in whole numbers, and without keeping the log.
 #[derive(Debug)]
-pub struct Log {
+pub(crate) struct Log {
     terms: Terms,
     admitted: i128,
     /// The least of `admitted before i - rate x t_i`, times the window.
@@ -384,11 +388,11 @@ pub struct Log {
 }
 
 impl Log {
-    pub fn new(terms: Terms) -> Self {
+    pub(crate) fn new(terms: Terms) -> Self {
         Self { terms, admitted: 0, lowest: i128::MAX }
     }
 
-    pub fn admit(&mut self, at: u64, n: u64) {
+    pub(crate) fn admit(&mut self, at: u64, n: u64) {
         let (tokens, window) = (i128::from(self.terms.tokens), i128::from(self.terms.window));
         let earned = tokens * i128::from(at);
         self.lowest = self.lowest.min(self.admitted * window - earned);
@@ -398,16 +402,16 @@ impl Log {
         assert!(run <= most, "{run} > {most} at {at}: over the bound of {:?}", self.terms);
     }
 
-    pub fn admitted(&self) -> u64 {
+    pub(crate) fn admitted(&self) -> u64 {
         u64::try_from(self.admitted).expect("it only grows")
     }
 }
 
 /// A small generator (xorshift*), so that each run is the same.
-pub struct Dice(pub u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    pub fn roll(&mut self, below: u64) -> u64 {
+    pub(crate) fn roll(&mut self, below: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
