@@ -67,7 +67,7 @@ fn a_full_bucket_stays_full_when_it_is_configured_anew() {
     let time = ManualClock::new();
     let limiter = MemoryLimiter::with_clock(time.clone());
     limiter.set_capacity("api", 5, Duration::from_secs(1)).unwrap();
-    time.advance(Duration::from_secs(5 * 3600));
+    time.advance(Duration::from_hours(5));
     limiter.set_capacity("api", 5, Duration::from_secs(1)).unwrap();
     assert_eq!(limiter.capacity("api").unwrap().available, 5);
     assert_eq!(limiter.check_n("api", 5), Ok(()));
@@ -118,7 +118,7 @@ fn a_recovery_is_told_whoever_notices_it() {
         let limit = Limit::per_second(100).recovery(Recovery::default());
         let api = limiter.configure("api", limit).unwrap();
         api.announce_reduced("429");
-        time.advance(Duration::from_secs(3600));
+        time.advance(Duration::from_hours(1));
         if by_pause {
             api.pause_for(Duration::from_secs(1));
         } else {
@@ -194,4 +194,15 @@ fn a_bucket_is_full_again_after_a_refund() {
     time.advance(Duration::from_nanos(1));
     drop(limiter.try_acquire("api").unwrap());
     assert_eq!(limiter.capacity("api").unwrap().available, 5);
+}
+
+#[test]
+fn a_factor_that_gives_a_whole_number_shows_it() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let limit = Limit::per_second(1_000).recovery(Recovery::default());
+    let api = limiter.configure("api", limit).unwrap();
+    api.announce_reduced("429");
+    time.advance(Duration::from_secs(30));
+    assert_eq!(api.capacity().total, 825, "1,000 x 0.75 x 1.1");
 }

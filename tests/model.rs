@@ -22,8 +22,7 @@ enum Op {
 
 /// Of all lengths alike, up to `most`.
 fn spread(most: u64) -> impl Strategy<Value = u64> {
-    (0..=63 - most.leading_zeros(), any::<u64>())
-        .prop_map(move |(bits, any)| (any % (2 << bits)).clamp(1, most))
+    (0..=most.ilog2(), any::<u64>()).prop_map(move |(bits, any)| (any % (2 << bits)).clamp(1, most))
 }
 
 /// Windows whose fractions fit the reference; tokens and bursts of all sizes.
