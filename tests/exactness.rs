@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::sync::Barrier;
 use std::time::Duration;
 
 use common::{ByHandle, ByName, DAY, Dice, Gate, Log, MutexBucket, SECOND, Terms};
@@ -311,12 +312,15 @@ fn a_burst_that_flaps<G: Gate>(new: impl Fn(Terms) -> G) {
 fn hammer<G: Gate>(gate: &G, step: u64, steps: u64, also: impl Fn(u64)) -> u64 {
     let start = gate.now();
     let end = start + step * steps;
+    let ready = Barrier::new(4);
     std::thread::scope(|scope| {
+        let ready = &ready;
         let takers: Vec<_> = (0..3)
             .map(|taker| {
                 scope.spawn(move || {
                     let mut admitted = 0;
                     let mut dice = Dice(taker + 1);
+                    ready.wait();
                     while gate.now() < end {
                         let n = 1 + dice.roll(3);
                         admitted += if gate.take(n) { n } else { 0 };
@@ -325,6 +329,7 @@ fn hammer<G: Gate>(gate: &G, step: u64, steps: u64, also: impl Fn(u64)) -> u64 {
                 })
             })
             .collect();
+        ready.wait();
         for turn in 0..steps {
             also(turn);
             gate.advance(step);
@@ -354,23 +359,26 @@ fn threads_beside_rerating<G: Gate>(new: impl Fn(Terms) -> G) {
     let slow = Terms::per_second(1_000).burst(50);
     let fast = Terms::per_second(1_000_000).burst(50);
     let gate = new(slow);
-    let admitted = hammer(&gate, 2_000, 5_000, |turn| {
+    let mut admitted = hammer(&gate, 2_000, 5_000, |turn| {
         gate.reconfigure(if turn % 2 == 0 { fast } else { slow });
     });
+    admitted += gate.drain(u64::MAX);
     // Half the steps of 2 us at each rate, to the nanosecond.
     let exact = 50 + (2_500 * 2 * 1_000 + 2_500 * 2) / 1_000;
     assert!(admitted <= exact, "{admitted} > {exact}");
-    assert!(admitted > 50);
+    assert!(admitted >= 50, "{admitted}");
 }
 
 fn threads_beside_a_flapping_burst<G: Gate>(new: impl Fn(Terms) -> G) {
     let terms = Terms::per_second(1_000_000).burst(1_000);
     let gate = new(terms);
     let steps = 5_000;
-    let admitted = hammer(&gate, 2_000, steps, |turn| {
+    let mut admitted = hammer(&gate, 2_000, steps, |turn| {
         gate.reconfigure(terms.burst(1_000 - turn % 7 * 100));
     });
+    admitted += gate.drain(u64::MAX);
     assert!(admitted <= 1_000 + 2 * steps, "{admitted}");
+    // At the least what was held at first or is at last.
     assert!(admitted >= 400, "{admitted}");
 }
 
