@@ -27,7 +27,7 @@ use word::Word;
 
 pub(crate) use slot::{Config, Kind};
 
-use crate::sync::{AtomicU64, Ordering, seeded};
+use crate::sync::{AtomicU64, Ordering, seeded, yield_now};
 
 /// A token bucket and the count of its permits in flight.
 #[derive(Debug)]
@@ -255,7 +255,11 @@ impl Bucket {
     /// counts, and time between the two would be settled twice.
     pub(crate) fn swing(&self, current: &mut Config, to: Change, clock: impl Fn() -> u64) {
         loop {
-            let early = seeded("clock-before-word").then(&clock);
+            let early = seeded("clock-before-word").then(|| {
+                let early = clock();
+                yield_now(); // loom does not of itself switch between two loads
+                early
+            });
             let word = self.word();
             let now = early.unwrap_or_else(&clock);
             let elapsed = current.elapsed(now);

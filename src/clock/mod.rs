@@ -124,7 +124,7 @@ impl Clock {
 
 fn in_thread(at: u64, now: u64, waker: Waker) -> Result<Alarm, Unarmed> {
     let delay = Duration::from_nanos(at.saturating_sub(now));
-    timers::in_thread(delay, waker).ok_or(Unarmed::NoTimer)
+    timers::in_thread(delay, waker).map(Alarm::Thread).ok_or(Unarmed::NoTimer)
 }
 
 impl Default for Clock {
@@ -143,7 +143,8 @@ impl From<ManualClock> for Clock {
 #[derive(Debug)]
 #[allow(dead_code)] // held for what their drop does
 pub(crate) enum Alarm {
-    Timer(timers::Key),
+    Thread(timers::ThreadTimer),
+    Manual(manual::ManualTimer),
     #[cfg(feature = "tokio")]
     Tokio(tokio::Task),
 }

@@ -4,8 +4,6 @@ use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, SystemTime};
 
-use event_listener::Event;
-
 use super::capacity::{Capacity, CapacityUpdate, Observers, UpdateKind};
 use super::error::{ConfigError, TryAcquireError};
 use super::limit::{Limit, OnRelease};
@@ -13,7 +11,7 @@ use crate::adapt::Adapt;
 use crate::bucket::{Bucket, Change, Config, Kind, Refusal};
 use crate::clock::Clock;
 use crate::sync::{AtomicU64, Mutex, Ordering};
-use crate::wait::{Gate, Request, Step, Ticket};
+use crate::wait::{Call, Gate, Request, Step, Ticket};
 
 /// What `announce_reduced` leaves of a local limit.
 const LOCAL_CUT: f64 = 0.75;
@@ -192,7 +190,7 @@ impl Entry {
         n: u64,
         is_thread: bool,
         deadline: Option<u64>,
-        event: &Arc<Event>,
+        event: &Call,
     ) -> Step {
         self.until_fresh(|now| {
             let refunds = self.refunds.load(Ordering::Relaxed) != 0; // a hint: see `Request`
@@ -203,7 +201,7 @@ impl Entry {
                     deadline,
                     most_waiting: self.most_waiting.load(Ordering::Relaxed), // alone
                     may_be_refunded: refunds && self.gate.bucket.in_flight() > 0,
-                    event: Arc::clone(event),
+                    event: Call::clone(event),
                 },
                 now,
             )

@@ -1,18 +1,21 @@
 //! The line of those who wait, as a plain structure: who is in it, who was called, who is next.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use event_listener::Event;
 use smallvec::SmallVec;
 
 use crate::clock::Alarm;
+use crate::sync::Arc;
 
 /// A place in line; lower is earlier.
 pub(crate) type Ticket = u64;
 
+/// What a waiter listens to: its own event, so that a call cannot reach another.
+pub(crate) type Call = Arc<Event>;
+
 /// Those to notify, once the lock is no longer held.
-pub(super) type Calls = SmallVec<[Arc<Event>; 4]>;
+pub(super) type Calls = SmallVec<[Call; 4]>;
 
 /// How long, in nanoseconds, a call is good for. A task that does not come by then steps aside for
 /// those behind it; when it comes after all it has its old place again. Long enough for a busy
@@ -27,7 +30,7 @@ pub(super) struct Waiter {
     pub(super) deadline: Option<u64>,
     /// Since when it has been called and has not come.
     pub(super) called: Option<u64>,
-    pub(super) event: Arc<Event>,
+    pub(super) event: Call,
 }
 
 /// `present` is served strictly in its order. Everybody before `frontier` was called once; the sum

@@ -28,13 +28,11 @@
 
 mod line;
 
-use std::sync::Arc;
 use std::task::Waker;
 
-use event_listener::Event;
 use line::{Calls, Line, TURN, Waiter};
 
-pub(crate) use line::Ticket;
+pub(crate) use line::{Call, Ticket};
 
 use crate::bucket::{Bucket, Refusal, Stale, View};
 use crate::clock::{Clock, Unarmed};
@@ -65,7 +63,7 @@ pub(crate) struct Request {
     /// What would be given back if every permit in flight were refunded: a wait that is hopeless by
     /// the rate alone may then still end in time.
     pub(crate) may_be_refunded: bool,
-    pub(crate) event: Arc<Event>,
+    pub(crate) event: Call,
 }
 
 /// What came of a look.
