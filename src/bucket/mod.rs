@@ -51,7 +51,7 @@ pub(crate) enum Refusal {
     /// There are too few tokens.
     Short(Deficit),
     /// There are enough, for those in line.
-    InLine(Deficit),
+    InLine,
     /// More than the bucket ever holds: its whole capacity.
     TooBig(u64),
     /// The slot in force has ended: let the owner bring it up to date.
@@ -104,8 +104,9 @@ pub(crate) struct View {
     word: Word,
     pub(crate) kind: Kind,
     origin: u64,
-    shift: u32,
+    unit: u64,
     capacity: u64,
+    whole: u64,
     rate: Rate,
     carry: u64,
     anchor: u64,
@@ -145,16 +146,16 @@ impl Bucket {
                 return Err(Refusal::Stale);
             }
             let accrued = slot.rate().accrue(elapsed, slot.carry());
-            let (shift, capacity, origin) = (slot.shift(), slot.capacity(), slot.origin());
-            if n > capacity >> shift {
+            let (whole, capacity, origin) = (slot.whole(), slot.capacity(), slot.origin());
+            if n > whole {
                 if self.word().same_generation(word) {
-                    return Err(Refusal::TooBig(capacity >> shift));
+                    return Err(Refusal::TooBig(whole));
                 }
                 word = self.word();
                 continue;
             }
             let position = word.position(origin);
-            let next = match admit(position, accrued, capacity, n << shift) {
+            let next = match admit(position, accrued, capacity, n.wrapping_mul(slot.unit())) {
                 Ok(next) => next,
                 Err(need) => {
                     // Second look: a slot that was rewritten meanwhile says nothing.
@@ -183,9 +184,9 @@ impl Bucket {
             let view = self.view(now);
             view.check(n)?;
             if view.word.has_waiters() && !head {
-                return Err(Refusal::InLine(view.deficit(n.saturating_add(1))));
+                return Err(Refusal::InLine);
             }
-            let (position, units) = (view.word.position(view.origin), n << view.shift);
+            let (position, units) = (view.word.position(view.origin), n * view.unit);
             let Ok(next) = admit(position, view.accrued, view.capacity, units) else { continue };
             if self.swap(view.word, view.word.moved(view.origin, next)).is_ok() {
                 return Ok(());
@@ -207,9 +208,9 @@ impl Bucket {
             if position <= view.accrued.floor {
                 return Ok(view.word.has_waiters());
             }
-            let units = u64::try_from(u128::from(n) << view.shift).unwrap_or(u64::MAX);
-            let next = position.saturating_sub(units).max(view.accrued.ceil);
-            let next = view.word.moved(view.origin, next);
+            let units = n.saturating_mul(view.unit);
+            // Short of the accrual means full, whatever the distance: see `admit`.
+            let next = view.word.moved(view.origin, position.saturating_sub(units));
             let done = if seeded("refund-without-cas") {
                 self.hot.word.store(next.0, Ordering::Release);
                 true
@@ -232,7 +233,8 @@ impl Bucket {
                 word,
                 kind: slot.kind(),
                 origin: slot.origin(),
-                shift: slot.shift(),
+                unit: slot.unit(),
+                whole: slot.whole(),
                 capacity: slot.capacity(),
                 rate,
                 carry,
@@ -434,7 +436,7 @@ impl View {
             return Err(Refusal::TooBig(self.whole_capacity()));
         }
         let position = self.word.position(self.origin);
-        let units = n << self.shift;
+        let units = n * self.unit;
         let paused = self.kind == Kind::Paused && n > 0;
         if paused || admit(position, self.accrued, self.capacity, units).is_err() {
             return Err(Refusal::Short(self.deficit(n)));
@@ -442,11 +444,12 @@ impl View {
         Ok(())
     }
 
-    /// What `n` tokens are short of now; more than the capacity counts as the capacity.
+    /// What `n` tokens are short of now, be they more than fit in at a time.
     pub(crate) fn deficit(&self, n: u64) -> Deficit {
-        let units = n.min(self.whole_capacity()) << self.shift;
+        let units = n.saturating_mul(self.unit);
         let offset = self.now.wrapping_sub(self.anchor).cast_signed();
-        let need = (self.word.position(self.origin) + units).saturating_sub(self.capacity);
+        let position = self.word.position(self.origin);
+        let need = position.saturating_add(units).saturating_sub(self.capacity);
         let offset = if self.kind == Kind::Paused { offset.min(0) } else { offset.max(0) };
         Deficit { offset, need, rate: self.rate, carry: self.carry }
     }
@@ -458,12 +461,12 @@ impl View {
         }
         let position = self.word.position(self.origin);
         let spent = position.saturating_sub(self.accrued.floor);
-        self.capacity.saturating_sub(spent) >> self.shift
+        self.capacity.saturating_sub(spent) / self.unit
     }
 
     /// Whole tokens in a full bucket.
     pub(crate) fn whole_capacity(&self) -> u64 {
-        self.capacity >> self.shift
+        self.whole
     }
 
     /// The reading that this look was made at.

@@ -2,9 +2,11 @@
 //!
 //! # Units
 //!
-//! A bucket counts in *units*, the finest power-of-two fraction of a token that leaves room on a
-//! line of [`POSITION_BITS`] bits for twice the capacity and an hour of accrual. A 600,000,000/s
-//! bucket has 2^12 or so units a token, a 1/s bucket 2^41.
+//! A bucket counts in *units*, of which a token has so many that a line of [`POSITION_BITS`] bits
+//! has room for twice the capacity and an hour of accrual. Where it can, a token has the least
+//! number of units with which every nanosecond accrues a whole number of them: 10^9 at 1/s, 5 at
+//! 600,000,000/s, and nothing is ever rounded. Where that has no room (999,999,937/s), it has as
+//! many as do fit, a power of two.
 //!
 //! # The rate
 //!
@@ -54,10 +56,12 @@ impl Factor {
 /// A token bucket's terms: what is needed to say how much has accrued, and how much may be held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
-    /// A token is `1 << shift` units.
-    pub(crate) shift: u32,
+    /// Units a token.
+    pub(crate) unit: u64,
     /// What a full bucket holds, in units; at least one token.
     pub(crate) capacity: u64,
+    /// The same in whole tokens.
+    pub(crate) whole: u64,
     pub(crate) rate: Rate,
     /// Elapsed nanoseconds below which [`Rate::accrue`] is exact and positions do not wrap.
     pub(crate) horizon: u64,
@@ -157,10 +161,17 @@ impl Terms {
         // Both twice the capacity and an hour's accrual stay below half of the line.
         let hourly = (scaled * HOUR).div_ceil(per);
         let widest = hourly.max((held * 2).div_ceil(1 << FACTOR_BITS));
-        let shift = (POSITION_BITS - 1).checked_sub(u128::BITS - widest.leading_zeros())?;
-        let capacity = ((held << shift) >> FACTOR_BITS) as u64;
+        let (tokens, nanos) = reduce(scaled, per);
+        let half = 1 << (POSITION_BITS - 1);
+        let unit = if nanos.checked_mul(widest).is_some_and(|line| line < half) {
+            nanos as u64
+        } else {
+            1 << (POSITION_BITS - 1).checked_sub(u128::BITS - widest.leading_zeros())?
+        };
+        let capacity = ((held * u128::from(unit)) >> FACTOR_BITS) as u64;
 
-        let (units, per) = reduce(scaled << shift, per);
+        let common = reduce(u128::from(unit), nanos);
+        let (units, per) = reduce(tokens * common.0, common.1);
         let rate = fixed_point(units, per);
         let room = (1_u64 << POSITION_BITS) - 1 - 2 * capacity;
         let horizon = rate
@@ -170,12 +181,7 @@ impl Terms {
             .min(1 << 62);
         // One unit more than a whole number of periods may hold: stay well inside the horizon.
         let period = u64::try_from(per).ok().filter(|per| *per <= horizon / 4).unwrap_or(u64::MAX);
-        Some(Self { shift, capacity, rate, horizon, period })
-    }
-
-    /// Whole tokens in a full bucket.
-    pub(crate) fn whole_capacity(&self) -> u64 {
-        self.capacity >> self.shift
+        Some(Self { unit, capacity, whole: capacity / unit, rate, horizon, period })
     }
 }
 
@@ -200,14 +206,14 @@ impl Level {
     /// as a position and the carry that goes with it.
     pub(crate) fn rescale(self, from: &Terms, to: &Terms) -> (u64, u64) {
         let most = i128::from(to.capacity) << CARRY_BITS;
-        let level = if to.shift >= from.shift {
-            let by = to.shift - from.shift;
-            self.0.clamp(-(most >> by) - 1, (most >> by) + 1) << by
-        } else {
-            // Arithmetic: a level is rounded down and a debt up.
-            self.0 >> (from.shift - to.shift)
-        }
-        .clamp(-most, most);
+        // `self * to.unit / from.unit`, rounded down (a debt up), without a wider product: whole
+        // tokens, of which no more than fit, and the rest.
+        let (from_unit, to_unit) = (i128::from(from.unit), i128::from(to.unit));
+        let bound = (most / to_unit) + (1 << CARRY_BITS);
+        let tokens = self.0.div_euclid(from_unit);
+        let rest = self.0.rem_euclid(from_unit) * to_unit;
+        let level = tokens.clamp(-bound, bound) * to_unit + rest.div_euclid(from_unit);
+        let level = level.clamp(-most, most);
         let units = level >> CARRY_BITS;
         let fraction = (level & ((1 << CARRY_BITS) - 1)) as u64;
         let position = (i128::from(to.capacity) - units) as u64;

@@ -63,8 +63,9 @@ pub(super) struct Slot {
     carry: AtomicU64,
     origin: AtomicU64,
     capacity: AtomicU64,
-    /// `shift | kind << 8`.
-    form: AtomicU64,
+    unit: AtomicU64,
+    whole: AtomicU64,
+    kind: AtomicU64,
 }
 
 impl Slot {
@@ -77,7 +78,9 @@ impl Slot {
             carry: AtomicU64::new(config.carry),
             origin: AtomicU64::new(config.origin),
             capacity: AtomicU64::new(config.terms.capacity),
-            form: AtomicU64::new(form(config)),
+            unit: AtomicU64::new(config.terms.unit),
+            whole: AtomicU64::new(config.terms.whole),
+            kind: AtomicU64::new(config.kind as u64),
         }
     }
 
@@ -90,7 +93,9 @@ impl Slot {
         self.carry.store(config.carry, Ordering::Release);
         self.origin.store(config.origin, Ordering::Release);
         self.capacity.store(config.terms.capacity, Ordering::Release);
-        self.form.store(form(config), Ordering::Release);
+        self.unit.store(config.terms.unit, Ordering::Release);
+        self.whole.store(config.terms.whole, Ordering::Release);
+        self.kind.store(config.kind as u64, Ordering::Release);
     }
 
     #[inline(always)]
@@ -119,19 +124,19 @@ impl Slot {
         self.capacity.load(Ordering::Acquire)
     }
     #[inline(always)]
-    pub(super) fn shift(&self) -> u32 {
-        self.form.load(Ordering::Acquire) as u32 & 63
+    pub(super) fn unit(&self) -> u64 {
+        self.unit.load(Ordering::Acquire)
+    }
+    #[inline(always)]
+    pub(super) fn whole(&self) -> u64 {
+        self.whole.load(Ordering::Acquire)
     }
     pub(super) fn kind(&self) -> Kind {
-        match self.form.load(Ordering::Acquire) >> 8 {
+        match self.kind.load(Ordering::Acquire) {
             0 => Kind::Open,
             1 => Kind::Paused,
             2 => Kind::Closed,
             _ => Kind::Removed,
         }
     }
-}
-
-fn form(config: &Config) -> u64 {
-    u64::from(config.terms.shift) | (config.kind as u64) << 8
 }

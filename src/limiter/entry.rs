@@ -112,10 +112,11 @@ impl Entry {
                 Err(Refusal::Stale) => self.bring_up_to_date(),
                 // There are tokens for the head of the line. If it does not come for them, it
                 // steps aside, and then there may be nobody in line.
-                Err(Refusal::InLine(_)) if !nudged => {
+                Err(Refusal::InLine) if !nudged => {
                     nudged = true;
                     self.tend(Gate::nudge);
                 }
+                Err(Refusal::InLine) => return Err(self.in_line(n, now)),
                 Err(refusal) => return Err(TryAcquireError::from_refusal(refusal)),
             }
         }
@@ -239,13 +240,13 @@ impl Entry {
     #[cold]
     fn bring_up_to_date(&self) {
         let mut settings = self.settings.lock();
-        let total = settings.current.terms.whole_capacity();
+        let total = settings.current.terms.whole;
         let now = self.now();
         settings.catch_up(&self.gate.bucket, now);
         if settings.current.is_past_horizon(now) {
             self.gate.bucket.reanchor(&mut settings.current, || self.now());
         }
-        let new_total = settings.current.terms.whole_capacity();
+        let new_total = settings.current.terms.whole;
         drop(settings);
         if new_total != total {
             self.tend(Gate::reconfigured);
@@ -263,14 +264,14 @@ impl Entry {
         if settings.is_over() {
             return Err(ConfigError::Closed);
         }
-        let before = settings.current.terms.whole_capacity();
+        let before = settings.current.terms.whole;
         settings.limit = limit;
         settings.adapt.recover_by(limit.recovers_by(), now);
         self.refunds.store(refunds(&limit), Ordering::Relaxed);
         self.most_waiting.store(limit.most_waiting(), Ordering::Relaxed);
         self.gate.bucket.set_most_in_flight(limit.most_in_flight());
         settings.swing(&self.gate.bucket, Kind::Open, 0, || self.now());
-        let total = settings.current.terms.whole_capacity();
+        let total = settings.current.terms.whole;
         drop(settings);
         self.tend(Gate::reconfigured);
         Ok((total != before).then(|| self.update(total, "configured", UpdateKind::Config)))
@@ -286,7 +287,7 @@ impl Entry {
             return;
         }
         settings.swing(&self.gate.bucket, Kind::Open, 0, || self.now());
-        let total = settings.current.terms.whole_capacity();
+        let total = settings.current.terms.whole;
         drop(settings);
         self.tend(Gate::reconfigured);
         self.observers.tell(&self.update(total, reason, UpdateKind::Cut));
@@ -337,19 +338,22 @@ impl Entry {
     pub(crate) fn peek(&self, n: u64) -> Result<(), TryAcquireError> {
         loop {
             let view = self.gate.bucket.view(self.now());
-            let refusal = match view.check(n) {
+            return match view.check(n) {
                 Err(Refusal::Stale) => {
                     self.bring_up_to_date();
                     continue;
                 }
-                Err(refusal) => refusal,
-                Ok(()) if n > 0 && view.has_waiters() => {
-                    Refusal::InLine(view.deficit(n.saturating_add(1)))
-                }
-                Ok(()) => return Ok(()),
+                Err(refusal) => Err(TryAcquireError::from_refusal(refusal)),
+                Ok(()) if n > 0 && view.has_waiters() => Err(self.in_line(n, view.now())),
+                Ok(()) => Ok(()),
             };
-            return Err(TryAcquireError::from_refusal(refusal));
         }
+    }
+
+    #[cold]
+    fn in_line(&self, n: u64, now: u64) -> TryAcquireError {
+        let deficit = self.gate.deficit_in_line(n, now);
+        TryAcquireError::from_refusal(Refusal::Short(deficit))
     }
 
     pub(crate) fn capacity(&self) -> Capacity {

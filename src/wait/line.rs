@@ -55,6 +55,11 @@ impl Line {
         self.present.len() + self.away.len()
     }
 
+    /// The tokens that those in line wait for.
+    pub(super) fn sum(&self) -> u64 {
+        self.present.values().fold(0, |sum, waiter| sum.saturating_add(waiter.n))
+    }
+
     /// Nobody who must be waited for.
     pub(super) fn is_empty(&self) -> bool {
         self.present.is_empty()

@@ -34,7 +34,7 @@ use line::{Calls, Line, TURN, Waiter};
 
 pub(crate) use line::{Call, Ticket};
 
-use crate::bucket::{Bucket, Refusal, Stale, View};
+use crate::bucket::{Bucket, Deficit, Refusal, Stale, View};
 use crate::clock::{Clock, Unarmed};
 use crate::sync::{Mutex, MutexGuard, seeded};
 
@@ -96,6 +96,12 @@ impl Gate {
 
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// What `n` tokens are short of if all who are in line have theirs first.
+    pub(crate) fn deficit_in_line(&self, n: u64, now: u64) -> Deficit {
+        let ahead = self.line.lock().sum();
+        self.bucket.view(now).deficit(ahead.saturating_add(n))
     }
 
     pub(crate) fn waiting(&self) -> u64 {
