@@ -40,7 +40,7 @@ mod loom_side {
 /// Whether the fault of this name was asked for, to show that a model catches it: by the variable
 /// `TOLLGATE_SEED`, under loom alone. Elsewhere it is a constant, and the fault is not compiled.
 #[cfg(not(loom))]
-#[inline(always)]
+#[inline]
 pub(crate) const fn seeded(_fault: &str) -> bool {
     false
 }

@@ -103,7 +103,9 @@ fn threads_are_served_in_the_order_they_came() {
         time.advance(SECOND);
         until(|| served.lock().expect("no panic").len() as u64 > number);
     }
-    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
     assert!(served.lock().expect("no panic").iter().copied().eq(0..WAITERS));
 }
 
@@ -114,7 +116,7 @@ fn a_timeout_is_on_time_and_takes_nothing() {
     let permit = resource.try_acquire().expect("full");
     let waiter =
         waiting_thread(&resource, |resource| resource.blocking_acquire_timeout(SECOND).map(drop));
-    time.advance(SECOND - Duration::from_nanos(1));
+    time.advance(SECOND.checked_sub(Duration::from_nanos(1)).unwrap());
     thread::sleep(5 * MS);
     assert_eq!(resource.capacity().waiting, 1);
     time.advance(Duration::from_nanos(1));
@@ -128,7 +130,7 @@ fn a_timeout_is_on_time_and_takes_nothing() {
 fn a_wait_that_cannot_end_in_time_fails_at_once() {
     let (_, resource, time) = manual(Limit::per_second(1));
     assert_eq!(drain(&resource), 1);
-    let one_short = SECOND - Duration::from_nanos(1);
+    let one_short = SECOND.checked_sub(Duration::from_nanos(1)).unwrap();
     let late = resource.blocking_acquire_timeout(one_short).map(drop);
     assert_eq!(late, Err(AcquireError::TimedOut));
     let late = block_on(resource.acquire().timeout(one_short)).map(drop);
@@ -157,7 +159,7 @@ fn a_large_request_is_served_amid_small_ones() {
         .collect();
     time.advance(SECOND / 10);
     assert_eq!(small.join().expect("no panic"), Ok(()));
-    time.advance(SECOND - Duration::from_nanos(1));
+    time.advance(SECOND.checked_sub(Duration::from_nanos(1)).unwrap());
     thread::sleep(5 * MS);
     assert_eq!(resource.capacity().waiting, 21, "somebody overtook the large request");
     time.advance(Duration::from_nanos(1));
@@ -234,7 +236,7 @@ fn reconfigure_pause_remove_and_close_reach_those_who_wait() {
     limiter.pause_for("api", SECOND);
     let waiter = waiting_thread(&resource, wait);
     limiter.pause_for("api", SECOND / 2); // the later end counts
-    time.advance(SECOND - Duration::from_nanos(1));
+    time.advance(SECOND.checked_sub(Duration::from_nanos(1)).unwrap());
     thread::sleep(2 * MS);
     assert_eq!(resource.capacity().waiting, 1);
     time.advance(Duration::from_nanos(1));
@@ -364,7 +366,7 @@ mod on_paused_time {
             let victim = tasks.swap_remove(random as usize % tasks.len());
             cancelled += u64::from(!victim.is_finished());
             victim.abort();
-            if random % 8 == 0 {
+            if random.is_multiple_of(8) {
                 sleep(MS).await;
             }
         }

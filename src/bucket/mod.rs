@@ -12,9 +12,9 @@
 //!
 //! # Orderings
 //!
-//! Loads of the word are Acquire and its RMWs AcqRel: who finds a generation in the word sees the
+//! Loads of the word are Acquire and its RMWs `AcqRel`: who finds a generation in the word sees the
 //! slot that its writer stored before. A slot's fields are Acquire and Release on top of that, for
-//! the reason given on [`slot::Slot`]. `in_flight` is AcqRel: see [`Bucket::leave`].
+//! the reason given on [`slot::Slot`]. `in_flight` is `AcqRel`: see [`Bucket::leave`].
 
 pub(crate) mod rate;
 mod slot;
@@ -363,7 +363,7 @@ impl Bucket {
     /// The count and the bit are two words, so "count out, then look for waiters" and "announce a
     /// waiter, then look at the count" could each miss the other. Looking by an RMW closes this:
     /// either it comes before the waiter's own RMW on the word, which then sees the count (their
-    /// AcqRel pair), or after, and sees the bit.
+    /// `AcqRel` pair), or after, and sees the bit.
     #[inline]
     pub(crate) fn leave(&self) -> Option<bool> {
         let less = |count: u64| count.checked_sub(1);
@@ -391,17 +391,17 @@ impl Bucket {
         self.most_in_flight.store(most, Ordering::Release);
     }
 
-    #[inline(always)]
+    #[inline]
     pub(crate) fn is_bounded_in_flight(&self) -> bool {
         self.most_in_flight.load(Ordering::Acquire) != u64::MAX
     }
 
-    #[inline(always)]
+    #[inline]
     fn word(&self) -> Word {
         Word(self.hot.word.load(Ordering::Acquire))
     }
 
-    #[inline(always)]
+    #[inline]
     fn swap(&self, from: Word, to: Word) -> Result<(), Word> {
         if seeded("take-without-cas") {
             self.hot.word.store(to.0, Ordering::Release);
@@ -497,7 +497,7 @@ impl View {
 }
 
 /// The decision: where the position moves when `units` are taken, or what must have accrued first.
-#[inline(always)]
+#[inline]
 fn admit(position: u64, accrued: Accrued, capacity: u64, units: u64) -> Result<u64, u64> {
     if position <= accrued.floor {
         // Wraps only on a slot that is being rewritten, and then the CAS fails.

@@ -94,7 +94,7 @@ impl Rate {
     /// A carry is always noted one step short (see [`Level::rescale`]), so that the product's own
     /// rounding, which is less than a step, never lets a unit count before it has accrued. A full
     /// bucket's ceiling adds that step back.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn accrue(self, elapsed: u64, carry: u64) -> Accrued {
         let low = u128::from(elapsed) * u128::from(self.lo);
         let sum = u128::from(elapsed) * u128::from(self.hi) + (low >> 64) + u128::from(carry);
@@ -204,6 +204,7 @@ impl Level {
 
     /// The same level in another bucket's units, clipped to its capacity and to a debt of as much;
     /// as a position and the carry that goes with it.
+    #[allow(clippy::cast_sign_loss)] // neither is negative: the level is at most the capacity
     pub(crate) fn rescale(self, from: &Terms, to: &Terms) -> (u64, u64) {
         let most = i128::from(to.capacity) << CARRY_BITS;
         // `self * to.unit / from.unit`, rounded down (a debt up), without a wider product: whole

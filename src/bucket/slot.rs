@@ -98,36 +98,36 @@ impl Slot {
         self.kind.store(config.kind as u64, Ordering::Release);
     }
 
-    #[inline(always)]
+    #[inline]
     pub(super) fn anchor(&self) -> u64 {
         self.anchor.load(Ordering::Acquire)
     }
-    #[inline(always)]
+    #[inline]
     pub(super) fn horizon(&self) -> u64 {
         self.horizon.load(Ordering::Acquire)
     }
-    #[inline(always)]
+    #[inline]
     pub(super) fn rate(&self) -> Rate {
         let hi = self.rate_hi.load(Ordering::Acquire);
         Rate { hi, lo: self.rate_lo.load(Ordering::Acquire) }
     }
-    #[inline(always)]
+    #[inline]
     pub(super) fn carry(&self) -> u64 {
         self.carry.load(Ordering::Acquire)
     }
-    #[inline(always)]
+    #[inline]
     pub(super) fn origin(&self) -> u64 {
         self.origin.load(Ordering::Acquire)
     }
-    #[inline(always)]
+    #[inline]
     pub(super) fn capacity(&self) -> u64 {
         self.capacity.load(Ordering::Acquire)
     }
-    #[inline(always)]
+    #[inline]
     pub(super) fn unit(&self) -> u64 {
         self.unit.load(Ordering::Acquire)
     }
-    #[inline(always)]
+    #[inline]
     pub(super) fn whole(&self) -> u64 {
         self.whole.load(Ordering::Acquire)
     }

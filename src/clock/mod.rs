@@ -53,7 +53,7 @@ impl System {
         Self { counter, start }
     }
 
-    #[inline(always)]
+    #[inline]
     fn now(&self) -> u64 {
         self.counter.delta_as_nanos(self.start, self.counter.raw())
     }

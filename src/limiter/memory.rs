@@ -143,7 +143,9 @@ impl MemoryLimiter {
         self.0.closed.store(true, Ordering::Release);
         let entries: Vec<_> = self.0.entries.pin().values().map(Arc::clone).collect();
         drop(admin);
-        entries.iter().for_each(|entry| entry.shut(Kind::Closed));
+        for entry in entries {
+            entry.shut(Kind::Closed);
+        }
     }
 
     // ---- taking -------------------------------------------------------------------------------
