@@ -16,7 +16,7 @@ use std::time::Duration;
 use loom::thread;
 use tollgate::{AcquireError, Limit, ManualClock, OnRelease, Permit, Resource};
 
-const HOUR: Duration = Duration::from_secs(3_600);
+const HOUR: Duration = Duration::from_hours(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// fault, the model that catches it, what it then says
@@ -68,8 +68,8 @@ fn two_takers_never_over_issue() {
     model(|| {
         let (resource, _) = resource(Limit::per_hour(3));
         let other = resource.clone();
-        let taker = thread::spawn(move || take(&other, 2));
-        let taken = take(&resource, 2) + taker.join().unwrap();
+        let beside = thread::spawn(move || take(&other, 2));
+        let taken = take(&resource, 2) + beside.join().unwrap();
         assert_eq!(taken, 3, "over-issued, or lost");
     });
 }
@@ -80,9 +80,9 @@ fn a_refund_beside_a_take_conserves_tokens() {
         let (resource, _) = resource(Limit::per_hour(2));
         let permit = resource.try_acquire().unwrap().into_owned();
         let other = resource.clone();
-        let taker = thread::spawn(move || take(&other, 2));
+        let beside = thread::spawn(move || take(&other, 2));
         permit.refund();
-        let taken = taker.join().unwrap();
+        let taken = beside.join().unwrap();
         assert_eq!(resource.capacity().available, 2 - taken, "not conserved");
         assert_eq!(resource.capacity().in_flight, 0);
     });
@@ -95,9 +95,9 @@ fn a_reconfiguration_makes_no_token() {
         let (resource, _) = resource(Limit::per_hour(10));
         resource.reconfigure(Limit::per_hour(2)).unwrap();
         let other = resource.clone();
-        let taker = thread::spawn(move || take(&other, 3));
+        let beside = thread::spawn(move || take(&other, 3));
         resource.reconfigure(Limit::per_hour(3)).unwrap();
-        let taken = taker.join().unwrap();
+        let taken = beside.join().unwrap();
         let left = resource.capacity().available;
         assert!(taken <= 2, "over-issued: {taken}");
         assert_eq!(taken + left, 2, "lost");
@@ -133,12 +133,12 @@ fn a_reconfiguration_settles_time_once() {
         assert_eq!(take(&resource, 1), 1);
         let other = resource.clone();
         let passing = time.clone();
-        let taker = thread::spawn(move || {
+        let beside = thread::spawn(move || {
             passing.advance(10 * SECOND);
             take(&other, 1)
         });
         resource.reconfigure(Limit::per_second(1)).unwrap();
-        let taken = taker.join().unwrap() + take(&resource, 2);
+        let taken = beside.join().unwrap() + take(&resource, 2);
         assert_eq!(taken, 1, "over-issued, or lost");
     });
 }
@@ -190,7 +190,7 @@ fn never_more_in_flight_than_allowed() {
     model(|| {
         let (resource, _) = resource(Limit::per_hour(5).max_in_flight(1));
         let other = resource.clone();
-        let taker = thread::spawn(move || {
+        let beside = thread::spawn(move || {
             let permit = other.try_acquire();
             let count = other.capacity().in_flight;
             assert!(count <= 1, "too many in flight: {count}");
@@ -199,7 +199,7 @@ fn never_more_in_flight_than_allowed() {
         let permit = resource.try_acquire();
         let held = permit.is_ok();
         drop(permit);
-        assert!(taker.join().unwrap() || held);
+        assert!(beside.join().unwrap() || held);
         assert_eq!(resource.capacity().in_flight, 0);
     });
 }
