@@ -21,7 +21,7 @@ mod slot;
 mod word;
 
 use crossbeam_utils::CachePadded;
-use rate::{Accrued, Level, Rate, Terms};
+use rate::{Accrued, Level, Rate, Rescaled, Terms};
 use slot::Slot;
 use word::Word;
 
@@ -67,7 +67,7 @@ pub(crate) struct Stale;
 /// What a refused take was short of; the time it stands for is worked out on demand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Deficit {
-    /// Clock reading less anchor: negative while the bucket is paused.
+    /// Clock reading less anchor: negative before it, `i64::MIN` for ever.
     offset: i64,
     /// What must have accrued since the anchor.
     need: u64,
@@ -80,6 +80,7 @@ impl Deficit {
     #[cold]
     pub(crate) fn wait(&self) -> u64 {
         match self.rate.when(self.need, self.carry) {
+            Some(_) if self.offset == i64::MIN => u64::MAX,
             Some(elapsed) if self.offset < 0 => elapsed.saturating_add(self.offset.unsigned_abs()),
             Some(elapsed) => elapsed.saturating_sub(self.offset.unsigned_abs()),
             None => u64::MAX,
@@ -268,13 +269,13 @@ impl Bucket {
             let accrued = current.terms.rate.accrue(elapsed, current.carry);
             let position = word.position(current.origin);
             let mut level = Level::at(position, accrued, current.terms.capacity);
-            if elapsed >= current.terms.horizon {
+            if elapsed >= current.terms.horizon && position >= accrued.floor {
                 // Past the horizon the rate's own rounding may have reached a step of the carry.
                 level.0 -= 1;
             }
-            let (position, carry) = level.rescale(&current.terms, &to.terms);
+            let Rescaled { position, carry, delay } = level.rescale(&current.terms, &to.terms);
             // Never back: the time before the old anchor was counted by the slot before it.
-            let anchor = now.max(current.anchor).max(to.pause_until);
+            let anchor = now.max(current.anchor).saturating_add(delay).max(to.pause_until);
             let paused = current.kind == Kind::Paused || to.pause_until > now;
             let kind = if to.kind == Kind::Open && paused && anchor > now {
                 Kind::Paused
@@ -437,8 +438,10 @@ impl View {
         }
         let position = self.word.position(self.origin);
         let units = n * self.unit;
-        let paused = self.kind == Kind::Paused && n > 0;
-        if paused || admit(position, self.accrued, self.capacity, units).is_err() {
+        let admitted =
+            self.kind == Kind::Open && admit(position, self.accrued, self.capacity, units).is_ok();
+        // Nothing is granted to everybody, whatever the debt or the pause.
+        if n > 0 && !admitted {
             return Err(Refusal::Short(self.deficit(n)));
         }
         Ok(())
@@ -447,10 +450,12 @@ impl View {
     /// What `n` tokens are short of now, be they more than fit in at a time.
     pub(crate) fn deficit(&self, n: u64) -> Deficit {
         let units = n.saturating_mul(self.unit);
-        let offset = self.now.wrapping_sub(self.anchor).cast_signed();
+        let offset = match self.now.checked_sub(self.anchor) {
+            Some(elapsed) => i64::try_from(elapsed).unwrap_or(i64::MAX),
+            None => i64::try_from(self.anchor - self.now).map_or(i64::MIN, |ahead| -ahead),
+        };
         let position = self.word.position(self.origin);
         let need = position.saturating_add(units).saturating_sub(self.capacity);
-        let offset = if self.kind == Kind::Paused { offset.min(0) } else { offset.max(0) };
         Deficit { offset, need, rate: self.rate, carry: self.carry }
     }
 

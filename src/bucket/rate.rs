@@ -202,24 +202,43 @@ impl Level {
         Self((units << CARRY_BITS) + i128::from(fraction))
     }
 
-    /// The same level in another bucket's units, clipped to its capacity and to a debt of as much;
-    /// as a position and the carry that goes with it.
-    #[allow(clippy::cast_sign_loss)] // neither is negative: the level is at most the capacity
-    pub(crate) fn rescale(self, from: &Terms, to: &Terms) -> (u64, u64) {
+    /// The same level in another bucket's units, clipped to its capacity. A debt is kept.
+    #[allow(clippy::cast_sign_loss)] // no position is negative: the level is at most the capacity
+    pub(crate) fn rescale(self, from: &Terms, to: &Terms) -> Rescaled {
         let most = i128::from(to.capacity) << CARRY_BITS;
+        // Half of the line is room for a debt, beyond the capacity and an hour of accrual.
+        let least = -(1_i128 << (POSITION_BITS - 2 + CARRY_BITS));
         // `self * to.unit / from.unit`, rounded down (a debt up), without a wider product: whole
         // tokens, of which no more than fit, and the rest.
         let (from_unit, to_unit) = (i128::from(from.unit), i128::from(to.unit));
-        let bound = (most / to_unit) + (1 << CARRY_BITS);
         let tokens = self.0.div_euclid(from_unit);
         let rest = self.0.rem_euclid(from_unit) * to_unit;
-        let level = tokens.clamp(-bound, bound) * to_unit + rest.div_euclid(from_unit);
-        let level = level.clamp(-most, most);
+        let fitting = tokens.clamp(least / to_unit, most / to_unit + (1 << CARRY_BITS));
+        let level = (fitting * to_unit + rest.div_euclid(from_unit)).min(most);
+        // A debt that the line cannot hold is paid off before anything else accrues.
+        let excess = saturate((fitting - tokens).max(0).unsigned_abs() >> CARRY_BITS);
+        let delay = match excess {
+            0 if fitting <= tokens => 0,
+            _ => to
+                .rate
+                .when(excess.saturating_add(1).saturating_mul(to.unit), 0)
+                .unwrap_or(u64::MAX),
+        };
         let units = level >> CARRY_BITS;
         let fraction = (level & ((1 << CARRY_BITS) - 1)) as u64;
         let position = (i128::from(to.capacity) - units) as u64;
-        (position, fraction.saturating_sub(1))
+        Rescaled { position, carry: fraction.saturating_sub(1), delay }
     }
+}
+
+/// A [`Level`] as another bucket counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rescaled {
+    pub(crate) position: u64,
+    /// See [`Rate::accrue`].
+    pub(crate) carry: u64,
+    /// Nanoseconds of accrual that a debt takes up on top of its position.
+    pub(crate) delay: u64,
 }
 
 fn saturate(value: u128) -> u64 {

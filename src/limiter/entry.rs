@@ -240,33 +240,33 @@ impl Entry {
     #[cold]
     fn bring_up_to_date(&self) {
         let mut settings = self.settings.lock();
-        let total = settings.current.terms.whole;
-        let now = self.now();
-        settings.catch_up(&self.gate.bucket, now);
-        if settings.current.is_past_horizon(now) {
+        let recovered = self.catch_up(&mut settings);
+        if settings.current.is_past_horizon(self.now()) {
             self.gate.bucket.reanchor(&mut settings.current, || self.now());
         }
-        let new_total = settings.current.terms.whole;
         drop(settings);
-        if new_total != total {
+        if recovered.is_some() {
             self.tend(Gate::reconfigured);
-            self.observers.tell(&self.update(new_total, "recovery", UpdateKind::Recovery));
         }
+        self.tell(recovered);
     }
 
     /// Another limit, live. The factor of a cut stays, tokens held are clipped, a pause goes on.
-    /// The update is for the caller to tell, once it holds no locks.
-    pub(crate) fn configure(&self, limit: Limit) -> Result<Option<CapacityUpdate>, ConfigError> {
-        limit.terms(1.0)?;
+    /// `None` where the resource was removed.
+    pub(crate) fn configure(&self, limit: Limit) -> Option<Result<(), ConfigError>> {
+        if let Err(error) = limit.terms(1.0) {
+            return Some(Err(error));
+        }
         let mut settings = self.settings.lock();
-        let now = self.now();
-        settings.catch_up(&self.gate.bucket, now);
-        if settings.is_over() {
-            return Err(ConfigError::Closed);
+        let recovered = self.catch_up(&mut settings);
+        match settings.current.kind {
+            Kind::Removed => return None,
+            Kind::Closed => return Some(Err(ConfigError::Closed)),
+            Kind::Open | Kind::Paused => {}
         }
         let before = settings.current.terms.whole;
         settings.limit = limit;
-        settings.adapt.recover_by(limit.recovers_by(), now);
+        settings.adapt.recover_by(limit.recovers_by(), self.now());
         self.refunds.store(refunds(&limit), Ordering::Relaxed);
         self.most_waiting.store(limit.most_waiting(), Ordering::Relaxed);
         self.gate.bucket.set_most_in_flight(limit.most_in_flight());
@@ -274,23 +274,25 @@ impl Entry {
         let total = settings.current.terms.whole;
         drop(settings);
         self.tend(Gate::reconfigured);
-        Ok((total != before).then(|| self.update(total, "configured", UpdateKind::Config)))
+        self.tell(recovered);
+        self.tell((total != before).then(|| self.update(total, "configured", UpdateKind::Config)));
+        Some(Ok(()))
     }
 
     /// An upstream refused: go down to three quarters, but not below one token a window.
     pub(crate) fn announce_reduced(&self, reason: &str) {
         let mut settings = self.settings.lock();
-        let now = self.now();
-        settings.catch_up(&self.gate.bucket, now);
+        let recovered = self.catch_up(&mut settings);
         let least = settings.limit.least_factor();
-        if settings.is_over() || !settings.adapt.cut(LOCAL_CUT, least, now) {
-            return;
+        let cut = !settings.is_over() && settings.adapt.cut(LOCAL_CUT, least, self.now());
+        if cut {
+            settings.swing(&self.gate.bucket, Kind::Open, 0, || self.now());
         }
-        settings.swing(&self.gate.bucket, Kind::Open, 0, || self.now());
         let total = settings.current.terms.whole;
         drop(settings);
         self.tend(Gate::reconfigured);
-        self.observers.tell(&self.update(total, reason, UpdateKind::Cut));
+        self.tell(recovered);
+        self.tell(cut.then(|| self.update(total, reason, UpdateKind::Cut)));
     }
 
     /// Admit nothing for `how_long`, or as long as an earlier pause lasts.
@@ -299,15 +301,14 @@ impl Entry {
             return;
         }
         let mut settings = self.settings.lock();
-        let now = self.now();
-        settings.catch_up(&self.gate.bucket, now);
-        if settings.is_over() {
-            return;
+        let recovered = self.catch_up(&mut settings);
+        if !settings.is_over() {
+            let until = self.deadline(how_long);
+            settings.swing(&self.gate.bucket, Kind::Open, until, || self.now());
         }
-        let until = now.saturating_add(crate::adapt::nanos(how_long));
-        settings.swing(&self.gate.bucket, Kind::Open, until, || self.now());
         drop(settings);
         self.tend(Gate::reconfigured);
+        self.tell(recovered);
     }
 
     /// Close for good, and let every waiter know.
@@ -319,6 +320,20 @@ impl Entry {
         settings.swing(&self.gate.bucket, kind, 0, || self.now());
         drop(settings);
         self.tend(Gate::reconfigured);
+    }
+
+    /// What became due of itself; the update, if anybody could see it, to be told without locks.
+    fn catch_up(&self, settings: &mut Settings) -> Option<CapacityUpdate> {
+        let before = settings.current.terms.whole;
+        settings.catch_up(&self.gate.bucket, self.now());
+        let total = settings.current.terms.whole;
+        (total != before).then(|| self.update(total, "recovery", UpdateKind::Recovery))
+    }
+
+    fn tell(&self, update: Option<CapacityUpdate>) {
+        if let Some(update) = update {
+            self.observers.tell(&update);
+        }
     }
 
     fn update(&self, new_capacity: u64, reason: &str, kind: UpdateKind) -> CapacityUpdate {
@@ -400,11 +415,14 @@ impl Settings {
 
     /// Install the limit as it is scaled at present.
     fn swing(&mut self, bucket: &Bucket, kind: Kind, pause_until: u64, clock: impl Fn() -> u64) {
-        let terms = self.limit.terms(self.adapt.factor()).unwrap_or_else(|_| {
-            // Only a recovery without a cap leads here: it has come as far as it can.
-            self.adapt.stop();
-            self.current.terms
-        });
+        // At a factor of one it fits: that was seen when it was configured.
+        let terms = loop {
+            match self.limit.terms(self.adapt.factor()) {
+                Ok(terms) => break terms,
+                Err(_) if self.adapt.factor() > 1.0 => self.adapt.halve(),
+                Err(_) => break self.current.terms,
+            }
+        };
         let until = self.adapt.due();
         bucket.swing(&mut self.current, Change { kind, terms, pause_until, until }, clock);
     }

@@ -94,23 +94,24 @@ impl MemoryLimiter {
         if resource.is_empty() {
             return Err(ConfigError::EmptyName);
         }
-        let admin = self.0.admin.lock();
-        if self.is_closed() {
-            return Err(ConfigError::Closed);
+        loop {
+            let admin = self.0.admin.lock();
+            if self.is_closed() {
+                return Err(ConfigError::Closed);
+            }
+            let Some(entry) = self.entry(resource) else {
+                let observers = Arc::clone(&self.0.observers);
+                let entry = Entry::new(resource, limit, self.0.clock.clone(), observers)?;
+                self.0.entries.pin().insert(resource.into(), Arc::clone(&entry));
+                return Ok(Resource(entry));
+            };
+            // What follows may call back, and a callback may configure.
+            drop(admin);
+            if let Some(configured) = entry.configure(limit) {
+                return configured.map(|()| Resource(entry));
+            }
+            // Removed meanwhile: add it again.
         }
-        let Some(entry) = self.entry(resource) else {
-            let observers = Arc::clone(&self.0.observers);
-            let entry = Entry::new(resource, limit, self.0.clock.clone(), observers)?;
-            self.0.entries.pin().insert(resource.into(), Arc::clone(&entry));
-            return Ok(Resource(entry));
-        };
-        let update = entry.configure(limit)?;
-        // A callback may configure.
-        drop(admin);
-        if let Some(update) = update {
-            self.0.observers.tell(&update);
-        }
-        Ok(Resource(entry))
     }
 
     /// A handle to a resource, or `None` where there is none of this name.
