@@ -294,7 +294,8 @@ impl MemoryLimiter {
     }
 
     /// Call `callback` after every change of a resource's total capacity, on the thread that
-    /// changed or noticed it, outside all locks: it may call this limiter. Callbacks add up. One
+    /// changed or noticed it, outside all locks: it may call this limiter. That may be the thread
+    /// that serves everybody's timers, so it should return soon, and not wait. Callbacks add up. One
     /// that panics is not heard; the others are called all the same.
     pub fn on_capacity_change(&self, callback: impl Fn(&CapacityUpdate) + Send + Sync + 'static) {
         self.observe(Arc::new(callback));
