@@ -5,6 +5,14 @@
 //! cargo run --release --example api_client -- --upstream http://127.0.0.1:8080/ --seconds 10
 //! ```
 //!
+//! The second form takes any server, nginx for one, with this in its configuration:
+//!
+//! ```text
+//! limit_req_zone $binary_remote_addr zone=api:1m rate=50r/s;
+//! limit_req zone=api burst=10 nodelay;
+//! limit_req_status 429;
+//! ```
+//!
 //! The last line is JSON about the phase with tollgate. `utilisation` is what succeeded, as a part
 //! of what the server allows in that time: `burst + rate x seconds`.
 
@@ -67,7 +75,8 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 /// Requests leave with one spacing and arrive with another: one that is held up on its way comes
 /// in together with those behind it. With latencies that differ by up to `j` seconds, up to
 /// `rate x j` requests more than the client's burst arrive at once. So much smaller than the
-/// server's the client's burst must be: here 5 of 10, which at 50/s allows for 100 ms.
+/// server's the client's burst must be: here 5 of 10, which at 50/s allows for 100 ms. A server
+/// with a burst of 1 leaves no room at all; then ask for a little less than its rate.
 fn client_limit(args: &Args) -> Limit {
     Limit::per_second(args.rate.into())
         .burst((args.burst / 2).max(1).into())
@@ -83,8 +92,10 @@ async fn send_by_permit(mut client: Client, api: Resource, end: Instant) -> Tall
     {
         let answer = client.get().await;
         if let Ok(Answer { status: 429, retry_after }) = answer {
-            api.announce_reduced("429 from the API");
+            // Pause first, so that nobody is admitted between the two. Each 429 leaves three
+            // quarters of the limit: ten that come together leave a twentieth.
             api.pause_for(retry_after.unwrap_or(Duration::from_secs(1)));
+            api.announce_reduced("429 from the API");
         }
         tally.note(answer);
     }
