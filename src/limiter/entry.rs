@@ -379,16 +379,18 @@ impl Entry {
                 continue;
             }
             let settings = self.settings.lock();
-            let (limit, window) = (settings.limit.depth(), settings.limit.window());
+            let limit = settings.limit;
+            let per_window = limit.per_window(settings.adapt.factor());
             drop(settings);
             return Capacity {
                 resource: self.name.to_string(),
                 available: view.available(),
                 total: view.whole_capacity(),
-                window,
+                per_window,
+                window: limit.window(),
                 in_flight: self.gate.bucket.in_flight(),
                 waiting: self.gate.waiting(),
-                limit,
+                limit: limit.depth(),
             };
         }
     }

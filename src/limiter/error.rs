@@ -167,5 +167,5 @@ const UNKNOWN: &str = "unknown resource: configure it with set_capacity or confi
 const CLOSED: &str = "the limiter is closed";
 
 fn exceeds(f: &mut fmt::Formatter<'_>, capacity: u64) -> fmt::Result {
-    write!(f, "more than the bucket ever holds: ask for at most {capacity}, or raise the burst")
+    write!(f, "more than the bucket holds: ask for at most {capacity}, or raise the burst")
 }

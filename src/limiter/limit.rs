@@ -118,6 +118,12 @@ impl Limit {
         self
     }
 
+    /// Tokens that accrue in a window, scaled and rounded down, but never less than one.
+    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // at most 2^52 tokens
+    pub(crate) fn per_window(&self, factor: f64) -> u64 {
+        ((self.capacity as f64 * factor) as u64).max(1)
+    }
+
     pub(crate) fn window(&self) -> Duration {
         self.window
     }
