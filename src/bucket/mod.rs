@@ -88,6 +88,18 @@ impl Deficit {
     }
 }
 
+/// What came of one everyday try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Take {
+    Taken,
+    Short(Deficit),
+    /// Somebody else was faster: try again.
+    Lost,
+    /// Somebody is in line, the slot has ended, the clock is behind the anchor, or the tokens are
+    /// more than fit: [`Bucket::take_slowly`] decides.
+    Unusual,
+}
+
 /// What a bucket is to become.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Change {
@@ -132,53 +144,38 @@ impl Bucket {
         (bucket, config)
     }
 
-    /// Take `n >= 1` tokens at `now`. [`Refusal::Stale`] also for whatever is not an everyday
-    /// admission or denial (somebody in line, a pause, a clock behind the anchor): then
-    /// [`Bucket::take_slowly`] decides.
+    /// One try to take `n >= 1` tokens at `now`, short enough to be inlined.
     #[inline]
-    pub(crate) fn take(&self, n: u64, now: u64) -> Result<(), Refusal> {
-        let mut word = self.word();
-        loop {
-            let slot = &self.slots[word.parity()];
-            let elapsed = now.wrapping_sub(slot.anchor());
-            // One compare for a horizon that has passed, a pause, a closed bucket, and a reading
-            // from before the anchor, which wraps to a huge elapsed time.
-            if elapsed >= slot.horizon() || word.has_waiters() {
-                return Err(Refusal::Stale);
-            }
-            let accrued = slot.rate().accrue(elapsed, slot.carry());
-            let (whole, capacity, origin) = (slot.whole(), slot.capacity(), slot.origin());
-            if n > whole {
-                if self.word().same_generation(word) {
-                    return Err(Refusal::TooBig(whole));
-                }
-                word = self.word();
-                continue;
-            }
-            let position = word.position(origin);
-            let next = match admit(position, accrued, capacity, n.wrapping_mul(slot.unit())) {
-                Ok(next) => next,
-                Err(need) => {
-                    // Second look: a slot that was rewritten meanwhile says nothing.
-                    let again = self.word();
-                    if again.same_generation(word) || seeded("torn-denial") {
-                        let (rate, carry) = (slot.rate(), slot.carry());
-                        let offset = elapsed.cast_signed();
-                        return Err(Refusal::Short(Deficit { offset, need, rate, carry }));
-                    }
-                    word = again;
-                    continue;
-                }
-            };
-            match self.swap(word, word.moved(origin, next)) {
-                Ok(()) => return Ok(()),
-                Err(current) => word = current,
-            }
+    pub(crate) fn take(&self, n: u64, now: u64) -> Take {
+        let word = self.word();
+        // A branch, where an index would do, lets the processor read the slot before the word.
+        let slot = if word.parity() == 0 { &self.slots[0] } else { &self.slots[1] };
+        let elapsed = now.wrapping_sub(slot.anchor());
+        // One compare for a horizon that has passed, a pause, a closed bucket, and a reading from
+        // before the anchor, which wraps to a huge elapsed time.
+        if elapsed >= slot.horizon() || word.has_waiters() || n > slot.whole() {
+            return Take::Unusual;
         }
+        let (floor, ceil) = slot.accrued(elapsed);
+        let (origin, capacity) = (slot.origin(), slot.capacity());
+        // From a slot that is being rewritten these are any numbers, and may wrap.
+        let units = n.wrapping_mul(slot.unit());
+        let next = match admit(word.position(origin), floor, ceil, capacity, units) {
+            Ok(next) => next,
+            // Second look: a slot that was rewritten meanwhile says nothing.
+            Err(_) if !self.word().same_generation(word) && !seeded("torn-denial") => {
+                return Take::Lost;
+            }
+            Err(need) => {
+                let (offset, rate, carry) = (elapsed.cast_signed(), slot.rate(), slot.carry());
+                return Take::Short(Deficit { offset, need, rate, carry });
+            }
+        };
+        if self.swap(word, word.moved(origin, next)) { Take::Taken } else { Take::Lost }
     }
 
-    /// The same for every case, and with `head` for the head of the line, whom the WAITERS bit
-    /// does not hold back.
+    /// Take `n` tokens at `now`, whatever the case; with `head` for the head of the line, whom the
+    /// WAITERS bit does not hold back.
     #[cold]
     pub(crate) fn take_slowly(&self, n: u64, now: u64, head: bool) -> Result<(), Refusal> {
         loop {
@@ -187,9 +184,8 @@ impl Bucket {
             if view.word.has_waiters() && !head {
                 return Err(Refusal::InLine);
             }
-            let (position, units) = (view.word.position(view.origin), n * view.unit);
-            let Ok(next) = admit(position, view.accrued, view.capacity, units) else { continue };
-            if self.swap(view.word, view.word.moved(view.origin, next)).is_ok() {
+            let Ok(next) = view.admit(n) else { continue };
+            if self.swap(view.word, view.word.moved(view.origin, next)) {
                 return Ok(());
             }
         }
@@ -216,7 +212,7 @@ impl Bucket {
                 self.hot.word.store(next.0, Ordering::Release);
                 true
             } else {
-                self.swap(view.word, next).is_ok()
+                self.swap(view.word, next)
             };
             if done {
                 return Ok(view.word.has_waiters());
@@ -317,13 +313,13 @@ impl Bucket {
 
     fn install(&self, current: &mut Config, word: Word, next: Word, config: Config) -> bool {
         if seeded("swing-before-slot") {
-            let done = self.swap(word, next).is_ok();
+            let done = self.swap(word, next);
             self.slots[next.parity()].store(&config);
             *current = if done { config } else { *current };
             return done;
         }
         self.slots[next.parity()].store(&config);
-        let done = self.swap(word, next).is_ok();
+        let done = self.swap(word, next);
         if done {
             *current = config;
         }
@@ -403,16 +399,13 @@ impl Bucket {
     }
 
     #[inline]
-    fn swap(&self, from: Word, to: Word) -> Result<(), Word> {
+    fn swap(&self, from: Word, to: Word) -> bool {
         if seeded("take-without-cas") {
             self.hot.word.store(to.0, Ordering::Release);
-            return Ok(());
+            return true;
         }
-        let (new, old) = (Ordering::AcqRel, Ordering::Acquire);
-        match self.hot.word.compare_exchange(from.0, to.0, new, old) {
-            Ok(_) => Ok(()),
-            Err(current) => Err(Word(current)),
-        }
+        let (new, old) = (Ordering::AcqRel, Ordering::Relaxed); // a failure is not used
+        self.hot.word.compare_exchange(from.0, to.0, new, old).is_ok()
     }
 }
 
@@ -436,15 +429,17 @@ impl View {
         if n > self.whole_capacity() {
             return Err(Refusal::TooBig(self.whole_capacity()));
         }
-        let position = self.word.position(self.origin);
-        let units = n * self.unit;
-        let admitted =
-            self.kind == Kind::Open && admit(position, self.accrued, self.capacity, units).is_ok();
+        let admitted = self.kind == Kind::Open && self.admit(n).is_ok();
         // Nothing is granted to everybody, whatever the debt or the pause.
         if n > 0 && !admitted {
             return Err(Refusal::Short(self.deficit(n)));
         }
         Ok(())
+    }
+
+    fn admit(&self, n: u64) -> Result<u64, u64> {
+        let Accrued { floor, ceil, .. } = self.accrued;
+        admit(self.word.position(self.origin), floor, ceil, self.capacity, n * self.unit)
     }
 
     /// What `n` tokens are short of now, be they more than fit in at a time.
@@ -502,12 +497,12 @@ impl View {
 }
 
 /// The decision: where the position moves when `units` are taken, or what must have accrued first.
+/// Wraps only on a slot that is being rewritten, and then the CAS fails.
 #[inline]
-fn admit(position: u64, accrued: Accrued, capacity: u64, units: u64) -> Result<u64, u64> {
-    if position <= accrued.floor {
-        // Wraps only on a slot that is being rewritten, and then the CAS fails.
-        return Ok(accrued.ceil.wrapping_add(units));
+fn admit(position: u64, floor: u64, ceil: u64, capacity: u64, units: u64) -> Result<u64, u64> {
+    if position <= floor {
+        return Ok(ceil.wrapping_add(units));
     }
-    let next = position + units;
-    if next <= accrued.floor.saturating_add(capacity) { Ok(next) } else { Err(next - capacity) }
+    let next = position.wrapping_add(units);
+    if next <= floor.saturating_add(capacity) { Ok(next) } else { Err(next.wrapping_sub(capacity)) }
 }

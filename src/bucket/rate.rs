@@ -108,6 +108,12 @@ impl Rate {
         Accrued { floor, fraction, ceil: saturate((sum + 1) >> CARRY_BITS).saturating_add(1) }
     }
 
+    /// Units a nanosecond, or 0 where that is not a whole number.
+    pub(crate) fn whole(self) -> u64 {
+        let fraction = self.hi & ((1 << CARRY_BITS) - 1);
+        if fraction == 0 && self.lo == 0 { self.hi >> CARRY_BITS } else { 0 }
+    }
+
     /// The least elapsed time at which `units` have accrued; `None` where no clock reading is
     /// late enough.
     #[cold]

@@ -38,6 +38,10 @@ impl Config {
         if self.kind == Kind::Open { self.terms.horizon.min(until) } else { 0 }
     }
 
+    fn step(&self) -> u64 {
+        if self.carry == 0 { self.terms.rate.whole() } else { 0 }
+    }
+
     pub(crate) fn is_past_horizon(&self, now: u64) -> bool {
         self.kind == Kind::Open && self.elapsed(now) >= self.terms.horizon
     }
@@ -58,6 +62,8 @@ impl Config {
 pub(super) struct Slot {
     anchor: AtomicU64,
     horizon: AtomicU64,
+    /// Units a nanosecond, where that is a whole number and nothing is carried; else 0.
+    step: AtomicU64,
     rate_hi: AtomicU64,
     rate_lo: AtomicU64,
     carry: AtomicU64,
@@ -73,6 +79,7 @@ impl Slot {
         Self {
             anchor: AtomicU64::new(config.anchor),
             horizon: AtomicU64::new(config.horizon()),
+            step: AtomicU64::new(config.step()),
             rate_hi: AtomicU64::new(config.terms.rate.hi),
             rate_lo: AtomicU64::new(config.terms.rate.lo),
             carry: AtomicU64::new(config.carry),
@@ -88,6 +95,7 @@ impl Slot {
     pub(super) fn store(&self, config: &Config) {
         self.anchor.store(config.anchor, Ordering::Release);
         self.horizon.store(config.horizon(), Ordering::Release);
+        self.step.store(config.step(), Ordering::Release);
         self.rate_hi.store(config.terms.rate.hi, Ordering::Release);
         self.rate_lo.store(config.terms.rate.lo, Ordering::Release);
         self.carry.store(config.carry, Ordering::Release);
@@ -105,6 +113,17 @@ impl Slot {
     #[inline]
     pub(super) fn horizon(&self) -> u64 {
         self.horizon.load(Ordering::Acquire)
+    }
+    /// The whole units that accrued within the horizon, and the units that are no fewer.
+    #[inline]
+    pub(super) fn accrued(&self, elapsed: u64) -> (u64, u64) {
+        let step = self.step.load(Ordering::Acquire);
+        if step != 0 {
+            let accrued = elapsed.wrapping_mul(step);
+            return (accrued, accrued);
+        }
+        let accrued = self.rate().accrue(elapsed, self.carry());
+        (accrued.floor, accrued.ceil)
     }
     #[inline]
     pub(super) fn rate(&self) -> Rate {

@@ -5,10 +5,10 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, SystemTime};
 
 use super::capacity::{Capacity, CapacityUpdate, Observers, UpdateKind};
-use super::error::{ConfigError, TryAcquireError};
+use super::error::{ConfigError, Shortage, TryAcquireError};
 use super::limit::{Limit, OnRelease};
 use crate::adapt::Adapt;
-use crate::bucket::{Bucket, Change, Config, Kind, Refusal};
+use crate::bucket::{Bucket, Change, Config, Kind, Refusal, Take};
 use crate::clock::Clock;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::wait::{Call, Gate, Request, Step, Ticket};
@@ -72,6 +72,7 @@ impl Entry {
         }))
     }
 
+    #[inline]
     fn now(&self) -> u64 {
         self.gate.clock().now()
     }
@@ -86,14 +87,33 @@ impl Entry {
     /// Take `n` tokens, no permit.
     #[inline]
     pub(crate) fn check(&self, n: u64) -> Result<(), TryAcquireError> {
-        if n > 0 {
-            match self.gate.bucket.take(n, self.gate.clock().now()) {
-                Ok(()) => return Ok(()),
-                Err(Refusal::Stale) => {}
-                Err(refusal) => return Err(TryAcquireError::from_refusal(refusal)),
+        self.check_at(n, self.now())
+    }
+
+    /// At a reading of this resource's clock that the caller has just made.
+    #[inline]
+    pub(crate) fn check_at(&self, n: u64, now: u64) -> Result<(), TryAcquireError> {
+        if n == 0 {
+            return self.check_slowly(n);
+        }
+        match self.gate.bucket.take(n, now) {
+            Take::Taken => Ok(()),
+            Take::Short(deficit) => Err(TryAcquireError::Exhausted { shortage: Shortage(deficit) }),
+            Take::Lost => self.check_again(n, now),
+            Take::Unusual => self.check_slowly(n),
+        }
+    }
+
+    #[inline(never)]
+    fn check_again(&self, n: u64, now: u64) -> Result<(), TryAcquireError> {
+        loop {
+            match self.gate.bucket.take(n, now) {
+                Take::Taken => return Ok(()),
+                Take::Lost => {}
+                // An old reading may be why: see with a new one.
+                Take::Short(_) | Take::Unusual => return self.check_slowly(n),
             }
         }
-        self.check_slowly(n)
     }
 
     #[cold]
