@@ -43,7 +43,8 @@ fn limiters(criterion: &mut Criterion) {
                         time
                     });
                 });
-                println!("{:24}{admitted} of {made} admitted", "");
+                let wanted = if group.admitted { "all" } else { "none" };
+                println!("{:24}{admitted} of {made} admitted; wanted: {wanted}", "");
             }
         }
     }

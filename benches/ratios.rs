@@ -128,13 +128,15 @@ fn compete(group: &Group, threads: u64, rounds: u64) -> Vec<Score> {
 /// The group's rows; the share of turns that were undisturbed, with 1 and 2 threads.
 fn report(group: &Group, rounds: u64) -> [f64; 2] {
     println!("| **{}** | | | | | | | | |", group.name);
+    let wanted = if group.admitted { 1.0 } else { 0.0 };
     let by_threads = [1, 2].map(|threads| compete(group, threads, rounds));
     for (i, contender) in group.contenders.iter().enumerate() {
         print!("| {} |", contender.name);
         for scores in &by_threads {
             let (nanos, share) = (scores[i].median(), scores[i].share());
             let (governor, floor) = (scores[i].over(&scores[1]), scores[i].over(&scores[0]));
-            print!(" {nanos:.1} | {governor:.2} | {floor:.2} | {share:.4} |");
+            let mark = if (share - wanted).abs() > 0.001 { "**" } else { "" };
+            print!(" {nanos:.1} | {governor:.2} | {floor:.2} | {mark}{share:.4}{mark} |");
         }
         println!();
     }

@@ -100,7 +100,7 @@ const OPEN: Load = Load { token: Duration::from_nanos(1), burst: 1_000_000_000, 
 const OPEN_SMALL: Load = Load { burst: 100, ..OPEN };
 /// Never full, and not empty for the first 4e9 calls.
 const STOCK: Load = Load { token: Duration::from_micros(1), burst: 4_000_000_000, drained: false };
-const SHUT: Load = Load { token: Duration::from_secs(3_600), burst: 1, drained: true };
+const SHUT: Load = Load { token: Duration::from_hours(1), burst: 1, drained: true };
 const SHUT_SMALL: Load = Load { burst: 100, ..SHUT };
 
 impl Load {
@@ -173,7 +173,7 @@ fn ratelimit(admitted: bool) -> Contender {
     let builder = if admitted {
         builder.max_tokens(1_000_000_000).initial_available(1_000_000_000)
     } else {
-        builder.period(Duration::from_secs(3_600)).max_tokens(1)
+        builder.period(Duration::from_hours(1)).max_tokens(1)
     };
     let limiter = builder.build().expect("a limit");
     Contender::new("ratelimit", move |_| limiter.try_wait())
@@ -185,7 +185,7 @@ fn leaky(admitted: bool) -> leaky_bucket::RateLimiter {
         builder.max(1 << 62).initial(1 << 62);
         builder.refill(1_000_000_000).interval(Duration::from_millis(1));
     } else {
-        builder.max(1).initial(0).refill(1).interval(Duration::from_secs(3_600));
+        builder.max(1).initial(0).refill(1).interval(Duration::from_hours(1));
     }
     builder.build()
 }
@@ -209,7 +209,7 @@ fn by_name(load: Load, count: usize) -> [Contender; 2] {
     let names: Vec<String> = (0..count).map(|i| format!("resource-{i:07}")).collect();
     let names: &'static [String] = names.leak();
     // Multiples of the golden ratio, as parts of a whole that is `count`.
-    let at = move |i: u64| u64::from((i as u32).wrapping_mul(0x9E37_79B9)) * count as u64 >> 32;
+    let at = move |i: u64| (u64::from((i as u32).wrapping_mul(0x9E37_79B9)) * count as u64) >> 32;
     let name = move |i: u64| &names[at(i) as usize];
 
     let keyed = DefaultKeyedRateLimiter::<String>::keyed(load.quota());
