@@ -44,7 +44,9 @@ fn limiters(criterion: &mut Criterion) {
                     });
                 });
                 let wanted = if group.admitted { "all" } else { "none" };
-                println!("{:24}{admitted} of {made} admitted; wanted: {wanted}", "");
+                if made > 0 {
+                    println!("{:24}{admitted} of {made} admitted; wanted: {wanted}", "");
+                }
             }
         }
     }
