@@ -59,18 +59,20 @@ impl Config {
 /// g, and neither its CAS nor its second look at the generation goes through. With Relaxed fields
 /// a reader could mix the fields of g and g + 2 and still find the word at g.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct Slot {
+    // What an everyday take reads comes first, in one cache line.
     anchor: AtomicU64,
     horizon: AtomicU64,
     /// Units a nanosecond, where that is a whole number and nothing is carried; else 0.
     step: AtomicU64,
-    rate_hi: AtomicU64,
-    rate_lo: AtomicU64,
-    carry: AtomicU64,
     origin: AtomicU64,
     capacity: AtomicU64,
     unit: AtomicU64,
     whole: AtomicU64,
+    rate_hi: AtomicU64,
+    rate_lo: AtomicU64,
+    carry: AtomicU64,
     kind: AtomicU64,
 }
 

@@ -286,8 +286,8 @@ impl Gate {
                 match view.check(0) {
                     Err(Refusal::Stale) => return Err(Stale),
                     // Everybody was called when it was closed.
-                    Err(_) => return Ok(()),
-                    Ok(()) => {}
+                    Err(Refusal::Closed | Refusal::Removed) => return Ok(()),
+                    _ => {}
                 }
                 self.call_ready(line, &view, calls);
                 Some(next_look(line, &view))
