@@ -17,6 +17,8 @@
 //! the reason given on [`slot::Slot`]. `in_flight` is `AcqRel`: see [`Bucket::leave`].
 
 pub(crate) mod rate;
+#[cfg(all(test, not(loom)))]
+mod rate_tests;
 mod slot;
 mod word;
 
@@ -269,7 +271,10 @@ impl Bucket {
                 // Past the horizon the rate's own rounding may have reached a step of the carry.
                 level.0 -= 1;
             }
+            let was_full = position <= accrued.floor;
             let Rescaled { position, carry, delay } = level.rescale(&current.terms, &to.terms);
+            // A full bucket has nothing to carry: so whole tokens are on time again after a cut.
+            let carry = if was_full { 0 } else { carry };
             // Never back: the time before the old anchor was counted by the slot before it.
             let anchor = now.max(current.anchor).saturating_add(delay).max(to.pause_until);
             let paused = current.kind == Kind::Paused || to.pause_until > now;

@@ -35,21 +35,36 @@ const HOUR: u128 = 3_600_000_000_000;
 /// Largest number of tokens, in a window or as a burst: 2^52, about 4.5e15.
 pub(crate) const MAX_TOKENS: u64 = 1 << 52;
 
-/// What a limit is scaled by after a cut: parts in 2^20. One is [`Factor::FULL`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Factor(u64);
+/// What a limit is scaled by after a cut: the capacity by the very number, so that a thousand times
+/// 0.825 shows 825; the rate by its parts in 2^20, rounded down, which leaves it a short fraction.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Factor {
+    pub(crate) parts: u64,
+    exact: f64,
+}
 
 impl Factor {
-    pub(crate) const FULL: Self = Self(1 << FACTOR_BITS);
+    #[cfg(test)]
+    pub(crate) const FULL: Self = Self { parts: 1 << FACTOR_BITS, exact: 1.0 };
     /// A recovery without a cap stops growing at 1,024 times the limit.
-    const MAX: u64 = 1 << (FACTOR_BITS + 10);
+    const MOST: f64 = 1024.0;
 
-    /// Rounded down, so that a scaled limit never passes what was asked; at least one part.
-    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // a saturating cast, then clamped
+    /// At least one part.
+    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // 2^20, and a saturating cast
     pub(crate) fn new(factor: f64) -> Self {
-        let parts = factor * Self::FULL.0 as f64;
+        let whole = (1_u64 << FACTOR_BITS) as f64;
+        let exact = factor.max(1.0 / whole).min(Self::MOST);
         // A product such as 0.57 * 2^20 may sit a hair below the whole number that was meant.
-        Self(((parts + 1e-6) as u64).clamp(1, Self::MAX))
+        Self { parts: (exact * whole + 1e-6) as u64, exact }
+    }
+
+    /// `value * factor`, rounded down; `value` has at most 75 bits.
+    fn scale(self, value: u128) -> u128 {
+        let bits = self.exact.to_bits();
+        let mantissa = u128::from(bits & ((1 << 52) - 1) | 1 << 52);
+        // The factor is mantissa / 2^down, with down from 42 to 72.
+        let down = 52 + 1023 - (bits >> 52);
+        (value * mantissa) >> down
     }
 }
 
@@ -160,13 +175,12 @@ impl Terms {
     /// The arguments are whole and positive, and the tokens at most [`MAX_TOKENS`].
     pub(crate) fn new(tokens: u64, window: u64, burst: u64, factor: Factor) -> Option<Self> {
         // A scaled limit is never less than one token a window.
-        let scaled = (u128::from(tokens) * u128::from(factor.0)).max(1 << FACTOR_BITS);
-        let held = (u128::from(burst) * u128::from(factor.0)).max(1 << FACTOR_BITS);
+        let scaled = (u128::from(tokens) * u128::from(factor.parts)).max(1 << FACTOR_BITS);
         let per = u128::from(window) << FACTOR_BITS;
 
         // Both twice the capacity and an hour's accrual stay below half of the line.
         let hourly = (scaled * HOUR).div_ceil(per);
-        let widest = hourly.max((held * 2).div_ceil(1 << FACTOR_BITS));
+        let widest = hourly.max(2 * (factor.scale(u128::from(burst)) + 1));
         let (tokens, nanos) = reduce(scaled, per);
         let half = 1 << (POSITION_BITS - 1);
         let unit = if nanos.checked_mul(widest).is_some_and(|line| line < half) {
@@ -174,7 +188,8 @@ impl Terms {
         } else {
             1 << (POSITION_BITS - 1).checked_sub(u128::BITS - widest.leading_zeros())?
         };
-        let capacity = ((held * u128::from(unit)) >> FACTOR_BITS) as u64;
+        let held = factor.scale(u128::from(burst) * u128::from(unit));
+        let capacity = (held as u64).max(unit);
 
         let common = reduce(u128::from(unit), nanos);
         let (units, per) = reduce(tokens * common.0, common.1);
@@ -188,6 +203,15 @@ impl Terms {
         // One unit more than a whole number of periods may hold: stay well inside the horizon.
         let period = u64::try_from(per).ok().filter(|per| *per <= horizon / 4).unwrap_or(u64::MAX);
         Some(Self { unit, capacity, whole: capacity / unit, rate, horizon, period })
+    }
+
+    /// Nanoseconds in which so many tokens have certainly accrued.
+    fn time_for(&self, tokens: u64) -> u64 {
+        let when = |units| self.rate.when(units, 0).unwrap_or(u64::MAX);
+        match tokens.checked_mul(self.unit) {
+            Some(units) => when(units),
+            None => tokens.saturating_mul(when(self.unit)),
+        }
     }
 }
 
@@ -223,13 +247,7 @@ impl Level {
         let level = (fitting * to_unit + rest.div_euclid(from_unit)).min(most);
         // A debt that the line cannot hold is paid off before anything else accrues.
         let excess = saturate((fitting - tokens).max(0).unsigned_abs() >> CARRY_BITS);
-        let delay = match excess {
-            0 if fitting <= tokens => 0,
-            _ => to
-                .rate
-                .when(excess.saturating_add(1).saturating_mul(to.unit), 0)
-                .unwrap_or(u64::MAX),
-        };
+        let delay = if fitting > tokens { to.time_for(excess.saturating_add(1)) } else { 0 };
         let units = level >> CARRY_BITS;
         let fraction = (level & ((1 << CARRY_BITS) - 1)) as u64;
         let position = (i128::from(to.capacity) - units) as u64;

@@ -1,0 +1,208 @@
+//! Corners that were wrong once, each in its smallest form.
+use std::future::Future;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tollgate::{Limit, ManualClock, MemoryLimiter, Recovery};
+
+const SECOND: u64 = 1_000_000_000;
+
+#[test]
+fn a_debt_outlives_a_reconfiguration() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let limit = Limit::per_second(1).burst(10);
+    let api = limiter.configure("api", limit).unwrap();
+    time.set(100 * SECOND);
+    assert!(api.check_n(10).is_ok());
+    time.set(0);
+    limiter.configure("api", limit).unwrap();
+    time.set(100 * SECOND);
+    assert!(api.check_n(1).is_err(), "11 tokens at one reading from a burst of 10");
+}
+
+#[test]
+fn nothing_is_granted_in_debt() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let api = limiter.configure("api", Limit::per_second(1)).unwrap();
+    time.set(100 * SECOND);
+    assert!(api.check().is_ok());
+    time.set(0);
+    assert_eq!(api.peek(0), Ok(()));
+    assert_eq!(api.check_n(0), Ok(()));
+}
+
+#[test]
+fn a_waiter_in_debt_is_woken() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let api = limiter.configure("api", Limit::per_second(1)).unwrap();
+    time.set(100 * SECOND);
+    assert!(api.check().is_ok());
+    time.set(0);
+    let (done, result) = mpsc::channel();
+    let waiter = api.clone();
+    std::thread::spawn(move || done.send(waiter.blocking_acquire().is_ok()));
+    while api.capacity().waiting == 0 {
+        std::thread::yield_now();
+    }
+    std::thread::sleep(Duration::from_millis(20));
+    time.set(101 * SECOND);
+    assert_eq!(result.recv_timeout(Duration::from_secs(2)), Ok(true));
+}
+
+#[test]
+fn a_pause_for_ever_says_so() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let api = limiter.configure("api", Limit::per_second(1)).unwrap();
+    api.pause_for(Duration::MAX);
+    let denial = api.check().unwrap_err();
+    assert_eq!(denial.retry_after(), Some(Duration::from_nanos(u64::MAX)));
+}
+
+#[test]
+fn a_full_bucket_stays_full_when_it_is_configured_anew() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    limiter.set_capacity("api", 5, Duration::from_secs(1)).unwrap();
+    time.advance(Duration::from_hours(5));
+    limiter.set_capacity("api", 5, Duration::from_secs(1)).unwrap();
+    assert_eq!(limiter.capacity("api").unwrap().available, 5);
+    assert_eq!(limiter.check_n("api", 5), Ok(()));
+}
+
+#[test]
+fn a_full_bucket_stays_full_past_its_horizon() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    limiter.set_capacity("api", 5, Duration::from_nanos((1 << 61) - 1)).unwrap();
+    time.set(u64::MAX / 4);
+    assert_eq!(limiter.check_n("api", 5), Ok(()));
+}
+
+#[test]
+fn a_long_recovery_earns_at_each_rate_of_its_own_time() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let recovery = Recovery { interval: Duration::from_secs(1), factor: 1.01, cap: true };
+    let limit = Limit::per_second(100).burst(100_000_000).recovery(recovery);
+    let (asked, alone) =
+        (limiter.configure("asked", limit).unwrap(), limiter.configure("alone", limit).unwrap());
+    for _ in 0..20 {
+        asked.announce_reduced("429");
+        alone.announce_reduced("429");
+    }
+    let drain = |name: &tollgate::Resource| {
+        let held = name.capacity().available;
+        name.check_n(held).unwrap();
+    };
+    drain(&asked);
+    drain(&alone);
+    for _ in 0..400 {
+        time.advance(Duration::from_secs(1));
+        let _ = asked.peek(1);
+    }
+    assert_eq!(alone.capacity().available, asked.capacity().available);
+}
+
+#[test]
+fn a_recovery_is_told_whoever_notices_it() {
+    for by_pause in [true, false] {
+        let time = ManualClock::new();
+        let limiter = MemoryLimiter::with_clock(time.clone());
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = Arc::clone(&told);
+        limiter.on_capacity_change(move |update| tell.lock().unwrap().push(update.new_capacity));
+        let limit = Limit::per_second(100).recovery(Recovery::default());
+        let api = limiter.configure("api", limit).unwrap();
+        api.announce_reduced("429");
+        time.advance(Duration::from_hours(1));
+        if by_pause {
+            api.pause_for(Duration::from_secs(1));
+        } else {
+            limiter.configure("api", limit).unwrap();
+        }
+        assert_eq!(api.capacity().total, 100);
+        assert_eq!(told.lock().unwrap().last(), Some(&100), "{by_pause}");
+    }
+}
+
+#[test]
+fn a_limit_that_was_accepted_takes_effect() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let recovery = Recovery { interval: Duration::from_secs(1), factor: 2.0, cap: false };
+    let limit = Limit::per_second(100).recovery(recovery);
+    let api = limiter.configure("api", limit).unwrap();
+    api.announce_reduced("429");
+    time.advance(Duration::from_secs(100));
+    assert_eq!(api.capacity().total, 102_400);
+    let huge = Limit::per_second(4_000_000_000_000).burst(7).recovery(recovery);
+    limiter.configure("api", huge).unwrap();
+    assert_ne!(api.capacity().total, 102_400, "{}", api.capacity());
+}
+
+#[test]
+fn a_callback_may_configure_whoever_calls_it() {
+    let (done, result) = mpsc::channel();
+    std::thread::spawn(move || {
+        let limiter = MemoryLimiter::new();
+        let again = limiter.clone();
+        limiter.on_capacity_change(move |_| {
+            let _ = again.configure("other", Limit::per_second(1));
+        });
+        let recovery = Recovery { interval: Duration::from_micros(50), factor: 1.001, cap: true };
+        let limit = Limit::per_second(1_000).burst(1_000_000_000).recovery(recovery);
+        let api = limiter.configure("api", limit).unwrap();
+        api.check_n(1_000_000_000).unwrap();
+        // Somebody is in line, so that a change of the limit looks at the bucket again.
+        let mut waiter = std::pin::pin!(api.acquire_n(1_000_000));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(waiter.as_mut().poll(&mut context).is_pending());
+        for _ in 0..100 {
+            api.announce_reduced("429");
+            for _ in 0..100 {
+                limiter.configure("api", limit).unwrap();
+            }
+        }
+        done.send(()).unwrap();
+    });
+    assert_eq!(result.recv_timeout(Duration::from_secs(10)), Ok(()));
+}
+
+#[test]
+fn retry_after_counts_from_a_reading_before_the_anchor() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let limit = Limit::per_second(1);
+    time.set(10 * SECOND);
+    let api = limiter.configure("api", limit).unwrap();
+    assert!(api.check().is_ok());
+    time.set(5 * SECOND);
+    let wait = api.check().unwrap_err().retry_after().unwrap();
+    time.advance(wait);
+    assert_eq!(api.check(), Ok(()), "after {wait:?}");
+}
+
+#[test]
+fn a_bucket_is_full_again_after_a_refund() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    limiter.set_capacity("api", 5, Duration::from_secs(1)).unwrap();
+    time.advance(Duration::from_nanos(1));
+    drop(limiter.try_acquire("api").unwrap());
+    assert_eq!(limiter.capacity("api").unwrap().available, 5);
+}
+
+#[test]
+fn a_factor_that_gives_a_whole_number_shows_it() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let limit = Limit::per_second(1_000).recovery(Recovery::default());
+    let api = limiter.configure("api", limit).unwrap();
+    api.announce_reduced("429");
+    time.advance(Duration::from_secs(30));
+    assert_eq!(api.capacity().total, 825, "1,000 x 0.75 x 1.1");
+}

@@ -1,0 +1,125 @@
+//! The hot path allocates nothing once it is warm: admissions, denials and permits, by handle and
+//! by name, waiting futures that need not wait included.
+
+use std::future::Future;
+use std::hint::black_box;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use allocation_counter::measure;
+use tollgate::{Clock, Limit, ManualClock, MemoryLimiter, OnRelease, RateLimiter};
+
+fn now<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("it waits"),
+    }
+}
+
+/// Once to warm up, then a thousand times, on this thread's account.
+fn allocates_nothing(what: &str, act: impl Fn()) {
+    act();
+    let counts = measure(|| (0..1_000).for_each(|_| act()));
+    assert_eq!(counts.count_total, 0, "{what} allocates: {counts:?}");
+}
+
+fn limits() -> [(&'static str, Limit); 3] {
+    let plenty = Limit::per_second(1_000_000_000).burst(1 << 40);
+    [
+        ("spend", plenty),
+        ("refund", plenty.on_release(OnRelease::Refund)),
+        ("bounded", plenty.max_in_flight(1 << 20)),
+    ]
+}
+
+fn clocks() -> [(&'static str, Clock); 3] {
+    let coarse = Clock::coarse(Duration::from_millis(1));
+    [("manual", ManualClock::new().into()), ("system", Clock::system()), ("coarse", coarse)]
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(measure(|| drop(black_box(Box::new(1)))).count_total, 1);
+}
+
+#[test]
+fn admissions_allocate_nothing() {
+    for (clock_name, clock) in clocks() {
+        let limiter = MemoryLimiter::with_clock(clock);
+        for (kind, limit) in limits() {
+            let api = limiter.configure(kind, limit).unwrap();
+            let name = |verb| format!("{verb}, {kind}, {clock_name}");
+            allocates_nothing(&name("check"), || api.check().unwrap());
+            allocates_nothing(&name("check_n"), || api.check_n(3).unwrap());
+            allocates_nothing(&name("peek"), || api.peek(3).unwrap());
+            allocates_nothing(&name("try_acquire"), || drop(api.try_acquire().unwrap()));
+            allocates_nothing(&name("refund"), || api.try_acquire_n(2).unwrap().refund());
+            allocates_nothing(&name("into_owned"), || {
+                drop(api.try_acquire().unwrap().into_owned());
+            });
+            allocates_nothing(&name("forget"), || {
+                api.try_acquire().unwrap().forget();
+                api.release();
+            });
+            allocates_nothing(&name("acquire"), || drop(now(api.acquire()).unwrap()));
+            allocates_nothing(&name("blocking"), || drop(api.blocking_acquire().unwrap()));
+            allocates_nothing(&name("clone"), || drop(api.clone()));
+
+            allocates_nothing(&name("check by name"), || limiter.check(kind).unwrap());
+            allocates_nothing(&name("check_n by name"), || limiter.check_n(kind, 2).unwrap());
+            allocates_nothing(&name("try_acquire by name"), || {
+                drop(limiter.try_acquire(kind).unwrap());
+            });
+            allocates_nothing(&name("acquire by name"), || {
+                drop(now(limiter.acquire(kind)).unwrap());
+            });
+            allocates_nothing(&name("forget by name"), || {
+                limiter.try_acquire(kind).unwrap().forget();
+                limiter.release(kind);
+            });
+            let dynamic: &dyn RateLimiter = &limiter;
+            allocates_nothing(&name("check as dyn"), || dynamic.check(kind).unwrap());
+            allocates_nothing(&name("acquire as dyn"), || {
+                drop(now(dynamic.acquire(kind)).unwrap());
+            });
+        }
+    }
+}
+
+#[test]
+fn denials_allocate_nothing() {
+    for (clock_name, clock) in clocks() {
+        let limiter = MemoryLimiter::with_clock(clock);
+        let api = limiter.configure("api", Limit::per_day(1).max_in_flight(1)).unwrap();
+        let held = api.try_acquire().unwrap();
+        let other = limiter.configure("other", Limit::per_day(3).max_in_flight(1)).unwrap();
+        let other_held = other.try_acquire().unwrap();
+        let name = |verb| format!("{verb}, {clock_name}");
+        let exhausted = || {
+            assert!(api.check().unwrap_err().retry_after() > Some(Duration::ZERO));
+            assert!(api.try_acquire().is_err());
+            assert!(api.peek(1).is_err());
+            assert!(limiter.check("api").is_err());
+            assert!(limiter.try_acquire("api").is_err());
+        };
+        allocates_nothing(&name("exhausted"), exhausted);
+        allocates_nothing(&name("too many in flight"), || {
+            assert!(other.try_acquire().is_err() && limiter.try_acquire("other").is_err());
+        });
+        allocates_nothing(&name("more than the burst"), || {
+            assert!(api.check_n(2).is_err() && limiter.check_n("api", 2).is_err());
+            assert!(now(api.acquire_n(2)).is_err());
+        });
+        allocates_nothing(&name("unknown"), || {
+            assert!(limiter.check("nobody").is_err() && now(limiter.acquire("nobody")).is_err());
+        });
+        api.pause_for(Duration::from_hours(1));
+        allocates_nothing(&name("paused"), exhausted);
+        drop((held, other_held));
+        limiter.close();
+        allocates_nothing(&name("closed"), || {
+            assert!(api.check().is_err() && limiter.try_acquire("api").is_err());
+        });
+    }
+}
