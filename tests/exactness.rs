@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::sync::Barrier;
 use std::time::Duration;
 
 use common::{ByHandle, ByName, DAY, Dice, Gate, Log, MutexBucket, SECOND, Terms};
@@ -307,16 +308,25 @@ fn a_burst_that_flaps<G: Gate>(new: impl Fn(Terms) -> G) {
     assert!(log.admitted() > 10_000);
 }
 
-/// Threads take while another moves the clock and `also` is done; says how many were admitted.
-fn hammer<G: Gate>(gate: &G, step: u64, steps: u64, also: impl Fn(u64)) -> u64 {
+/// Threads take while this one does `also` and moves the clock, and one more does `beside` all the
+/// time; says how many were admitted.
+fn hammer<G: Gate>(
+    gate: &G,
+    (step, steps): (u64, u64),
+    also: impl Fn(u64),
+    beside: impl Fn(u64) + Sync,
+) -> u64 {
     let start = gate.now();
     let end = start + step * steps;
+    let ready = Barrier::new(4);
     std::thread::scope(|scope| {
-        let takers: Vec<_> = (0..3)
+        let (ready, beside) = (&ready, &beside);
+        let takers: Vec<_> = (0..2)
             .map(|taker| {
                 scope.spawn(move || {
                     let mut admitted = 0;
                     let mut dice = Dice(taker + 1);
+                    ready.wait();
                     while gate.now() < end {
                         let n = 1 + dice.roll(3);
                         admitted += if gate.take(n) { n } else { 0 };
@@ -325,10 +335,15 @@ fn hammer<G: Gate>(gate: &G, step: u64, steps: u64, also: impl Fn(u64)) -> u64 {
                 })
             })
             .collect();
+        scope.spawn(move || {
+            ready.wait();
+            (0..).take_while(|_| gate.now() < end).for_each(beside);
+        });
+        ready.wait();
         for turn in 0..steps {
             also(turn);
             gate.advance(step);
-            if turn % 128 == 0 {
+            if turn % (steps / 32) == 0 {
                 std::thread::yield_now();
             }
         }
@@ -341,7 +356,7 @@ fn threads_get_what_was_earned<G: Gate>(new: impl Fn(Terms) -> G) {
     let terms = Terms::per_second(999_937).burst(1 << 40);
     let gate = new(terms);
     assert!(gate.take(1 << 40));
-    let mut admitted = hammer(&gate, 977, 30_000, |_| ());
+    let mut admitted = hammer(&gate, (977, 30_000), |_| (), |_| std::thread::yield_now());
     let earned =
         u64::try_from(u128::from(gate.now()) * u128::from(terms.tokens) / u128::from(SECOND))
             .unwrap();
@@ -354,23 +369,34 @@ fn threads_beside_rerating<G: Gate>(new: impl Fn(Terms) -> G) {
     let slow = Terms::per_second(1_000).burst(50);
     let fast = Terms::per_second(1_000_000).burst(50);
     let gate = new(slow);
-    let admitted = hammer(&gate, 2_000, 5_000, |turn| {
-        gate.reconfigure(if turn % 2 == 0 { fast } else { slow });
-    });
+    let rerate = rerate_of(&gate, fast, slow);
+    let mut admitted = hammer(&gate, (2_000, 5_000), rerate, |_| std::thread::yield_now());
+    admitted += gate.drain(u64::MAX);
     // Half the steps of 2 us at each rate, to the nanosecond.
     let exact = 50 + (2_500 * 2 * 1_000 + 2_500 * 2) / 1_000;
     assert!(admitted <= exact, "{admitted} > {exact}");
-    assert!(admitted > 50);
+    assert!(admitted >= 50, "{admitted}");
+
+    // At no particular time: at most the faster rate throughout.
+    let gate = new(slow);
+    let mut admitted = hammer(&gate, (20, 100_000), |_| (), rerate_of(&gate, fast, slow));
+    admitted += gate.drain(u64::MAX);
+    assert!((50..=50 + 2_000).contains(&admitted), "{admitted}");
+}
+
+fn rerate_of<G: Gate>(gate: &G, even: Terms, odd: Terms) -> impl Fn(u64) + Sync {
+    move |turn| gate.reconfigure(if turn % 2 == 0 { even } else { odd })
 }
 
 fn threads_beside_a_flapping_burst<G: Gate>(new: impl Fn(Terms) -> G) {
     let terms = Terms::per_second(1_000_000).burst(1_000);
     let gate = new(terms);
-    let steps = 5_000;
-    let admitted = hammer(&gate, 2_000, steps, |turn| {
-        gate.reconfigure(terms.burst(1_000 - turn % 7 * 100));
-    });
-    assert!(admitted <= 1_000 + 2 * steps, "{admitted}");
+    let steps = 50_000;
+    let flap = |turn| gate.reconfigure(terms.burst(1_000 - turn % 7 * 100));
+    let mut admitted = hammer(&gate, (200, steps), |_| (), flap);
+    admitted += gate.drain(u64::MAX);
+    assert!(admitted <= 1_000 + steps / 5, "{admitted}");
+    // At the least what was held at first or is at last.
     assert!(admitted >= 400, "{admitted}");
 }
 
