@@ -337,7 +337,11 @@ fn hammer<G: Gate>(
             .collect();
         scope.spawn(move || {
             ready.wait();
-            (0..).take_while(|_| gate.now() < end).for_each(beside);
+            let mut turn = 0;
+            while gate.now() < end {
+                beside(turn);
+                turn += 1;
+            }
         });
         ready.wait();
         for turn in 0..steps {
