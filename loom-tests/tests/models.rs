@@ -260,6 +260,94 @@ fn a_cut_fails_who_waits_for_more() {
     });
 }
 
+/// Two wait for one token each; both come back at once.
+#[test]
+fn a_refund_of_two_wakes_both_who_wait() {
+    model(|| {
+        let (resource, _) = resource(Limit::new(2, HOUR).on_release(OnRelease::Refund));
+        let permit = resource.try_acquire_n(2).unwrap().into_owned();
+        let mut first = Box::pin(resource.acquire());
+        assert!(!polled_once(first.as_mut()));
+        let other = resource.clone();
+        let second = thread::spawn(move || other.blocking_acquire().map(Permit::forget));
+        drop(permit);
+        loom::future::block_on(first).unwrap().forget();
+        second.join().unwrap().unwrap();
+        assert_eq!(resource.capacity().available, 0, "over-issued, or lost");
+        assert_eq!(resource.capacity().in_flight, 2);
+    });
+}
+
+/// The head's token and its deadline come at the same moment: it has the token, or the next has it.
+#[test]
+fn a_waiter_that_times_out_while_it_is_called_loses_no_token() {
+    model(|| {
+        let (resource, time) = resource(Limit::new(1, HOUR).on_release(OnRelease::Refund));
+        let permit = resource.try_acquire().unwrap().into_owned();
+        let mut head = Box::pin(resource.acquire().timeout(SECOND));
+        let mut next = Box::pin(resource.acquire());
+        assert!(!polled_once(head.as_mut()) && !polled_once(next.as_mut()));
+        let passing = thread::spawn(move || time.advance(SECOND));
+        drop(permit);
+        match loom::future::block_on(head) {
+            Ok(permit) => drop(permit),
+            Err(error) => assert_eq!(error, AcquireError::TimedOut),
+        }
+        loom::future::block_on(next).unwrap().forget();
+        passing.join().unwrap();
+        assert_eq!(resource.capacity().available, 0, "over-issued");
+        assert_eq!(resource.capacity().in_flight, 1);
+    });
+}
+
+/// A faster rate reaches who waits, or is about to, for the slower.
+#[test]
+fn a_reconfiguration_reaches_who_waits() {
+    model(|| {
+        let (resource, time) = resource(Limit::per_day(1));
+        assert_eq!(take(&resource, 1), 1);
+        let other = resource.clone();
+        let waiter = thread::spawn(move || other.blocking_acquire().map(Permit::forget));
+        resource.reconfigure(Limit::per_second(1)).unwrap();
+        time.advance(SECOND);
+        waiter.join().unwrap().unwrap();
+        assert_eq!(take(&resource, 1), 0, "over-issued");
+    });
+}
+
+/// Nothing is admitted before a pause ends, and whoever waits hears of its end.
+#[test]
+fn a_pause_ends_for_who_waits() {
+    model(|| {
+        let (resource, time) = resource(Limit::per_hour(1));
+        resource.pause_for(SECOND);
+        let other = resource.clone();
+        let clock = time.clone();
+        let waiter = thread::spawn(move || {
+            other.blocking_acquire().map(Permit::forget).unwrap();
+            assert!(clock.now() >= 1_000_000_000, "in the pause");
+        });
+        time.advance(SECOND);
+        waiter.join().unwrap();
+        assert_eq!(take(&resource, 1), 0, "over-issued");
+    });
+}
+
+/// The anchor moves up at the horizon, where everybody is sent the slow way.
+#[test]
+fn a_fresh_anchor_makes_no_token() {
+    model(|| {
+        let (resource, time) = resource(Limit::per_hour(2));
+        assert_eq!(take(&resource, 2), 2);
+        // Past every horizon: the bucket is full again.
+        time.advance(100_000 * HOUR);
+        let other = resource.clone();
+        let beside = thread::spawn(move || take(&other, 2));
+        let taken = take(&resource, 2) + beside.join().unwrap();
+        assert_eq!(taken, 2, "over-issued, or lost");
+    });
+}
+
 #[test]
 fn every_seeded_fault_is_caught() {
     if std::env::var_os("TOLLGATE_SEED").is_some() {
