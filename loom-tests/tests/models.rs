@@ -37,9 +37,17 @@ const FAULTS: &[(&str, &str, &str)] = &[
 ];
 
 fn model(f: impl Fn() + Send + Sync + 'static) {
+    explore(3, f);
+}
+
+/// Every fault below shows with two preemptions; long models stop there.
+fn long_model(f: impl Fn() + Send + Sync + 'static) {
+    explore(2, f);
+}
+
+fn explore(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    // Every fault below shows with two.
-    builder.preemption_bound = builder.preemption_bound.or(Some(3));
+    builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
     builder.max_branches = 100_000;
     builder.check(f);
 }
@@ -137,7 +145,8 @@ fn a_reconfiguration_settles_time_once() {
             passing.advance(10 * SECOND);
             take(&other, 1)
         });
-        resource.reconfigure(Limit::per_second(1)).unwrap();
+        // Faster, so that time which is settled twice shows.
+        resource.reconfigure(Limit::per_second(100).burst(1)).unwrap();
         let taken = beside.join().unwrap() + take(&resource, 2);
         assert_eq!(taken, 1, "over-issued, or lost");
     });
@@ -345,6 +354,60 @@ fn a_fresh_anchor_makes_no_token() {
         let beside = thread::spawn(move || take(&other, 2));
         let taken = take(&resource, 2) + beside.join().unwrap();
         assert_eq!(taken, 2, "over-issued, or lost");
+    });
+}
+
+/// n * (the other slot's unit) may be anything: position + units must not overflow.
+#[test]
+fn a_torn_slot_does_not_overflow() {
+    // per_day(1): 86.4e12 units a token; n of them, modulo 2^64, end just below 2^64
+    let unit = 86_400_000_000_000_u64;
+    let n = (1..1_u64 << 40).find(|n| n.wrapping_mul(unit) > u64::MAX - (1 << 50)).expect("one");
+    model(move || {
+        let (resource, _) = resource(Limit::per_hour(1 << 52));
+        assert!(resource.check_n(1 << 51).is_ok());
+        let other = resource.clone();
+        let writer = thread::spawn(move || {
+            other.reconfigure(Limit::per_hour(1 << 52).burst(1 << 51)).unwrap();
+            other.reconfigure(Limit::per_day(1)).unwrap();
+        });
+        let _ = resource.check_n(n);
+        writer.join().unwrap();
+    });
+}
+
+/// What a denial tells must come from one slot.
+#[test]
+fn a_retry_after_is_of_one_slot() {
+    long_model(|| {
+        let (resource, _) = resource(Limit::per_hour(1));
+        assert!(resource.check().is_ok());
+        let other = resource.clone();
+        let writer = thread::spawn(move || {
+            other.reconfigure(Limit::per_hour(1)).unwrap();
+            other.reconfigure(Limit::per_hour(1 << 52)).unwrap();
+        });
+        let refused = resource.check().unwrap_err();
+        let after = refused.retry_after().unwrap();
+        writer.join().unwrap();
+        assert!(after == HOUR || after == Duration::from_nanos(1), "of two slots: {after:?}");
+    });
+}
+
+/// A bound on permits that comes while a permit ends.
+#[test]
+fn a_permit_that_ends_beside_a_new_bound_lets_the_next_in() {
+    model(|| {
+        let (resource, _) = resource(Limit::per_hour(5));
+        let permit = resource.try_acquire().unwrap().into_owned();
+        let other = resource.clone();
+        let waiter = thread::spawn(move || {
+            other.reconfigure(Limit::per_hour(5).max_in_flight(1)).unwrap();
+            other.blocking_acquire().map(drop)
+        });
+        drop(permit);
+        waiter.join().unwrap().unwrap();
+        assert_eq!(resource.capacity().in_flight, 0);
     });
 }
 

@@ -164,13 +164,13 @@ impl Bucket {
         let units = n.wrapping_mul(slot.unit());
         let next = match admit(word.position(origin), floor, ceil, capacity, units) {
             Ok(next) => next,
-            // Second look: a slot that was rewritten meanwhile says nothing.
-            Err(_) if !self.word().same_generation(word) && !seeded("torn-denial") => {
-                return Take::Lost;
-            }
             Err(need) => {
                 let (offset, rate, carry) = (elapsed.cast_signed(), slot.rate(), slot.carry());
-                return Take::Short(Deficit { offset, need, rate, carry });
+                // Second look: a slot that was rewritten meanwhile says nothing.
+                if self.word().same_generation(word) || seeded("torn-denial") {
+                    return Take::Short(Deficit { offset, need, rate, carry });
+                }
+                return Take::Lost;
             }
         };
         if self.swap(word, word.moved(origin, next)) { Take::Taken } else { Take::Lost }
@@ -253,7 +253,8 @@ impl Bucket {
     ///
     /// Under the configuration lock, of which `current` is the proof. `clock` is read after the
     /// word: a reading from before could be older than that of an admission which the word already
-    /// counts, and time between the two would be settled twice.
+    /// counts, and the time between the two, which was earned at the old rate, would be earned once
+    /// more at a faster new one.
     pub(crate) fn swing(&self, current: &mut Config, to: Change, clock: impl Fn() -> u64) {
         loop {
             let early = seeded("clock-before-word").then(|| {
@@ -277,7 +278,7 @@ impl Bucket {
             let carry = if was_full { 0 } else { carry };
             // Never back: the time before the old anchor was counted by the slot before it.
             let anchor = now.max(current.anchor).saturating_add(delay).max(to.pause_until);
-            let paused = current.kind == Kind::Paused || to.pause_until > now;
+            let paused = current.kind == Kind::Paused || to.pause_until > now || delay > 0;
             let kind = if to.kind == Kind::Open && paused && anchor > now {
                 Kind::Paused
             } else {
@@ -303,10 +304,10 @@ impl Bucket {
             let elapsed = current.elapsed(clock());
             let moved = elapsed / terms.period * terms.period;
             let units = terms.rate.accrue(moved, 0).floor;
-            let rest = terms.rate.accrue(elapsed - moved, current.carry).floor;
+            // Full at the new anchor, not merely now: a reading between the two may still be used.
             let position = word.position(current.origin);
-            let full = position <= units.saturating_add(rest);
-            let (position, carry) = if full { (0, 0) } else { (position - units, current.carry) };
+            let (position, carry) =
+                if position <= units { (0, 0) } else { (position - units, current.carry) };
             let (next, origin) = word.next(position);
             let anchor = current.anchor + moved;
             let config = Config { kind: Kind::Open, terms, anchor, until, carry, origin };
@@ -391,6 +392,9 @@ impl Bucket {
     /// `u64::MAX`: no limit.
     pub(crate) fn set_most_in_flight(&self, most: u64) {
         self.most_in_flight.store(most, Ordering::Release);
+        // A permit that leaves counts itself out, then reads the bound. By an RMW on the count either
+        // it finds this bound, and looks at the line, or who waits for it finds the count.
+        self.hot.in_flight.fetch_add(0, Ordering::AcqRel);
     }
 
     #[inline]

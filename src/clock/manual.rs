@@ -8,7 +8,8 @@ use super::timers::{Key, Timers};
 use super::{Alarm, Unarmed};
 use crate::sync::{AtomicU64, Mutex, Ordering, seeded};
 
-/// A clock for tests: it starts at 0 and moves when it is told to. Clones share the time.
+/// A clock for tests: it starts at 0 and moves when it is told to. Clones share the time, which ends
+/// after 292 years, at 2^63 ns.
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,6 +26,10 @@ use crate::sync::{AtomicU64, Mutex, Ordering, seeded};
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct ManualClock(Arc<Inner>);
+
+/// Readings leave half of their range free, so that one from before an anchor is told from one
+/// after it.
+const END: u64 = 1 << 63;
 
 #[derive(Debug)]
 struct Inner {
@@ -71,13 +76,15 @@ impl ManualClock {
     /// scheduled; this does not wait for them.
     pub fn advance(&self, by: Duration) {
         let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
-        let on = |now: u64| Some(now.saturating_add(by));
-        let before = self.0.now.fetch_update(Ordering::AcqRel, Ordering::Acquire, on);
-        self.wake_due(before.map_or(0, |now| now.saturating_add(by)));
+        let on = |now: u64| now.saturating_add(by).min(END);
+        let step = |now: u64| Some(on(now));
+        let before = self.0.now.fetch_update(Ordering::AcqRel, Ordering::Acquire, step);
+        self.wake_due(before.map_or(0, on));
     }
 
     /// Read `nanos` from now on, which may be a step back, and wake whoever is due.
     pub fn set(&self, nanos: u64) {
+        let nanos = nanos.min(END);
         self.0.now.store(nanos, Ordering::Release);
         self.wake_due(nanos);
     }

@@ -87,8 +87,8 @@ impl Clock {
     /// The time of tokio's runtime, which `tokio::time::pause` stops. Made for tests: a reading
     /// costs several times that of [`Clock::system`].
     ///
-    /// Create it inside the runtime; a clock that was created outside follows the runtime that it
-    /// is read in. Its timers need the runtime's time driver (`enable_time`).
+    /// It follows the runtime that it is used in, and outside of any the machine's time: so one that
+    /// is paused must be used inside. Its timers need the runtime's time driver (`enable_time`).
     #[cfg(feature = "tokio")]
     #[must_use]
     pub fn tokio() -> Self {

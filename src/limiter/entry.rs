@@ -161,11 +161,9 @@ impl Entry {
         if n == 0 {
             return self.check(0);
         }
-        // Who is refused for want of tokens must not take up a place meanwhile: so ask first.
-        match self.gate.bucket.view(self.now()).check(n) {
-            Ok(()) | Err(Refusal::Stale) => {}
-            Err(refusal) => return Err(TryAcquireError::from_refusal(refusal)),
-        }
+        // Who is refused anyway must not take up a place meanwhile, least of all the next in line's:
+        // so ask first.
+        self.peek(n)?;
         if !self.gate.bucket.enter() {
             return Err(TryAcquireError::TooManyInFlight);
         }
@@ -305,7 +303,8 @@ impl Entry {
         let recovered = self.catch_up(&mut settings);
         let least = settings.limit.least_factor();
         let cut = !settings.is_over() && settings.adapt.cut(LOCAL_CUT, least, self.now());
-        if cut {
+        // At the least there is nothing to cut, but recovery starts over: the slot must know when.
+        if !settings.is_over() {
             settings.swing(&self.gate.bucket, Kind::Open, 0, || self.now());
         }
         let total = settings.current.terms.whole;
@@ -371,6 +370,7 @@ impl Entry {
 
     /// Would `n` be admitted now? Takes nothing.
     pub(crate) fn peek(&self, n: u64) -> Result<(), TryAcquireError> {
+        let mut nudged = false;
         loop {
             let view = self.gate.bucket.view(self.now());
             return match view.check(n) {
@@ -379,6 +379,12 @@ impl Entry {
                     continue;
                 }
                 Err(refusal) => Err(TryAcquireError::from_refusal(refusal)),
+                // The line is served, too: its head may not be coming for what is there.
+                Ok(()) if n > 0 && view.has_waiters() && !nudged => {
+                    nudged = true;
+                    self.tend(Gate::nudge);
+                    continue;
+                }
                 Ok(()) if n > 0 && view.has_waiters() => Err(self.in_line(n, view.now())),
                 Ok(()) => Ok(()),
             };

@@ -97,6 +97,8 @@ impl Line {
         }
         let waiter = self.present.get_mut(&ticket)?;
         waiter.called = None;
+        // It was called for its deadline, and then the clock stepped back.
+        self.deadlines.extend(waiter.deadline.map(|deadline| (deadline, ticket)));
         Some(waiter)
     }
 
@@ -136,12 +138,15 @@ impl Line {
 
     /// Heads that were called a turn ago and have not come step aside.
     pub(super) fn lapse(&mut self, now: u64) {
-        while let Some((ticket, head)) = self.present.first_key_value() {
-            let late = head.called.is_some_and(|called| now >= called.saturating_add(TURN));
-            if !late || head.is_thread {
+        while let Some(mut head) = self.present.first_entry() {
+            // A clock that has stepped back starts the turn anew.
+            let called = head.get().called.map(|called| called.min(now));
+            head.get_mut().called = called;
+            let late = called.is_some_and(|called| now >= called.saturating_add(TURN));
+            if !late || head.get().is_thread {
                 break;
             }
-            let ticket = *ticket;
+            let ticket = *head.key();
             if let Some(waiter) = self.take_present(ticket) {
                 self.away.insert(ticket, waiter);
             }

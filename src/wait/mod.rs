@@ -28,6 +28,7 @@
 
 mod line;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use line::{Calls, Line, TURN, Waiter};
@@ -188,8 +189,8 @@ impl Gate {
             self.drop_out(line, ticket);
         }
         if self.serve_locked(line, now, calls).is_err() {
-            // The slot ended between the two looks: let the head find that, and mend it.
-            line.call_head(now, calls);
+            // The slot ended between the two looks: whoever comes finds that, and mends it.
+            line.call_above(0, now, calls);
         }
         step
     }
@@ -368,10 +369,10 @@ enum Blocked {
 }
 
 /// Wake those who were called, without the lock: a waker may run anything, the dropping of another
-/// waiter of this line included.
+/// waiter of this line included. One that panics must not take the caller's tokens along.
 fn finish(line: MutexGuard<'_, Line>, calls: Calls) {
     drop(line);
     for event in calls {
-        event.notify(1);
+        let _ = catch_unwind(AssertUnwindSafe(|| event.notify(1)));
     }
 }
