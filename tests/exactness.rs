@@ -31,9 +31,11 @@ on_each! {
     one_a_day_and_a_frozen_clock
     a_hundred_idle_years
     a_burst_in_the_middle_of_a_unit
+    a_burst_a_hair_before_a_token
     a_second_is_a_token
     rerating_still_earns
     rerating_carries_remainders
+    rerating_fast_rates_carries_remainders
     what_accrued_counts_at_the_old_rate
     a_clock_that_steps_back_only_denies
     a_burst_that_flaps
@@ -188,6 +190,20 @@ fn a_burst_in_the_middle_of_a_unit<G: Gate>(new: impl Fn(Terms) -> G) {
     }
 }
 
+/// A nanosecond is 6e-8 short of a token: what a full bucket could not hold must not make up for it.
+fn a_burst_a_hair_before_a_token<G: Gate>(new: impl Fn(Terms) -> G) {
+    let terms = Terms::per_second(999_999_937).burst(1_000);
+    let gate = new(terms);
+    for at in 1..2_000 {
+        gate.clock().set(at * 3_001);
+        assert!(gate.take(1_000));
+        gate.advance(1);
+        assert!(!gate.take(1), "after {at}");
+        gate.advance(1);
+        assert_eq!(gate.drain(9), 1, "after {at}");
+    }
+}
+
 fn a_second_is_a_token<G: Gate>(new: impl Fn(Terms) -> G) {
     let full = new(Terms::per_second(1));
     let empty = new(Terms::per_second(1).burst(3));
@@ -244,6 +260,25 @@ fn rerating_carries_remainders<G: Gate>(new: impl Fn(Terms) -> G) {
         assert!(admitted >= nanotokens.saturating_sub(turn + 1) / SECOND, "late in turn {turn}");
     }
     assert!(admitted > 20);
+}
+
+/// Where a unit is coarse and a phase is a nanosecond or two, a remainder lost in each turn would
+/// soon be a token.
+fn rerating_fast_rates_carries_remainders<G: Gate>(new: impl Fn(Terms) -> G) {
+    let even = Terms::per_second(999_999_937).burst(1_000);
+    let odd = Terms::per_second(888_888_883).burst(1_000);
+    let gate = new(even);
+    assert!(gate.take(1_000));
+    let (mut admitted, mut nanotokens) = (0_u64, 0_u64);
+    for turn in 0..turns(200_000, 50_000) {
+        let (now, then) = if turn % 2 == 0 { (even, odd) } else { (odd, even) };
+        nanotokens += now.tokens * (1 + turn % 3);
+        gate.advance(1 + turn % 3);
+        gate.reconfigure(then);
+        admitted += gate.drain(9);
+        assert!(admitted <= nanotokens / SECOND, "early in turn {turn}");
+        assert!(admitted + 1 >= nanotokens / SECOND, "lost in turn {turn}");
+    }
 }
 
 fn what_accrued_counts_at_the_old_rate<G: Gate>(new: impl Fn(Terms) -> G) {

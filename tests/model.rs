@@ -192,14 +192,19 @@ proptest! {
     #[test]
     fn retry_after_is_the_first_nanosecond(
         (terms, takes) in terms().prop_flat_map(|terms| {
-            let take = (1..=terms.burst, 0..=terms.due(terms.burst).min(1 << 50));
+            let pause = 0..=terms.due(terms.burst).min(1 << 50);
+            let take = (1..=terms.burst, pause, prop::bool::weighted(0.2));
             (Just(terms), prop::collection::vec(take, 1..30))
         }),
     ) {
         let gate = ByHandle::new(terms);
         let mut log = Log::new(terms);
-        for (n, pause) in takes {
+        for (n, pause, anew) in takes {
             gate.advance(pause / 16);
+            if anew {
+                // The same terms again: what is left is a remainder to carry.
+                gate.reconfigure(terms);
+            }
             if let Err(error) = gate.resource.check_n(n) {
                 let wait = error.retry_after().expect("it is exhausted");
                 prop_assert_eq!(gate.resource.peek(n).unwrap_err().retry_after(), Some(wait));
