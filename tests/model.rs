@@ -210,7 +210,7 @@ proptest! {
                 prop_assert_eq!(gate.resource.peek(n).unwrap_err().retry_after(), Some(wait));
                 prop_assert!(wait > Duration::ZERO);
                 let wait = u64::try_from(wait.as_nanos()).unwrap();
-                if gate.now().saturating_add(wait) == u64::MAX {
+                if gate.now().saturating_add(wait) >= 3 << 62 {
                     return Ok(()); // the clock ends there
                 }
                 gate.advance(wait - 1);

@@ -9,7 +9,7 @@ use super::{Alarm, Unarmed};
 use crate::sync::{AtomicU64, Mutex, Ordering, seeded};
 
 /// A clock for tests: it starts at 0 and moves when it is told to. Clones share the time, which ends
-/// after 292 years, at 2^63 ns.
+/// after 438 years, at 3 x 2^62 ns.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,9 +27,9 @@ use crate::sync::{AtomicU64, Mutex, Ordering, seeded};
 #[derive(Clone, Debug, Default)]
 pub struct ManualClock(Arc<Inner>);
 
-/// Readings leave half of their range free, so that one from before an anchor is told from one
-/// after it.
-const END: u64 = 1 << 63;
+/// Readings leave free as much of their range as a bucket's longest horizon, so that one from before
+/// an anchor, which wraps, is told from one after it.
+const END: u64 = 3 << 62;
 
 #[derive(Debug)]
 struct Inner {
