@@ -3,10 +3,10 @@
 //! # Units
 //!
 //! A bucket counts in *units*, of which a token has so many that a line of [`POSITION_BITS`] bits
-//! has room for twice the capacity and an hour of accrual. Where it can, a token has the least
-//! number of units with which every nanosecond accrues a whole number of them: 10^9 at 1/s, 5 at
-//! 600,000,000/s, and nothing is ever rounded. Where that has no room (999,999,937/s), it has as
-//! many as do fit, a power of two.
+//! has room for twice the capacity and an hour of accrual: as many as fit. Where it can be, that is
+//! a multiple of the number with which every nanosecond accrues whole units, of 10^9 at 1/s and of 5
+//! at 600,000,000/s, and nothing is ever rounded. Where that has no room (999,999,937/s), it is a
+//! power of two.
 //!
 //! # The rate
 //!
@@ -182,12 +182,13 @@ impl Terms {
         let hourly = (scaled * HOUR).div_ceil(per);
         let widest = hourly.max(2 * (factor.scale(u128::from(burst)) + 1));
         let (tokens, nanos) = reduce(scaled, per);
-        let half = 1 << (POSITION_BITS - 1);
-        let unit = if nanos.checked_mul(widest).is_some_and(|line| line < half) {
-            nanos as u64
-        } else {
-            1 << (POSITION_BITS - 1).checked_sub(u128::BITS - widest.leading_zeros())?
+        // As many units as fit: a power of two times either the least that makes a nanosecond's
+        // accrual whole, or one.
+        let room = |unit: u128| {
+            let bits = u128::BITS - unit.checked_mul(widest)?.leading_zeros();
+            (POSITION_BITS - 1).checked_sub(bits).map(|shift| (unit << shift) as u64)
         };
+        let unit = room(nanos).or_else(|| room(1))?;
         let held = factor.scale(u128::from(burst) * u128::from(unit));
         let capacity = (held as u64).max(unit);
 
