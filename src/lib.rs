@@ -1,6 +1,26 @@
 //! Rate limits that are exact, fair and fast, to embed in hot request paths.
 //!
-//! See the repository's `README.md` for a tutorial, and [`MemoryLimiter`] for which method to choose.
+//! ```
+//! use tollgate::{Limit, MemoryLimiter};
+//!
+//! let limiter = MemoryLimiter::new();
+//! let api = limiter.configure("api", Limit::per_second(100).burst(10))?;
+//! assert!(api.check().is_ok());
+//! # Ok::<(), tollgate::ConfigError>(())
+//! ```
+//!
+//! * [`MemoryLimiter`] says which method to choose, and what is guaranteed.
+//! * [`Limit`] says which burst to choose for a full rate.
+//! * [`OnRelease`] tells a rate limit from a concurrency limit.
+//! * [`Acquire`] is a wait: its order, its timeout, and what cancelling it does.
+//! * [`ManualClock`] is time for tests.
+//!
+//! The repository's `README.md` is a tutorial.
+//!
+//! # Sources
+//!
+//! The bucket is the generic cell rate algorithm (ITU-T I.371, "virtual scheduling"), with a
+//! position in fractions of a token instead of a time, and rationals instead of rounded intervals.
 
 mod adapt;
 mod bucket;
@@ -14,3 +34,8 @@ pub use limiter::{
     Acquire, AcquireError, Capacity, CapacityUpdate, ConfigError, Limit, MemoryLimiter, OnRelease,
     Permit, RateLimiter, Recovery, Resource, Shortage, TryAcquireError, UpdateKind,
 };
+
+/// The README's code compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

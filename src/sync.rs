@@ -9,13 +9,16 @@ pub(crate) use self::std_side::*;
 #[cfg(not(loom))]
 mod std_side {
     pub(crate) use parking_lot::{Mutex, MutexGuard};
+    pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    pub(crate) use std::thread::yield_now;
 }
 
 #[cfg(loom)]
 mod loom_side {
-    pub(crate) use loom::sync::MutexGuard;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    pub(crate) use loom::sync::{Arc, MutexGuard};
+    pub(crate) use loom::thread::yield_now;
 
     /// loom's mutex with the signatures of `parking_lot`'s: a model does not go on after a panic.
     #[derive(Debug, Default)]
@@ -37,7 +40,7 @@ mod loom_side {
 /// Whether the fault of this name was asked for, to show that a model catches it: by the variable
 /// `TOLLGATE_SEED`, under loom alone. Elsewhere it is a constant, and the fault is not compiled.
 #[cfg(not(loom))]
-#[inline(always)]
+#[inline]
 pub(crate) const fn seeded(_fault: &str) -> bool {
     false
 }

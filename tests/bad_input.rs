@@ -166,7 +166,7 @@ fn durations_without_end() {
     assert!(waits.join().unwrap());
     time.set(u64::MAX);
     time.advance(Duration::MAX);
-    assert_eq!(time.now(), u64::MAX);
+    assert_eq!(time.now(), 3 << 62, "where a manual clock ends");
     drop(Clock::coarse(Duration::ZERO));
 }
 

@@ -1,4 +1,4 @@
-//! Suspicions, each in its smallest form.
+//! Corners that were wrong once, each in its smallest form.
 use std::future::Future;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};

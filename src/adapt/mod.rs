@@ -36,7 +36,7 @@ impl Recovery {
 /// Where a recovery without a cap ends.
 const CEILING: f64 = 1024.0;
 /// So many steps that were due are taken one by one; the rest, after a long rest, at once.
-const STEPS: u32 = 64;
+const STEPS: u32 = 1_000;
 
 /// What a resource's limit is scaled by at present, and when that changes.
 #[derive(Clone, Debug)]
@@ -103,8 +103,9 @@ impl Adapt {
         }
     }
 
-    /// The limit cannot grow any further.
-    pub(crate) fn stop(&mut self) {
+    /// The limit has no room for so large a factor: only one without a cap is.
+    pub(crate) fn halve(&mut self) {
+        self.factor = (self.factor / 2.0).max(1.0);
         self.due = None;
     }
 

@@ -12,9 +12,9 @@
 //!
 //! # Orderings
 //!
-//! Loads of the word are Acquire and its RMWs AcqRel: who finds a generation in the word sees the
+//! Loads of the word are Acquire and its RMWs `AcqRel`: who finds a generation in the word sees the
 //! slot that its writer stored before. A slot's fields are Acquire and Release on top of that, for
-//! the reason given on [`slot::Slot`]. `in_flight` is AcqRel: see [`Bucket::leave`].
+//! the reason given on [`slot::Slot`]. `in_flight` is `AcqRel`: see [`Bucket::leave`].
 
 pub(crate) mod rate;
 #[cfg(all(test, not(loom)))]
@@ -23,13 +23,13 @@ mod slot;
 mod word;
 
 use crossbeam_utils::CachePadded;
-use rate::{Accrued, Level, Rate, Terms};
+use rate::{Accrued, Level, Rate, Rescaled, Terms};
 use slot::Slot;
 use word::Word;
 
 pub(crate) use slot::{Config, Kind};
 
-use crate::sync::{AtomicU64, Ordering, seeded};
+use crate::sync::{AtomicU64, Ordering, seeded, yield_now};
 
 /// A token bucket and the count of its permits in flight.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub(crate) enum Refusal {
     /// There are too few tokens.
     Short(Deficit),
     /// There are enough, for those in line.
-    InLine(Deficit),
+    InLine,
     /// More than the bucket ever holds: its whole capacity.
     TooBig(u64),
     /// The slot in force has ended: let the owner bring it up to date.
@@ -69,7 +69,7 @@ pub(crate) struct Stale;
 /// What a refused take was short of; the time it stands for is worked out on demand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Deficit {
-    /// Clock reading less anchor: negative while the bucket is paused.
+    /// Clock reading less anchor: negative before it, `i64::MIN` for ever.
     offset: i64,
     /// What must have accrued since the anchor.
     need: u64,
@@ -82,11 +82,24 @@ impl Deficit {
     #[cold]
     pub(crate) fn wait(&self) -> u64 {
         match self.rate.when(self.need, self.carry) {
+            Some(_) if self.offset == i64::MIN => u64::MAX,
             Some(elapsed) if self.offset < 0 => elapsed.saturating_add(self.offset.unsigned_abs()),
             Some(elapsed) => elapsed.saturating_sub(self.offset.unsigned_abs()),
             None => u64::MAX,
         }
     }
+}
+
+/// What came of one everyday try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Take {
+    Taken,
+    Short(Deficit),
+    /// Somebody else was faster: try again.
+    Lost,
+    /// Somebody is in line, the slot has ended, the clock is behind the anchor, or the tokens are
+    /// more than fit: [`Bucket::take_slowly`] decides.
+    Unusual,
 }
 
 /// What a bucket is to become.
@@ -106,8 +119,9 @@ pub(crate) struct View {
     word: Word,
     pub(crate) kind: Kind,
     origin: u64,
-    shift: u32,
+    unit: u64,
     capacity: u64,
+    whole: u64,
     rate: Rate,
     carry: u64,
     anchor: u64,
@@ -132,64 +146,48 @@ impl Bucket {
         (bucket, config)
     }
 
-    /// Take `n >= 1` tokens at `now`. [`Refusal::Stale`] also for whatever is not an everyday
-    /// admission or denial (somebody in line, a pause, a clock behind the anchor): then
-    /// [`Bucket::take_slowly`] decides.
+    /// One try to take `n >= 1` tokens at `now`, short enough to be inlined.
     #[inline]
-    pub(crate) fn take(&self, n: u64, now: u64) -> Result<(), Refusal> {
-        let mut word = self.word();
-        loop {
-            let slot = &self.slots[word.parity()];
-            let elapsed = now.wrapping_sub(slot.anchor());
-            // One compare for a horizon that has passed, a pause, a closed bucket, and a reading
-            // from before the anchor, which wraps to a huge elapsed time.
-            if elapsed >= slot.horizon() || word.has_waiters() {
-                return Err(Refusal::Stale);
-            }
-            let accrued = slot.rate().accrue(elapsed, slot.carry());
-            let (shift, capacity, origin) = (slot.shift(), slot.capacity(), slot.origin());
-            if n > capacity >> shift {
-                if self.word().same_generation(word) {
-                    return Err(Refusal::TooBig(capacity >> shift));
-                }
-                word = self.word();
-                continue;
-            }
-            let position = word.position(origin);
-            let next = match admit(position, accrued, capacity, n << shift) {
-                Ok(next) => next,
-                Err(need) => {
-                    // Second look: a slot that was rewritten meanwhile says nothing.
-                    let again = self.word();
-                    if again.same_generation(word) || seeded("torn-denial") {
-                        let (rate, carry) = (slot.rate(), slot.carry());
-                        let offset = elapsed.cast_signed();
-                        return Err(Refusal::Short(Deficit { offset, need, rate, carry }));
-                    }
-                    word = again;
-                    continue;
-                }
-            };
-            match self.swap(word, word.moved(origin, next)) {
-                Ok(()) => return Ok(()),
-                Err(current) => word = current,
-            }
+    pub(crate) fn take(&self, n: u64, now: u64) -> Take {
+        let word = self.word();
+        // A branch, where an index would do, lets the processor read the slot before the word.
+        let slot = if word.parity() == 0 { &self.slots[0] } else { &self.slots[1] };
+        let elapsed = now.wrapping_sub(slot.anchor());
+        // One compare for a horizon that has passed, a pause, a closed bucket, and a reading from
+        // before the anchor, which wraps to a huge elapsed time.
+        if elapsed >= slot.horizon() || word.has_waiters() || n > slot.whole() {
+            return Take::Unusual;
         }
+        let (floor, ceil) = slot.accrued(elapsed);
+        let (origin, capacity) = (slot.origin(), slot.capacity());
+        // From a slot that is being rewritten these are any numbers, and may wrap.
+        let units = n.wrapping_mul(slot.unit());
+        let next = match admit(word.position(origin), floor, ceil, capacity, units) {
+            Ok(next) => next,
+            Err(need) => {
+                let (offset, rate, carry) = (elapsed.cast_signed(), slot.rate(), slot.carry());
+                // Second look: a slot that was rewritten meanwhile says nothing.
+                if self.word().same_generation(word) || seeded("torn-denial") {
+                    return Take::Short(Deficit { offset, need, rate, carry });
+                }
+                return Take::Lost;
+            }
+        };
+        if self.swap(word, word.moved(origin, next)) { Take::Taken } else { Take::Lost }
     }
 
-    /// The same for every case, and with `head` for the head of the line, whom the WAITERS bit
-    /// does not hold back.
+    /// Take `n` tokens at `now`, whatever the case; with `head` for the head of the line, whom the
+    /// WAITERS bit does not hold back.
     #[cold]
     pub(crate) fn take_slowly(&self, n: u64, now: u64, head: bool) -> Result<(), Refusal> {
         loop {
             let view = self.view(now);
             view.check(n)?;
             if view.word.has_waiters() && !head {
-                return Err(Refusal::InLine(view.deficit(n.saturating_add(1))));
+                return Err(Refusal::InLine);
             }
-            let (position, units) = (view.word.position(view.origin), n << view.shift);
-            let Ok(next) = admit(position, view.accrued, view.capacity, units) else { continue };
-            if self.swap(view.word, view.word.moved(view.origin, next)).is_ok() {
+            let Ok(next) = view.admit(n) else { continue };
+            if self.swap(view.word, view.word.moved(view.origin, next)) {
                 return Ok(());
             }
         }
@@ -209,14 +207,14 @@ impl Bucket {
             if position <= view.accrued.floor {
                 return Ok(view.word.has_waiters());
             }
-            let units = u64::try_from(u128::from(n) << view.shift).unwrap_or(u64::MAX);
-            let next = position.saturating_sub(units).max(view.accrued.ceil);
-            let next = view.word.moved(view.origin, next);
+            let units = n.saturating_mul(view.unit);
+            // Short of the accrual means full, whatever the distance: see `admit`.
+            let next = view.word.moved(view.origin, position.saturating_sub(units));
             let done = if seeded("refund-without-cas") {
                 self.hot.word.store(next.0, Ordering::Release);
                 true
             } else {
-                self.swap(view.word, next).is_ok()
+                self.swap(view.word, next)
             };
             if done {
                 return Ok(view.word.has_waiters());
@@ -234,7 +232,8 @@ impl Bucket {
                 word,
                 kind: slot.kind(),
                 origin: slot.origin(),
-                shift: slot.shift(),
+                unit: slot.unit(),
+                whole: slot.whole(),
                 capacity: slot.capacity(),
                 rate,
                 carry,
@@ -254,24 +253,32 @@ impl Bucket {
     ///
     /// Under the configuration lock, of which `current` is the proof. `clock` is read after the
     /// word: a reading from before could be older than that of an admission which the word already
-    /// counts, and time between the two would be settled twice.
+    /// counts, and the time between the two, which was earned at the old rate, would be earned once
+    /// more at a faster new one.
     pub(crate) fn swing(&self, current: &mut Config, to: Change, clock: impl Fn() -> u64) {
         loop {
-            let early = seeded("clock-before-word").then(&clock);
+            let early = seeded("clock-before-word").then(|| {
+                let early = clock();
+                yield_now(); // loom does not of itself switch between two loads
+                early
+            });
             let word = self.word();
             let now = early.unwrap_or_else(&clock);
             let elapsed = current.elapsed(now);
             let accrued = current.terms.rate.accrue(elapsed, current.carry);
             let position = word.position(current.origin);
             let mut level = Level::at(position, accrued, current.terms.capacity);
-            if elapsed >= current.terms.horizon {
+            if elapsed >= current.terms.horizon && position >= accrued.floor {
                 // Past the horizon the rate's own rounding may have reached a step of the carry.
                 level.0 -= 1;
             }
-            let (position, carry) = level.rescale(&current.terms, &to.terms);
+            let was_full = position <= accrued.floor;
+            let Rescaled { position, carry, delay } = level.rescale(&current.terms, &to.terms);
+            // A full bucket has nothing to carry: so whole tokens are on time again after a cut.
+            let carry = if was_full { 0 } else { carry };
             // Never back: the time before the old anchor was counted by the slot before it.
-            let anchor = now.max(current.anchor).max(to.pause_until);
-            let paused = current.kind == Kind::Paused || to.pause_until > now;
+            let anchor = now.max(current.anchor).saturating_add(delay).max(to.pause_until);
+            let paused = current.kind == Kind::Paused || to.pause_until > now || delay > 0;
             let kind = if to.kind == Kind::Open && paused && anchor > now {
                 Kind::Paused
             } else {
@@ -297,10 +304,10 @@ impl Bucket {
             let elapsed = current.elapsed(clock());
             let moved = elapsed / terms.period * terms.period;
             let units = terms.rate.accrue(moved, 0).floor;
-            let rest = terms.rate.accrue(elapsed - moved, current.carry).floor;
+            // Full at the new anchor, not merely now: a reading between the two may still be used.
             let position = word.position(current.origin);
-            let full = position <= units.saturating_add(rest);
-            let (position, carry) = if full { (0, 0) } else { (position - units, current.carry) };
+            let (position, carry) =
+                if position <= units { (0, 0) } else { (position - units, current.carry) };
             let (next, origin) = word.next(position);
             let anchor = current.anchor + moved;
             let config = Config { kind: Kind::Open, terms, anchor, until, carry, origin };
@@ -312,13 +319,13 @@ impl Bucket {
 
     fn install(&self, current: &mut Config, word: Word, next: Word, config: Config) -> bool {
         if seeded("swing-before-slot") {
-            let done = self.swap(word, next).is_ok();
+            let done = self.swap(word, next);
             self.slots[next.parity()].store(&config);
             *current = if done { config } else { *current };
             return done;
         }
         self.slots[next.parity()].store(&config);
-        let done = self.swap(word, next).is_ok();
+        let done = self.swap(word, next);
         if done {
             *current = config;
         }
@@ -359,7 +366,7 @@ impl Bucket {
     /// The count and the bit are two words, so "count out, then look for waiters" and "announce a
     /// waiter, then look at the count" could each miss the other. Looking by an RMW closes this:
     /// either it comes before the waiter's own RMW on the word, which then sees the count (their
-    /// AcqRel pair), or after, and sees the bit.
+    /// `AcqRel` pair), or after, and sees the bit.
     #[inline]
     pub(crate) fn leave(&self) -> Option<bool> {
         let less = |count: u64| count.checked_sub(1);
@@ -385,29 +392,29 @@ impl Bucket {
     /// `u64::MAX`: no limit.
     pub(crate) fn set_most_in_flight(&self, most: u64) {
         self.most_in_flight.store(most, Ordering::Release);
+        // A permit that leaves counts itself out, then reads the bound. By an RMW on the count either
+        // it finds this bound, and looks at the line, or who waits for it finds the count.
+        self.hot.in_flight.fetch_add(0, Ordering::AcqRel);
     }
 
-    #[inline(always)]
+    #[inline]
     pub(crate) fn is_bounded_in_flight(&self) -> bool {
         self.most_in_flight.load(Ordering::Acquire) != u64::MAX
     }
 
-    #[inline(always)]
+    #[inline]
     fn word(&self) -> Word {
         Word(self.hot.word.load(Ordering::Acquire))
     }
 
-    #[inline(always)]
-    fn swap(&self, from: Word, to: Word) -> Result<(), Word> {
+    #[inline]
+    fn swap(&self, from: Word, to: Word) -> bool {
         if seeded("take-without-cas") {
             self.hot.word.store(to.0, Ordering::Release);
-            return Ok(());
+            return true;
         }
-        let (new, old) = (Ordering::AcqRel, Ordering::Acquire);
-        match self.hot.word.compare_exchange(from.0, to.0, new, old) {
-            Ok(_) => Ok(()),
-            Err(current) => Err(Word(current)),
-        }
+        let (new, old) = (Ordering::AcqRel, Ordering::Relaxed); // a failure is not used
+        self.hot.word.compare_exchange(from.0, to.0, new, old).is_ok()
     }
 }
 
@@ -431,21 +438,28 @@ impl View {
         if n > self.whole_capacity() {
             return Err(Refusal::TooBig(self.whole_capacity()));
         }
-        let position = self.word.position(self.origin);
-        let units = n << self.shift;
-        let paused = self.kind == Kind::Paused && n > 0;
-        if paused || admit(position, self.accrued, self.capacity, units).is_err() {
+        let admitted = self.kind == Kind::Open && self.admit(n).is_ok();
+        // Nothing is granted to everybody, whatever the debt or the pause.
+        if n > 0 && !admitted {
             return Err(Refusal::Short(self.deficit(n)));
         }
         Ok(())
     }
 
-    /// What `n` tokens are short of now; more than the capacity counts as the capacity.
+    fn admit(&self, n: u64) -> Result<u64, u64> {
+        let Accrued { floor, ceil, .. } = self.accrued;
+        admit(self.word.position(self.origin), floor, ceil, self.capacity, n * self.unit)
+    }
+
+    /// What `n` tokens are short of now, be they more than fit in at a time.
     pub(crate) fn deficit(&self, n: u64) -> Deficit {
-        let units = n.min(self.whole_capacity()) << self.shift;
-        let offset = self.now.wrapping_sub(self.anchor).cast_signed();
-        let need = (self.word.position(self.origin) + units).saturating_sub(self.capacity);
-        let offset = if self.kind == Kind::Paused { offset.min(0) } else { offset.max(0) };
+        let units = n.saturating_mul(self.unit);
+        let offset = match self.now.checked_sub(self.anchor) {
+            Some(elapsed) => i64::try_from(elapsed).unwrap_or(i64::MAX),
+            None => i64::try_from(self.anchor - self.now).map_or(i64::MIN, |ahead| -ahead),
+        };
+        let position = self.word.position(self.origin);
+        let need = position.saturating_add(units).saturating_sub(self.capacity);
         Deficit { offset, need, rate: self.rate, carry: self.carry }
     }
 
@@ -456,12 +470,12 @@ impl View {
         }
         let position = self.word.position(self.origin);
         let spent = position.saturating_sub(self.accrued.floor);
-        self.capacity.saturating_sub(spent) >> self.shift
+        self.capacity.saturating_sub(spent) / self.unit
     }
 
     /// Whole tokens in a full bucket.
     pub(crate) fn whole_capacity(&self) -> u64 {
-        self.capacity >> self.shift
+        self.whole
     }
 
     /// The reading that this look was made at.
@@ -492,12 +506,12 @@ impl View {
 }
 
 /// The decision: where the position moves when `units` are taken, or what must have accrued first.
-#[inline(always)]
-fn admit(position: u64, accrued: Accrued, capacity: u64, units: u64) -> Result<u64, u64> {
-    if position <= accrued.floor {
-        // Wraps only on a slot that is being rewritten, and then the CAS fails.
-        return Ok(accrued.ceil.wrapping_add(units));
+/// Wraps only on a slot that is being rewritten, and then the CAS fails.
+#[inline]
+fn admit(position: u64, floor: u64, ceil: u64, capacity: u64, units: u64) -> Result<u64, u64> {
+    if position <= floor {
+        return Ok(ceil.wrapping_add(units));
     }
-    let next = position + units;
-    if next <= accrued.floor.saturating_add(capacity) { Ok(next) } else { Err(next - capacity) }
+    let next = position.wrapping_add(units);
+    if next <= floor.saturating_add(capacity) { Ok(next) } else { Err(next.wrapping_sub(capacity)) }
 }

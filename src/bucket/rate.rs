@@ -2,9 +2,11 @@
 //!
 //! # Units
 //!
-//! A bucket counts in *units*, the finest power-of-two fraction of a token that leaves room on a
-//! line of [`POSITION_BITS`] bits for twice the capacity and an hour of accrual. A 600,000,000/s
-//! bucket has 2^12 or so units a token, a 1/s bucket 2^41.
+//! A bucket counts in *units*, of which a token has so many that a line of [`POSITION_BITS`] bits
+//! has room for twice the capacity and an hour of accrual: as many as fit. Where it can be, that is
+//! a multiple of the number with which every nanosecond accrues whole units, of 10^9 at 1/s and of 5
+//! at 600,000,000/s, and nothing is ever rounded. Where that has no room (999,999,937/s), it is a
+//! power of two.
 //!
 //! # The rate
 //!
@@ -33,31 +35,48 @@ const HOUR: u128 = 3_600_000_000_000;
 /// Largest number of tokens, in a window or as a burst: 2^52, about 4.5e15.
 pub(crate) const MAX_TOKENS: u64 = 1 << 52;
 
-/// What a limit is scaled by after a cut: parts in 2^20. One is [`Factor::FULL`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Factor(u64);
+/// What a limit is scaled by after a cut: the capacity by the very number, so that a thousand times
+/// 0.825 shows 825; the rate by its parts in 2^20, rounded down, which leaves it a short fraction.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Factor {
+    pub(crate) parts: u64,
+    exact: f64,
+}
 
 impl Factor {
-    pub(crate) const FULL: Self = Self(1 << FACTOR_BITS);
+    #[cfg(test)]
+    pub(crate) const FULL: Self = Self { parts: 1 << FACTOR_BITS, exact: 1.0 };
     /// A recovery without a cap stops growing at 1,024 times the limit.
-    const MAX: u64 = 1 << (FACTOR_BITS + 10);
+    const MOST: f64 = 1024.0;
 
-    /// Rounded down, so that a scaled limit never passes what was asked; at least one part.
-    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // a saturating cast, then clamped
+    /// At least one part.
+    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // 2^20, and a saturating cast
     pub(crate) fn new(factor: f64) -> Self {
-        let parts = factor * Self::FULL.0 as f64;
+        let whole = (1_u64 << FACTOR_BITS) as f64;
+        let exact = factor.max(1.0 / whole).min(Self::MOST);
         // A product such as 0.57 * 2^20 may sit a hair below the whole number that was meant.
-        Self(((parts + 1e-6) as u64).clamp(1, Self::MAX))
+        Self { parts: (exact * whole + 1e-6) as u64, exact }
+    }
+
+    /// `value * factor`, rounded down; `value` has at most 75 bits.
+    fn scale(self, value: u128) -> u128 {
+        let bits = self.exact.to_bits();
+        let mantissa = u128::from(bits & ((1 << 52) - 1) | 1 << 52);
+        // The factor is mantissa / 2^down, with down from 42 to 72.
+        let down = 52 + 1023 - (bits >> 52);
+        (value * mantissa) >> down
     }
 }
 
 /// A token bucket's terms: what is needed to say how much has accrued, and how much may be held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
-    /// A token is `1 << shift` units.
-    pub(crate) shift: u32,
+    /// Units a token.
+    pub(crate) unit: u64,
     /// What a full bucket holds, in units; at least one token.
     pub(crate) capacity: u64,
+    /// The same in whole tokens.
+    pub(crate) whole: u64,
     pub(crate) rate: Rate,
     /// Elapsed nanoseconds below which [`Rate::accrue`] is exact and positions do not wrap.
     pub(crate) horizon: u64,
@@ -90,7 +109,7 @@ impl Rate {
     /// A carry is always noted one step short (see [`Level::rescale`]), so that the product's own
     /// rounding, which is less than a step, never lets a unit count before it has accrued. A full
     /// bucket's ceiling adds that step back.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn accrue(self, elapsed: u64, carry: u64) -> Accrued {
         let low = u128::from(elapsed) * u128::from(self.lo);
         let sum = u128::from(elapsed) * u128::from(self.hi) + (low >> 64) + u128::from(carry);
@@ -102,6 +121,12 @@ impl Rate {
             return Accrued { floor, fraction, ceil: floor.saturating_add(u64::from(!whole)) };
         }
         Accrued { floor, fraction, ceil: saturate((sum + 1) >> CARRY_BITS).saturating_add(1) }
+    }
+
+    /// Units a nanosecond, or 0 where that is not a whole number.
+    pub(crate) fn whole(self) -> u64 {
+        let fraction = self.hi & ((1 << CARRY_BITS) - 1);
+        if fraction == 0 && self.lo == 0 { self.hi >> CARRY_BITS } else { 0 }
     }
 
     /// The least elapsed time at which `units` have accrued; `None` where no clock reading is
@@ -150,17 +175,25 @@ impl Terms {
     /// The arguments are whole and positive, and the tokens at most [`MAX_TOKENS`].
     pub(crate) fn new(tokens: u64, window: u64, burst: u64, factor: Factor) -> Option<Self> {
         // A scaled limit is never less than one token a window.
-        let scaled = (u128::from(tokens) * u128::from(factor.0)).max(1 << FACTOR_BITS);
-        let held = (u128::from(burst) * u128::from(factor.0)).max(1 << FACTOR_BITS);
+        let scaled = (u128::from(tokens) * u128::from(factor.parts)).max(1 << FACTOR_BITS);
         let per = u128::from(window) << FACTOR_BITS;
 
         // Both twice the capacity and an hour's accrual stay below half of the line.
         let hourly = (scaled * HOUR).div_ceil(per);
-        let widest = hourly.max((held * 2).div_ceil(1 << FACTOR_BITS));
-        let shift = (POSITION_BITS - 1).checked_sub(u128::BITS - widest.leading_zeros())?;
-        let capacity = ((held << shift) >> FACTOR_BITS) as u64;
+        let widest = hourly.max(2 * (factor.scale(u128::from(burst)) + 1));
+        let (tokens, nanos) = reduce(scaled, per);
+        // As many units as fit: a power of two times either the least that makes a nanosecond's
+        // accrual whole, or one.
+        let room = |unit: u128| {
+            let bits = u128::BITS - unit.checked_mul(widest)?.leading_zeros();
+            (POSITION_BITS - 1).checked_sub(bits).map(|shift| (unit << shift) as u64)
+        };
+        let unit = room(nanos).or_else(|| room(1))?;
+        let held = factor.scale(u128::from(burst) * u128::from(unit));
+        let capacity = (held as u64).max(unit);
 
-        let (units, per) = reduce(scaled << shift, per);
+        let common = reduce(u128::from(unit), nanos);
+        let (units, per) = reduce(tokens * common.0, common.1);
         let rate = fixed_point(units, per);
         let room = (1_u64 << POSITION_BITS) - 1 - 2 * capacity;
         let horizon = rate
@@ -170,12 +203,16 @@ impl Terms {
             .min(1 << 62);
         // One unit more than a whole number of periods may hold: stay well inside the horizon.
         let period = u64::try_from(per).ok().filter(|per| *per <= horizon / 4).unwrap_or(u64::MAX);
-        Some(Self { shift, capacity, rate, horizon, period })
+        Some(Self { unit, capacity, whole: capacity / unit, rate, horizon, period })
     }
 
-    /// Whole tokens in a full bucket.
-    pub(crate) fn whole_capacity(&self) -> u64 {
-        self.capacity >> self.shift
+    /// Nanoseconds in which so many tokens have certainly accrued.
+    fn time_for(&self, tokens: u64) -> u64 {
+        let when = |units| self.rate.when(units, 0).unwrap_or(u64::MAX);
+        match tokens.checked_mul(self.unit) {
+            Some(units) => when(units),
+            None => tokens.saturating_mul(when(self.unit)),
+        }
     }
 }
 
@@ -196,23 +233,37 @@ impl Level {
         Self((units << CARRY_BITS) + i128::from(fraction))
     }
 
-    /// The same level in another bucket's units, clipped to its capacity and to a debt of as much;
-    /// as a position and the carry that goes with it.
-    pub(crate) fn rescale(self, from: &Terms, to: &Terms) -> (u64, u64) {
+    /// The same level in another bucket's units, clipped to its capacity. A debt is kept.
+    #[allow(clippy::cast_sign_loss)] // no position is negative: the level is at most the capacity
+    pub(crate) fn rescale(self, from: &Terms, to: &Terms) -> Rescaled {
         let most = i128::from(to.capacity) << CARRY_BITS;
-        let level = if to.shift >= from.shift {
-            let by = to.shift - from.shift;
-            self.0.clamp(-(most >> by) - 1, (most >> by) + 1) << by
-        } else {
-            // Arithmetic: a level is rounded down and a debt up.
-            self.0 >> (from.shift - to.shift)
-        }
-        .clamp(-most, most);
+        // Half of the line is room for a debt, beyond the capacity and an hour of accrual.
+        let least = -(1_i128 << (POSITION_BITS - 2 + CARRY_BITS));
+        // `self * to.unit / from.unit`, rounded down (a debt up), without a wider product: whole
+        // tokens, of which no more than fit, and the rest.
+        let (from_unit, to_unit) = (i128::from(from.unit), i128::from(to.unit));
+        let tokens = self.0.div_euclid(from_unit);
+        let rest = self.0.rem_euclid(from_unit) * to_unit;
+        let fitting = tokens.clamp(least / to_unit, most / to_unit + (1 << CARRY_BITS));
+        let level = (fitting * to_unit + rest.div_euclid(from_unit)).min(most);
+        // A debt that the line cannot hold is paid off before anything else accrues.
+        let excess = saturate((fitting - tokens).max(0).unsigned_abs() >> CARRY_BITS);
+        let delay = if fitting > tokens { to.time_for(excess.saturating_add(1)) } else { 0 };
         let units = level >> CARRY_BITS;
         let fraction = (level & ((1 << CARRY_BITS) - 1)) as u64;
         let position = (i128::from(to.capacity) - units) as u64;
-        (position, fraction.saturating_sub(1))
+        Rescaled { position, carry: fraction.saturating_sub(1), delay }
     }
+}
+
+/// A [`Level`] as another bucket counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rescaled {
+    pub(crate) position: u64,
+    /// See [`Rate::accrue`].
+    pub(crate) carry: u64,
+    /// Nanoseconds of accrual that a debt takes up on top of its position.
+    pub(crate) delay: u64,
 }
 
 fn saturate(value: u128) -> u64 {

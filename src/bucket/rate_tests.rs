@@ -3,7 +3,7 @@
 use num_bigint::BigInt;
 use proptest::prelude::*;
 
-use super::rate::{CARRY_BITS, Factor, Level, MAX_TOKENS, POSITION_BITS, Rate, Terms};
+use super::rate::{CARRY_BITS, Factor, Level, MAX_TOKENS, POSITION_BITS, Rate, Rescaled, Terms};
 
 const HOUR: u64 = 3_600_000_000_000;
 /// As in [`Factor`]: parts in 2^20.
@@ -53,7 +53,7 @@ fn case_of(tokens: u64, window: u64, burst: u64, parts: u64) -> Option<Case> {
     let terms = Terms::new(tokens, window, burst, factor(parts))?;
     let one = BigInt::from(1_u64 << PARTS);
     let scaled = (BigInt::from(tokens) * parts).max(one.clone());
-    let case = Case { terms, p: scaled << terms.shift, q: one * window };
+    let case = Case { terms, p: scaled * terms.unit, q: one * window };
     Some(case)
 }
 
@@ -181,20 +181,24 @@ proptest! {
         };
         let terms = case.terms;
         let held = (u128::from(burst) * u128::from(parts)).max(1 << PARTS);
-        prop_assert_eq!(u128::from(terms.capacity), held << terms.shift >> PARTS);
-        prop_assert!(terms.whole_capacity() >= 1);
+        prop_assert_eq!(u128::from(terms.capacity), (held * u128::from(terms.unit)) >> PARTS);
+        prop_assert_eq!(terms.whole, terms.capacity / terms.unit);
+        prop_assert!(terms.whole >= 1);
         prop_assert!(parts != 1 << PARTS || terms.horizon >= HOUR, "{}", terms.horizon);
         prop_assert!(terms.horizon <= 1 << 62);
         // A position is at most a ceiling and a capacity; a carry adds less than a unit.
         let last = terms.rate.accrue(terms.horizon - 1, (1 << CARRY_BITS) - 1);
         prop_assert!(last.ceil + terms.capacity < 1 << POSITION_BITS);
-        // As fine as fits: with units half as large either the hour or the capacities do not fit.
+        // A whole number of units each nanosecond; else as fine as fits: with units half as large
+        // either the hour or the capacities do not fit.
+        let even = case.exactly(1).1 == BigInt::ZERO;
+        prop_assert_eq!(even, terms.rate.whole() > 0);
         let hourly = (&case.p * HOUR).to_string().parse::<f64>().unwrap_or(f64::MAX)
             / case.q.to_string().parse::<f64>().unwrap_or(1.0);
         let line = f64::from(POSITION_BITS - 3).exp2();
         #[allow(clippy::cast_precision_loss)]
         let wide = hourly.max(2.0 * terms.capacity as f64) >= line * 0.99;
-        prop_assert!(wide, "hourly {}, capacity {}", hourly, terms.capacity);
+        prop_assert!(even || wide, "hourly {}, capacity {}", hourly, terms.capacity);
         if terms.period != u64::MAX {
             prop_assert!(terms.period <= terms.horizon / 4);
             prop_assert_eq!(case.exactly(terms.period).1, BigInt::ZERO);
@@ -217,32 +221,33 @@ proptest! {
         let to = if same { from.clone() } else { to };
         let elapsed = part_of(from.terms.horizon - 1, at);
         let accrued = from.terms.rate.accrue(elapsed, carry);
-        // From full to empty; a debt is of at most what the new bucket holds.
-        let bound = |by: u32| u64::try_from(u128::from(to.terms.capacity) << from.terms.shift >> by);
-        let least = bound(to.terms.shift).unwrap_or(u64::MAX);
-        let reach = if debt {
-            (from.terms.capacity + least.saturating_sub(1).min(from.terms.capacity))
-                .min((1 << POSITION_BITS) - 1 - accrued.ceil)
-        } else {
-            from.terms.capacity
-        };
+        // From full to empty, and as deep in debt as the line goes.
+        let reach =
+            if debt { (1 << POSITION_BITS) - 1 - accrued.ceil } else { from.terms.capacity };
         let position = accrued.floor + part_of(reach, position);
 
         let level = Level::at(position, accrued, from.terms.capacity);
-        let (position_after, carry_after) = level.rescale(&from.terms, &to.terms);
+        let Rescaled { position: position_after, carry: carry_after, delay } =
+            level.rescale(&from.terms, &to.terms);
 
-        prop_assert!(position_after <= 2 * to.terms.capacity);
+        prop_assert!(position_after < 1 << (POSITION_BITS - 1));
         prop_assert!(carry_after < 1 << CARRY_BITS);
-        // Both in tokens, over the common denominator q x q' x 2^(48 + shift + shift').
-        let before = (from.level(position, elapsed, carry) * &to.q) << to.terms.shift;
-        let after = (to.level(position_after, 0, carry_after) * &from.q) << from.terms.shift;
-        let most = (BigInt::from(to.terms.capacity) * &to.q * &from.q) << (CARRY_BITS + from.terms.shift);
+        // Both in tokens, over the common denominator q x q' x unit x unit' x 2^48.
+        let (from_unit, to_unit) = (from.terms.unit, to.terms.unit);
+        let before = from.level(position, elapsed, carry) * &to.q * to_unit;
+        let accrues_first = (&to.p * delay) << CARRY_BITS;
+        let after = (to.level(position_after, 0, carry_after) - accrues_first) * &from.q * from_unit;
+        let most = (BigInt::from(to.terms.capacity) * &to.q * &from.q * from_unit) << CARRY_BITS;
         let allowed = before.clone().min(most);
-        prop_assert!(after <= allowed, "{} made", &after - &allowed);
-        let both = &from.q * &to.q;
-        // The fraction's own rounding, the step that it takes back, a noted carry's; the new one's.
-let slip = ((&both * 3) << to.terms.shift) + ((both * 2) << from.terms.shift);
-        prop_assert!(after >= &allowed - &slip, "{} lost of {}", allowed - &after, slip);
+        // The largest delay is for ever.
+        prop_assert!(after <= allowed || delay == u64::MAX, "{} made", &after - &allowed);
+        if delay == 0 {
+            let both = &from.q * &to.q;
+            // The fraction's own rounding, the step that it takes back, a noted carry's; the new
+            // one's.
+            let slip = &both * 3 * to_unit + both * 2 * from_unit;
+            prop_assert!(after >= &allowed - &slip, "{} lost of {}", allowed - &after, slip);
+        }
         prop_assert!(before >= BigInt::ZERO || after < BigInt::ZERO);
     }
 
@@ -251,7 +256,7 @@ let slip = ((&both * 3) << to.terms.shift) + ((both * 2) << from.terms.shift);
     fn factors_round_down(parts in spread(1 << (PARTS + 10)), by in 0.0..0.999_f64) {
         #[allow(clippy::cast_precision_loss)]
         let between = (parts as f64 + by) / f64::from(1 << PARTS);
-        prop_assert_eq!(Factor::new(between), factor(parts));
+        prop_assert_eq!(Factor::new(between).parts, parts);
     }
 }
 

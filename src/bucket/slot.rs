@@ -38,6 +38,10 @@ impl Config {
         if self.kind == Kind::Open { self.terms.horizon.min(until) } else { 0 }
     }
 
+    fn step(&self) -> u64 {
+        if self.carry == 0 { self.terms.rate.whole() } else { 0 }
+    }
+
     pub(crate) fn is_past_horizon(&self, now: u64) -> bool {
         self.kind == Kind::Open && self.elapsed(now) >= self.terms.horizon
     }
@@ -55,16 +59,21 @@ impl Config {
 /// g, and neither its CAS nor its second look at the generation goes through. With Relaxed fields
 /// a reader could mix the fields of g and g + 2 and still find the word at g.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct Slot {
+    // What an everyday take reads comes first, in one cache line.
     anchor: AtomicU64,
     horizon: AtomicU64,
+    /// Units a nanosecond, where that is a whole number and nothing is carried; else 0.
+    step: AtomicU64,
+    origin: AtomicU64,
+    capacity: AtomicU64,
+    unit: AtomicU64,
+    whole: AtomicU64,
     rate_hi: AtomicU64,
     rate_lo: AtomicU64,
     carry: AtomicU64,
-    origin: AtomicU64,
-    capacity: AtomicU64,
-    /// `shift | kind << 8`.
-    form: AtomicU64,
+    kind: AtomicU64,
 }
 
 impl Slot {
@@ -72,12 +81,15 @@ impl Slot {
         Self {
             anchor: AtomicU64::new(config.anchor),
             horizon: AtomicU64::new(config.horizon()),
+            step: AtomicU64::new(config.step()),
             rate_hi: AtomicU64::new(config.terms.rate.hi),
             rate_lo: AtomicU64::new(config.terms.rate.lo),
             carry: AtomicU64::new(config.carry),
             origin: AtomicU64::new(config.origin),
             capacity: AtomicU64::new(config.terms.capacity),
-            form: AtomicU64::new(form(config)),
+            unit: AtomicU64::new(config.terms.unit),
+            whole: AtomicU64::new(config.terms.whole),
+            kind: AtomicU64::new(config.kind as u64),
         }
     }
 
@@ -85,53 +97,67 @@ impl Slot {
     pub(super) fn store(&self, config: &Config) {
         self.anchor.store(config.anchor, Ordering::Release);
         self.horizon.store(config.horizon(), Ordering::Release);
+        self.step.store(config.step(), Ordering::Release);
         self.rate_hi.store(config.terms.rate.hi, Ordering::Release);
         self.rate_lo.store(config.terms.rate.lo, Ordering::Release);
         self.carry.store(config.carry, Ordering::Release);
         self.origin.store(config.origin, Ordering::Release);
         self.capacity.store(config.terms.capacity, Ordering::Release);
-        self.form.store(form(config), Ordering::Release);
+        self.unit.store(config.terms.unit, Ordering::Release);
+        self.whole.store(config.terms.whole, Ordering::Release);
+        self.kind.store(config.kind as u64, Ordering::Release);
     }
 
-    #[inline(always)]
+    #[inline]
     pub(super) fn anchor(&self) -> u64 {
         self.anchor.load(Ordering::Acquire)
     }
-    #[inline(always)]
+    #[inline]
     pub(super) fn horizon(&self) -> u64 {
         self.horizon.load(Ordering::Acquire)
     }
-    #[inline(always)]
+    /// The whole units that accrued within the horizon, and the units that are no fewer.
+    #[inline]
+    pub(super) fn accrued(&self, elapsed: u64) -> (u64, u64) {
+        let step = self.step.load(Ordering::Acquire);
+        if step != 0 {
+            let accrued = elapsed.wrapping_mul(step);
+            return (accrued, accrued);
+        }
+        let accrued = self.rate().accrue(elapsed, self.carry());
+        (accrued.floor, accrued.ceil)
+    }
+    #[inline]
     pub(super) fn rate(&self) -> Rate {
         let hi = self.rate_hi.load(Ordering::Acquire);
         Rate { hi, lo: self.rate_lo.load(Ordering::Acquire) }
     }
-    #[inline(always)]
+    #[inline]
     pub(super) fn carry(&self) -> u64 {
         self.carry.load(Ordering::Acquire)
     }
-    #[inline(always)]
+    #[inline]
     pub(super) fn origin(&self) -> u64 {
         self.origin.load(Ordering::Acquire)
     }
-    #[inline(always)]
+    #[inline]
     pub(super) fn capacity(&self) -> u64 {
         self.capacity.load(Ordering::Acquire)
     }
-    #[inline(always)]
-    pub(super) fn shift(&self) -> u32 {
-        self.form.load(Ordering::Acquire) as u32 & 63
+    #[inline]
+    pub(super) fn unit(&self) -> u64 {
+        self.unit.load(Ordering::Acquire)
+    }
+    #[inline]
+    pub(super) fn whole(&self) -> u64 {
+        self.whole.load(Ordering::Acquire)
     }
     pub(super) fn kind(&self) -> Kind {
-        match self.form.load(Ordering::Acquire) >> 8 {
+        match self.kind.load(Ordering::Acquire) {
             0 => Kind::Open,
             1 => Kind::Paused,
             2 => Kind::Closed,
             _ => Kind::Removed,
         }
     }
-}
-
-fn form(config: &Config) -> u64 {
-    u64::from(config.terms.shift) | (config.kind as u64) << 8
 }

@@ -32,13 +32,13 @@ impl Word {
         Self(spent & SPENT)
     }
 
-    #[inline(always)]
+    #[inline]
     pub(super) fn has_waiters(self) -> bool {
         self.0 & WAITERS != 0
     }
 
     /// Which of the two slots is in force.
-    #[inline(always)]
+    #[inline]
     pub(super) fn parity(self) -> usize {
         usize::from(self.0 & GENERATION != 0)
     }
@@ -48,13 +48,13 @@ impl Word {
     }
 
     /// How far the word is from a slot's origin.
-    #[inline(always)]
+    #[inline]
     pub(super) fn position(self, origin: u64) -> u64 {
         self.0.wrapping_sub(origin) & SPENT
     }
 
     /// This word at another position.
-    #[inline(always)]
+    #[inline]
     pub(super) fn moved(self, origin: u64, position: u64) -> Self {
         Self((self.0 & !SPENT) | (origin.wrapping_add(position) & SPENT))
     }

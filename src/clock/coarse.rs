@@ -33,7 +33,7 @@ impl Coarse {
         Some(clock)
     }
 
-    #[inline(always)]
+    #[inline]
     pub(super) fn now(&self) -> u64 {
         self.now.load(Ordering::Acquire)
     }

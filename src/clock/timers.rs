@@ -1,35 +1,42 @@
 //! Timers as a sorted map of wakers, and the one thread that serves those of the machine's time.
 //!
 //! The thread is started with the first wait of the process, sleeps while nothing is due, and
-//! holds no locks while it wakes. It is what makes `acquire` work on any executor and on none, and
+//! holds no lock while it wakes. It is what makes `acquire` work on any executor and on none, and
 //! what serves a line whose head is a future that nobody polls.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use parking_lot::Condvar;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::Alarm;
+/// When a timer is due, and a number that tells it from others.
+pub(super) type Key = (u64, u64);
 
 /// Wakers by the time they are due.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    due: BTreeMap<(u64, u64), Waker>,
+    due: BTreeMap<Key, Waker>,
     next: u64,
 }
 
 impl Timers {
-    /// The new timer's key, and whether it is now the first.
-    fn add(&mut self, at: u64, waker: Waker) -> ((u64, u64), bool) {
+    pub(super) fn add(&mut self, at: u64, waker: Waker) -> Key {
         let key = (at, self.next);
         self.next += 1;
         self.due.insert(key, waker);
-        (key, self.due.first_key_value().is_some_and(|(first, _)| *first == key))
+        key
     }
 
-    /// The wakers that are due at `now`, in their order; to be woken without the lock.
+    /// The waker of a timer that is not due any more. It may be the last owner of something that
+    /// drops a timer of its own: let it go without the lock.
+    pub(super) fn remove(&mut self, key: Key) -> Option<Waker> {
+        self.due.remove(&key)
+    }
+
+    /// The wakers that are due at `now`, in their order: to be woken without the lock.
     pub(super) fn take_due(&mut self, now: u64) -> Vec<Waker> {
         let mut due = Vec::new();
         while let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= now) {
@@ -37,91 +44,82 @@ impl Timers {
         }
         due
     }
+
+    fn first(&self) -> Option<Key> {
+        self.due.first_key_value().map(|(key, _)| *key)
+    }
 }
 
-/// Timers that several hold; the thread of the machine's time waits on `earlier`.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    timers: parking_lot::Mutex<Timers>,
+/// The thread's side of the machine's timers, in nanoseconds since `start`.
+struct Service {
+    timers: Mutex<Timers>,
     earlier: Condvar,
-}
-
-impl Shared {
-    pub(super) fn arm(self: &Arc<Self>, at: u64, waker: Waker) -> Alarm {
-        let (key, first) = self.timers.lock().add(at, waker);
-        if first {
-            self.earlier.notify_one();
-        }
-        Alarm::Timer(Key { timers: Arc::clone(self), key })
-    }
-
-    pub(super) fn wake_due(&self, now: u64) {
-        let due = self.timers.lock().take_due(now);
-        due.into_iter().for_each(Waker::wake);
-    }
-}
-
-/// Disarms when it drops.
-#[derive(Debug)]
-pub(crate) struct Key {
-    timers: Arc<Shared>,
-    key: (u64, u64),
-}
-
-impl Drop for Key {
-    fn drop(&mut self) {
-        // The waker may be the last owner of something that drops a timer of its own: let it go
-        // after the lock.
-        let waker = self.timers.timers.lock().due.remove(&self.key);
-        drop(waker);
-    }
-}
-
-struct Thread {
-    shared: Arc<Shared>,
     start: Instant,
 }
 
-/// Wake after `delay` of the machine's time. `None` where the thread could not be started.
-pub(super) fn in_thread(delay: Duration, waker: Waker) -> Option<Alarm> {
-    static THREAD: OnceLock<Option<Thread>> = OnceLock::new();
-    let thread = THREAD.get_or_init(|| {
-        let shared = Arc::new(Shared::default());
-        let start = Instant::now();
-        let serve = Arc::clone(&shared);
-        std::thread::Builder::new()
-            .name("tollgate-timer".into())
-            .spawn(move || run(&serve, start))
-            .ok()
-            .map(|_| Thread { shared, start })
-    });
-    let thread = thread.as_ref()?;
-    let at = nanos(thread.start.elapsed().saturating_add(delay));
-    Some(thread.shared.arm(at, waker))
-}
+static SERVICE: OnceLock<Option<&'static Service>> = OnceLock::new();
 
-fn run(shared: &Shared, start: Instant) {
-    let mut timers = shared.timers.lock();
-    loop {
-        let now = nanos(start.elapsed());
-        let due = timers.take_due(now);
-        if !due.is_empty() {
-            parking_lot::MutexGuard::unlocked(&mut timers, || {
-                for waker in due {
-                    // A foreign waker's panic must not end everybody's timers.
-                    let wake = std::panic::AssertUnwindSafe(|| waker.wake());
-                    let _ = std::panic::catch_unwind(wake);
-                }
-            });
-            continue;
-        }
-        match timers.due.first_key_value() {
-            Some((&(at, _), _)) => {
-                shared.earlier.wait_for(&mut timers, Duration::from_nanos(at - now));
-            }
-            None => shared.earlier.wait(&mut timers),
+/// A timer of the machine's time; it disarms when it drops.
+#[derive(Debug)]
+pub(crate) struct ThreadTimer(Key);
+
+impl Drop for ThreadTimer {
+    fn drop(&mut self) {
+        if let Some(Some(service)) = SERVICE.get() {
+            let waker = service.timers.lock().remove(self.0);
+            drop(waker);
         }
     }
+}
+
+/// Wake after `delay` of the machine's time. `None` where the thread could not be started.
+pub(super) fn in_thread(delay: Duration, waker: Waker) -> Option<ThreadTimer> {
+    let service = (*SERVICE.get_or_init(start))?;
+    let at = nanos(service.start.elapsed().saturating_add(delay));
+    let mut timers = service.timers.lock();
+    let key = timers.add(at, waker);
+    let is_first = timers.first() == Some(key);
+    drop(timers);
+    if is_first {
+        service.earlier.notify_one();
+    }
+    Some(ThreadTimer(key))
+}
+
+fn start() -> Option<&'static Service> {
+    // For the life of the process, as its thread.
+    let service: &'static Service = Box::leak(Box::new(Service {
+        timers: Mutex::default(),
+        earlier: Condvar::new(),
+        start: Instant::now(),
+    }));
+    let thread = std::thread::Builder::new().name("tollgate-timer".into());
+    thread.spawn(|| service.run()).ok().map(|_| service)
+}
+
+impl Service {
+    fn run(&self) {
+        let mut timers = self.timers.lock();
+        loop {
+            let now = nanos(self.start.elapsed());
+            let due = timers.take_due(now);
+            if !due.is_empty() {
+                MutexGuard::unlocked(&mut timers, || due.into_iter().for_each(wake));
+                continue;
+            }
+            match timers.first() {
+                Some((at, _)) => {
+                    self.earlier.wait_for(&mut timers, Duration::from_nanos(at - now));
+                }
+                None => self.earlier.wait(&mut timers),
+            }
+        }
+    }
+}
+
+/// A foreign waker's panic must not end everybody's timers.
+fn wake(waker: Waker) {
+    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
 }
 
 fn nanos(duration: Duration) -> u64 {

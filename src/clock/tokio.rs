@@ -1,5 +1,6 @@
 //! Tokio's time, for tests that pause it.
 
+use std::mem;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -7,22 +8,21 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::Alarm;
+use super::{Alarm, timers};
+use crate::sync::{Arc, AtomicBool, Ordering};
 
-/// Reads the time of the runtime that it was created in, from any thread.
+/// Reads the time of the runtime that it is read in.
 #[derive(Clone, Debug)]
 pub(super) struct TokioClock {
-    runtime: Option<Handle>,
     start: Instant,
 }
 
 impl TokioClock {
     pub(super) fn new() -> Self {
-        Self { runtime: Handle::try_current().ok(), start: Instant::now() }
+        Self { start: Instant::now() }
     }
 
     pub(super) fn now(&self) -> u64 {
-        let _inside = self.runtime.as_ref().map(Handle::enter);
         let elapsed = Instant::now().saturating_duration_since(self.start);
         u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
     }
@@ -30,25 +30,58 @@ impl TokioClock {
     /// A task of its own, because the future that waits may not be polled. `None` without a
     /// runtime.
     pub(super) fn arm(&self, at: u64, waker: Waker) -> Option<Alarm> {
-        let runtime = self.runtime.clone().or_else(|| Handle::try_current().ok())?;
+        let runtime = Handle::try_current().ok()?;
         let at = self.start.checked_add(Duration::from_nanos(at));
+        let disarmed = Arc::new(AtomicBool::new(false));
+        let ring = Ring { waker: Some(waker), disarmed: Arc::clone(&disarmed) };
         let task = runtime.spawn(async move {
+            let ring = ring;
             match at {
                 Some(at) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
             }
-            waker.wake();
+            ring.now();
         });
-        Some(Alarm::Tokio(Task(task.abort_handle())))
+        Some(Alarm::Tokio(Task { abort: task.abort_handle(), disarmed }))
+    }
+}
+
+/// Rings also when its runtime ends first: whoever waits elsewhere needs another timer. Not from
+/// where it is dropped, which may hold any lock.
+struct Ring {
+    waker: Option<Waker>,
+    disarmed: Arc<AtomicBool>,
+}
+
+impl Ring {
+    fn now(mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // Acquire, with the Release of who disarmed: else a timer that is gone would ring.
+        if let Some(waker) = self.waker.take()
+            && !self.disarmed.load(Ordering::Acquire)
+        {
+            mem::forget(timers::in_thread(Duration::from_millis(1), waker));
+        }
     }
 }
 
 /// Ends the timer's task when it drops.
 #[derive(Debug)]
-pub(crate) struct Task(AbortHandle);
+pub(crate) struct Task {
+    abort: AbortHandle,
+    disarmed: Arc<AtomicBool>,
+}
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.0.abort();
+        self.disarmed.store(true, Ordering::Release);
+        self.abort.abort();
     }
 }

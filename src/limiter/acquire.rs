@@ -12,7 +12,8 @@ use event_listener::{Event, EventListener, Listener};
 use super::entry::Entry;
 use super::error::{AcquireError, TryAcquireError};
 use super::permit::Permit;
-use crate::wait::{Step, Ticket};
+use crate::sync::seeded;
+use crate::wait::{Call, Step, Ticket};
 
 /// A wait for a permit; a future that yields it. It works on every executor.
 ///
@@ -41,7 +42,7 @@ struct Waiting {
     entry: Option<Arc<Entry>>,
     n: u64,
     ticket: Ticket,
-    event: Arc<Event>,
+    event: Call,
     listener: Option<EventListener>,
 }
 
@@ -86,10 +87,12 @@ fn enter(entry: Arc<Entry>, n: u64, is_thread: bool, deadline: Option<u64>) -> E
         }
         Err(TryAcquireError::Closed) => return Entered::Failed(AcquireError::Closed),
     }
-    let event = Arc::new(Event::new());
-    let listener = Some(event.listen());
+    let event = Call::new(Event::new());
+    // Before the second try, which joining makes: a call that comes after it is heard.
+    let early = (!seeded("listen-after-join")).then(|| event.listen());
     match entry.join(n, is_thread, deadline, &event) {
         Step::Waiting(ticket) => {
+            let listener = Some(early.unwrap_or_else(|| event.listen()));
             Entered::Waiting(Waiting { entry: Some(entry), n, ticket, event, listener })
         }
         Step::Failed(failure) => Entered::Failed(AcquireError::from_failure(failure)),

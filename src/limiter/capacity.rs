@@ -18,7 +18,9 @@ pub struct Capacity {
     pub available: u64,
     /// Whole tokens that the bucket holds at present: the burst, less after a cut.
     pub total: u64,
-    /// The time in which as many tokens accrue as the limit's capacity says.
+    /// Tokens that accrue in a window at present, rounded down.
+    pub per_window: u64,
+    /// The limit's window.
     pub window: Duration,
     /// Permits that have not ended.
     pub in_flight: u64,

@@ -4,16 +4,14 @@ use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, SystemTime};
 
-use event_listener::Event;
-
 use super::capacity::{Capacity, CapacityUpdate, Observers, UpdateKind};
-use super::error::{ConfigError, TryAcquireError};
+use super::error::{ConfigError, Shortage, TryAcquireError};
 use super::limit::{Limit, OnRelease};
 use crate::adapt::Adapt;
-use crate::bucket::{Bucket, Change, Config, Kind, Refusal};
+use crate::bucket::{Bucket, Change, Config, Kind, Refusal, Take};
 use crate::clock::Clock;
 use crate::sync::{AtomicU64, Mutex, Ordering};
-use crate::wait::{Gate, Request, Step, Ticket};
+use crate::wait::{Call, Gate, Request, Step, Ticket};
 
 /// What `announce_reduced` leaves of a local limit.
 const LOCAL_CUT: f64 = 0.75;
@@ -74,6 +72,7 @@ impl Entry {
         }))
     }
 
+    #[inline]
     fn now(&self) -> u64 {
         self.gate.clock().now()
     }
@@ -88,14 +87,33 @@ impl Entry {
     /// Take `n` tokens, no permit.
     #[inline]
     pub(crate) fn check(&self, n: u64) -> Result<(), TryAcquireError> {
-        if n > 0 {
-            match self.gate.bucket.take(n, self.gate.clock().now()) {
-                Ok(()) => return Ok(()),
-                Err(Refusal::Stale) => {}
-                Err(refusal) => return Err(TryAcquireError::from_refusal(refusal)),
+        self.check_at(n, self.now())
+    }
+
+    /// At a reading of this resource's clock that the caller has just made.
+    #[inline]
+    pub(crate) fn check_at(&self, n: u64, now: u64) -> Result<(), TryAcquireError> {
+        if n == 0 {
+            return self.check_slowly(n);
+        }
+        match self.gate.bucket.take(n, now) {
+            Take::Taken => Ok(()),
+            Take::Short(deficit) => Err(TryAcquireError::Exhausted { shortage: Shortage(deficit) }),
+            Take::Lost => self.check_again(n, now),
+            Take::Unusual => self.check_slowly(n),
+        }
+    }
+
+    #[inline(never)]
+    fn check_again(&self, n: u64, now: u64) -> Result<(), TryAcquireError> {
+        loop {
+            match self.gate.bucket.take(n, now) {
+                Take::Taken => return Ok(()),
+                Take::Lost => {}
+                // An old reading may be why: see with a new one.
+                Take::Short(_) | Take::Unusual => return self.check_slowly(n),
             }
         }
-        self.check_slowly(n)
     }
 
     #[cold]
@@ -114,10 +132,11 @@ impl Entry {
                 Err(Refusal::Stale) => self.bring_up_to_date(),
                 // There are tokens for the head of the line. If it does not come for them, it
                 // steps aside, and then there may be nobody in line.
-                Err(Refusal::InLine(_)) if !nudged => {
+                Err(Refusal::InLine) if !nudged => {
                     nudged = true;
                     self.tend(Gate::nudge);
                 }
+                Err(Refusal::InLine) => return Err(self.in_line(n, now)),
                 Err(refusal) => return Err(TryAcquireError::from_refusal(refusal)),
             }
         }
@@ -142,11 +161,9 @@ impl Entry {
         if n == 0 {
             return self.check(0);
         }
-        // Who is refused for want of tokens must not take up a place meanwhile: so ask first.
-        match self.gate.bucket.view(self.now()).check(n) {
-            Ok(()) | Err(Refusal::Stale) => {}
-            Err(refusal) => return Err(TryAcquireError::from_refusal(refusal)),
-        }
+        // Who is refused anyway must not take up a place meanwhile, least of all the next in line's:
+        // so ask first.
+        self.peek(n)?;
         if !self.gate.bucket.enter() {
             return Err(TryAcquireError::TooManyInFlight);
         }
@@ -192,7 +209,7 @@ impl Entry {
         n: u64,
         is_thread: bool,
         deadline: Option<u64>,
-        event: &Arc<Event>,
+        event: &Call,
     ) -> Step {
         self.until_fresh(|now| {
             let refunds = self.refunds.load(Ordering::Relaxed) != 0; // a hint: see `Request`
@@ -203,7 +220,7 @@ impl Entry {
                     deadline,
                     most_waiting: self.most_waiting.load(Ordering::Relaxed), // alone
                     may_be_refunded: refunds && self.gate.bucket.in_flight() > 0,
-                    event: Arc::clone(event),
+                    event: Call::clone(event),
                 },
                 now,
             )
@@ -241,57 +258,60 @@ impl Entry {
     #[cold]
     fn bring_up_to_date(&self) {
         let mut settings = self.settings.lock();
-        let total = settings.current.terms.whole_capacity();
-        let now = self.now();
-        settings.catch_up(&self.gate.bucket, now);
-        if settings.current.is_past_horizon(now) {
+        let recovered = self.catch_up(&mut settings);
+        if settings.current.is_past_horizon(self.now()) {
             self.gate.bucket.reanchor(&mut settings.current, || self.now());
         }
-        let new_total = settings.current.terms.whole_capacity();
         drop(settings);
-        if new_total != total {
+        if recovered.is_some() {
             self.tend(Gate::reconfigured);
-            self.observers.tell(&self.update(new_total, "recovery", UpdateKind::Recovery));
         }
+        self.tell(recovered);
     }
 
     /// Another limit, live. The factor of a cut stays, tokens held are clipped, a pause goes on.
-    /// The update is for the caller to tell, once it holds no locks.
-    pub(crate) fn configure(&self, limit: Limit) -> Result<Option<CapacityUpdate>, ConfigError> {
-        limit.terms(1.0)?;
-        let mut settings = self.settings.lock();
-        let now = self.now();
-        settings.catch_up(&self.gate.bucket, now);
-        if settings.is_over() {
-            return Err(ConfigError::Closed);
+    /// `None` where the resource was removed.
+    pub(crate) fn configure(&self, limit: Limit) -> Option<Result<(), ConfigError>> {
+        if let Err(error) = limit.terms(1.0) {
+            return Some(Err(error));
         }
-        let before = settings.current.terms.whole_capacity();
+        let mut settings = self.settings.lock();
+        let recovered = self.catch_up(&mut settings);
+        match settings.current.kind {
+            Kind::Removed => return None,
+            Kind::Closed => return Some(Err(ConfigError::Closed)),
+            Kind::Open | Kind::Paused => {}
+        }
+        let before = settings.current.terms.whole;
         settings.limit = limit;
-        settings.adapt.recover_by(limit.recovers_by(), now);
+        settings.adapt.recover_by(limit.recovers_by(), self.now());
         self.refunds.store(refunds(&limit), Ordering::Relaxed);
         self.most_waiting.store(limit.most_waiting(), Ordering::Relaxed);
         self.gate.bucket.set_most_in_flight(limit.most_in_flight());
         settings.swing(&self.gate.bucket, Kind::Open, 0, || self.now());
-        let total = settings.current.terms.whole_capacity();
+        let total = settings.current.terms.whole;
         drop(settings);
         self.tend(Gate::reconfigured);
-        Ok((total != before).then(|| self.update(total, "configured", UpdateKind::Config)))
+        self.tell(recovered);
+        self.tell((total != before).then(|| self.update(total, "configured", UpdateKind::Config)));
+        Some(Ok(()))
     }
 
     /// An upstream refused: go down to three quarters, but not below one token a window.
     pub(crate) fn announce_reduced(&self, reason: &str) {
         let mut settings = self.settings.lock();
-        let now = self.now();
-        settings.catch_up(&self.gate.bucket, now);
+        let recovered = self.catch_up(&mut settings);
         let least = settings.limit.least_factor();
-        if settings.is_over() || !settings.adapt.cut(LOCAL_CUT, least, now) {
-            return;
+        let cut = !settings.is_over() && settings.adapt.cut(LOCAL_CUT, least, self.now());
+        // At the least there is nothing to cut, but recovery starts over: the slot must know when.
+        if !settings.is_over() {
+            settings.swing(&self.gate.bucket, Kind::Open, 0, || self.now());
         }
-        settings.swing(&self.gate.bucket, Kind::Open, 0, || self.now());
-        let total = settings.current.terms.whole_capacity();
+        let total = settings.current.terms.whole;
         drop(settings);
         self.tend(Gate::reconfigured);
-        self.observers.tell(&self.update(total, reason, UpdateKind::Cut));
+        self.tell(recovered);
+        self.tell(cut.then(|| self.update(total, reason, UpdateKind::Cut)));
     }
 
     /// Admit nothing for `how_long`, or as long as an earlier pause lasts.
@@ -300,15 +320,14 @@ impl Entry {
             return;
         }
         let mut settings = self.settings.lock();
-        let now = self.now();
-        settings.catch_up(&self.gate.bucket, now);
-        if settings.is_over() {
-            return;
+        let recovered = self.catch_up(&mut settings);
+        if !settings.is_over() {
+            let until = self.deadline(how_long);
+            settings.swing(&self.gate.bucket, Kind::Open, until, || self.now());
         }
-        let until = now.saturating_add(crate::adapt::nanos(how_long));
-        settings.swing(&self.gate.bucket, Kind::Open, until, || self.now());
         drop(settings);
         self.tend(Gate::reconfigured);
+        self.tell(recovered);
     }
 
     /// Close for good, and let every waiter know.
@@ -320,6 +339,20 @@ impl Entry {
         settings.swing(&self.gate.bucket, kind, 0, || self.now());
         drop(settings);
         self.tend(Gate::reconfigured);
+    }
+
+    /// What became due of itself; the update, if anybody could see it, to be told without locks.
+    fn catch_up(&self, settings: &mut Settings) -> Option<CapacityUpdate> {
+        let before = settings.current.terms.whole;
+        settings.catch_up(&self.gate.bucket, self.now());
+        let total = settings.current.terms.whole;
+        (total != before).then(|| self.update(total, "recovery", UpdateKind::Recovery))
+    }
+
+    fn tell(&self, update: Option<CapacityUpdate>) {
+        if let Some(update) = update {
+            self.observers.tell(&update);
+        }
     }
 
     fn update(&self, new_capacity: u64, reason: &str, kind: UpdateKind) -> CapacityUpdate {
@@ -337,21 +370,31 @@ impl Entry {
 
     /// Would `n` be admitted now? Takes nothing.
     pub(crate) fn peek(&self, n: u64) -> Result<(), TryAcquireError> {
+        let mut nudged = false;
         loop {
             let view = self.gate.bucket.view(self.now());
-            let refusal = match view.check(n) {
+            return match view.check(n) {
                 Err(Refusal::Stale) => {
                     self.bring_up_to_date();
                     continue;
                 }
-                Err(refusal) => refusal,
-                Ok(()) if n > 0 && view.has_waiters() => {
-                    Refusal::InLine(view.deficit(n.saturating_add(1)))
+                Err(refusal) => Err(TryAcquireError::from_refusal(refusal)),
+                // The line is served, too: its head may not be coming for what is there.
+                Ok(()) if n > 0 && view.has_waiters() && !nudged => {
+                    nudged = true;
+                    self.tend(Gate::nudge);
+                    continue;
                 }
-                Ok(()) => return Ok(()),
+                Ok(()) if n > 0 && view.has_waiters() => Err(self.in_line(n, view.now())),
+                Ok(()) => Ok(()),
             };
-            return Err(TryAcquireError::from_refusal(refusal));
         }
+    }
+
+    #[cold]
+    fn in_line(&self, n: u64, now: u64) -> TryAcquireError {
+        let deficit = self.gate.deficit_in_line(n, now);
+        TryAcquireError::from_refusal(Refusal::Short(deficit))
     }
 
     pub(crate) fn capacity(&self) -> Capacity {
@@ -362,16 +405,18 @@ impl Entry {
                 continue;
             }
             let settings = self.settings.lock();
-            let (limit, window) = (settings.limit.depth(), settings.limit.window());
+            let limit = settings.limit;
+            let per_window = limit.per_window(settings.adapt.factor());
             drop(settings);
             return Capacity {
                 resource: self.name.to_string(),
                 available: view.available(),
                 total: view.whole_capacity(),
-                window,
+                per_window,
+                window: limit.window(),
                 in_flight: self.gate.bucket.in_flight(),
                 waiting: self.gate.waiting(),
-                limit,
+                limit: limit.depth(),
             };
         }
     }
@@ -398,11 +443,14 @@ impl Settings {
 
     /// Install the limit as it is scaled at present.
     fn swing(&mut self, bucket: &Bucket, kind: Kind, pause_until: u64, clock: impl Fn() -> u64) {
-        let terms = self.limit.terms(self.adapt.factor()).unwrap_or_else(|_| {
-            // Only a recovery without a cap leads here: it has come as far as it can.
-            self.adapt.stop();
-            self.current.terms
-        });
+        // At a factor of one it fits: that was seen when it was configured.
+        let terms = loop {
+            match self.limit.terms(self.adapt.factor()) {
+                Ok(terms) => break terms,
+                Err(_) if self.adapt.factor() > 1.0 => self.adapt.halve(),
+                Err(_) => break self.current.terms,
+            }
+        };
         let until = self.adapt.due();
         bucket.swing(&mut self.current, Change { kind, terms, pause_until, until }, clock);
     }

@@ -38,7 +38,9 @@ pub struct Shortage(pub(crate) Deficit);
 
 impl TryAcquireError {
     /// How long until the same call would succeed if nobody else asked meanwhile, rounded up to
-    /// the next nanosecond; a lower bound where others wait. `None` where time alone does not help.
+    /// the next nanosecond. Where there are tokens, but for those in line, it is the time until
+    /// they have theirs; where there are none, others in line are not counted, so that it is a
+    /// lower bound. `None` where time alone does not help.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -49,11 +51,10 @@ impl TryAcquireError {
 
     pub(crate) fn from_refusal(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Short(deficit) | Refusal::InLine(deficit) => {
-                Self::Exhausted { shortage: Shortage(deficit) }
-            }
+            Refusal::Short(deficit) => Self::Exhausted { shortage: Shortage(deficit) },
             Refusal::TooBig(capacity) => Self::ExceedsCapacity { capacity },
-            Refusal::Removed | Refusal::Stale => Self::UnknownResource,
+            // The callers settle what is stale or in line; nothing is admitted in doubt.
+            Refusal::Removed | Refusal::Stale | Refusal::InLine => Self::UnknownResource,
             Refusal::Closed => Self::Closed,
         }
     }
@@ -166,5 +167,5 @@ const UNKNOWN: &str = "unknown resource: configure it with set_capacity or confi
 const CLOSED: &str = "the limiter is closed";
 
 fn exceeds(f: &mut fmt::Formatter<'_>, capacity: u64) -> fmt::Result {
-    write!(f, "more than the bucket ever holds: ask for at most {capacity}, or raise the burst")
+    write!(f, "more than the bucket holds: ask for at most {capacity}, or raise the burst")
 }

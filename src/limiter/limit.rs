@@ -66,19 +66,19 @@ impl Limit {
     /// `n` tokens a minute.
     #[must_use]
     pub const fn per_minute(n: u64) -> Self {
-        Self::new(n, Duration::from_secs(60))
+        Self::new(n, Duration::from_mins(1))
     }
 
     /// `n` tokens an hour.
     #[must_use]
     pub const fn per_hour(n: u64) -> Self {
-        Self::new(n, Duration::from_secs(3_600))
+        Self::new(n, Duration::from_hours(1))
     }
 
     /// `n` tokens a day of 24 hours.
     #[must_use]
     pub const fn per_day(n: u64) -> Self {
-        Self::new(n, Duration::from_secs(86_400))
+        Self::new(n, Duration::from_hours(24))
     }
 
     /// The bucket holds `n` tokens: so many are admitted at once after a rest. See
@@ -116,6 +116,12 @@ impl Limit {
     pub const fn recovery(mut self, recovery: Recovery) -> Self {
         self.recovery = Some(recovery);
         self
+    }
+
+    /// Tokens that accrue in a window, scaled and rounded down, but never less than one.
+    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // at most 2^52 tokens
+    pub(crate) fn per_window(&self, factor: f64) -> u64 {
+        ((self.capacity as f64 * factor) as u64).max(1)
     }
 
     pub(crate) fn window(&self) -> Duration {

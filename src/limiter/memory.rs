@@ -1,10 +1,11 @@
 //! The limiter of one process: resources by name.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use papaya::HashMap;
+use papaya::{Equivalent, HashMap};
 
 use super::acquire::{self, Acquire};
 use super::capacity::{Callback, Capacity, CapacityUpdate, Observers};
@@ -37,12 +38,39 @@ pub struct MemoryLimiter(Arc<Inner>);
 
 struct Inner {
     /// Its hash is seeded for each process.
-    entries: HashMap<Arc<str>, Arc<Entry>, foldhash::fast::RandomState>,
+    entries: HashMap<Name, Arc<Entry>, foldhash::fast::RandomState>,
     clock: Clock,
     /// Held by whoever adds, removes or closes.
     admin: Mutex<()>,
     closed: AtomicBool,
     observers: Arc<Observers>,
+}
+
+/// A resource's name as a key. A `str` would hash an end mark after its bytes, which sets keys of
+/// several strings apart and costs a second round.
+#[derive(PartialEq, Eq)]
+struct Name(Box<str>);
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.0.as_bytes());
+    }
+}
+
+struct Asked<'a>(&'a str);
+
+impl Hash for Asked<'_> {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.0.as_bytes());
+    }
+}
+
+impl Equivalent<Name> for Asked<'_> {
+    #[inline]
+    fn equivalent(&self, name: &Name) -> bool {
+        *self.0 == *name.0
+    }
 }
 
 impl MemoryLimiter {
@@ -94,23 +122,24 @@ impl MemoryLimiter {
         if resource.is_empty() {
             return Err(ConfigError::EmptyName);
         }
-        let admin = self.0.admin.lock();
-        if self.is_closed() {
-            return Err(ConfigError::Closed);
+        loop {
+            let admin = self.0.admin.lock();
+            if self.is_closed() {
+                return Err(ConfigError::Closed);
+            }
+            let Some(entry) = self.entry(resource) else {
+                let observers = Arc::clone(&self.0.observers);
+                let entry = Entry::new(resource, limit, self.0.clock.clone(), observers)?;
+                self.0.entries.pin().insert(Name(resource.into()), Arc::clone(&entry));
+                return Ok(Resource(entry));
+            };
+            // What follows may call back, and a callback may configure.
+            drop(admin);
+            if let Some(configured) = entry.configure(limit) {
+                return configured.map(|()| Resource(entry));
+            }
+            // Removed meanwhile: add it again.
         }
-        let Some(entry) = self.entry(resource) else {
-            let observers = Arc::clone(&self.0.observers);
-            let entry = Entry::new(resource, limit, self.0.clock.clone(), observers)?;
-            self.0.entries.pin().insert(resource.into(), Arc::clone(&entry));
-            return Ok(Resource(entry));
-        };
-        let update = entry.configure(limit)?;
-        // A callback may configure.
-        drop(admin);
-        if let Some(update) = update {
-            self.0.observers.tell(&update);
-        }
-        Ok(Resource(entry))
     }
 
     /// A handle to a resource, or `None` where there is none of this name.
@@ -122,7 +151,7 @@ impl MemoryLimiter {
     /// Remove a resource; whether there was one. Its waiters and handles get `UnknownResource`.
     pub fn remove(&self, resource: &str) -> bool {
         let admin = self.0.admin.lock();
-        let entry = self.0.entries.pin().remove(resource).map(Arc::clone);
+        let entry = self.0.entries.pin().remove(&Asked(resource)).map(Arc::clone);
         drop(admin);
         entry.map(|entry| entry.shut(Kind::Removed)).is_some()
     }
@@ -143,7 +172,9 @@ impl MemoryLimiter {
         self.0.closed.store(true, Ordering::Release);
         let entries: Vec<_> = self.0.entries.pin().values().map(Arc::clone).collect();
         drop(admin);
-        entries.iter().for_each(|entry| entry.shut(Kind::Closed));
+        for entry in entries {
+            entry.shut(Kind::Closed);
+        }
     }
 
     // ---- taking -------------------------------------------------------------------------------
@@ -165,8 +196,10 @@ impl MemoryLimiter {
     /// As [`check`](Self::check).
     #[inline]
     pub fn check_n(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
-        match self.0.entries.pin().get(resource) {
-            Some(entry) => entry.check(n),
+        // The clock is read while the map is searched.
+        let now = self.0.clock.now();
+        match self.0.entries.pin().get(&Asked(resource)) {
+            Some(entry) => entry.check_at(n, now),
             None => Err(self.missing()),
         }
     }
@@ -202,7 +235,7 @@ impl MemoryLimiter {
         n: u64,
     ) -> Result<Permit<'static>, TryAcquireError> {
         let entries = self.0.entries.pin();
-        let entry = entries.get(resource).ok_or_else(|| self.missing())?;
+        let entry = entries.get(&Asked(resource)).ok_or_else(|| self.missing())?;
         entry.try_acquire(n)?;
         Ok(Permit::owned(Arc::clone(entry), n))
     }
@@ -291,7 +324,8 @@ impl MemoryLimiter {
     }
 
     /// Call `callback` after every change of a resource's total capacity, on the thread that
-    /// changed or noticed it, outside all locks: it may call this limiter. Callbacks add up. One
+    /// changed or noticed it, outside all locks: it may call this limiter. That may be the thread
+    /// that serves everybody's timers, so it should return soon, and not wait. Callbacks add up. One
     /// that panics is not heard; the others are called all the same.
     pub fn on_capacity_change(&self, callback: impl Fn(&CapacityUpdate) + Send + Sync + 'static) {
         self.observe(Arc::new(callback));
@@ -304,7 +338,7 @@ impl MemoryLimiter {
     // ---- looking up ---------------------------------------------------------------------------
 
     fn entry(&self, resource: &str) -> Option<Arc<Entry>> {
-        self.0.entries.pin().get(resource).map(Arc::clone)
+        self.0.entries.pin().get(&Asked(resource)).map(Arc::clone)
     }
 
     fn with(&self, resource: &str, act: impl FnOnce(&Resource)) {

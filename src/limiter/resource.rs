@@ -18,6 +18,30 @@ use super::permit::Permit;
 pub struct Resource(pub(super) Arc<Entry>);
 
 impl Resource {
+    /// A resource without a registry around it, for models.
+    #[cfg(loom)]
+    #[doc(hidden)]
+    pub fn alone(
+        limit: super::Limit,
+        clock: impl Into<crate::Clock>,
+    ) -> Result<Self, super::ConfigError> {
+        Entry::new("model", limit, clock.into(), Arc::default()).map(Self)
+    }
+
+    /// What configuring the name again does, for models.
+    #[cfg(loom)]
+    #[doc(hidden)]
+    pub fn reconfigure(&self, limit: super::Limit) -> Result<(), super::ConfigError> {
+        self.0.configure(limit).unwrap_or(Ok(()))
+    }
+
+    /// What closing the limiter does, for models.
+    #[cfg(loom)]
+    #[doc(hidden)]
+    pub fn close(&self) {
+        self.0.shut(crate::bucket::Kind::Closed);
+    }
+
     /// Take one token, no permit: in-flight is neither counted nor looked at. The fastest call.
     ///
     /// # Errors

@@ -1,18 +1,21 @@
 //! The line of those who wait, as a plain structure: who is in it, who was called, who is next.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use event_listener::Event;
 use smallvec::SmallVec;
 
 use crate::clock::Alarm;
+use crate::sync::Arc;
 
 /// A place in line; lower is earlier.
 pub(crate) type Ticket = u64;
 
+/// What a waiter listens to: its own event, so that a call cannot reach another.
+pub(crate) type Call = Arc<Event>;
+
 /// Those to notify, once the lock is no longer held.
-pub(super) type Calls = SmallVec<[Arc<Event>; 4]>;
+pub(super) type Calls = SmallVec<[Call; 4]>;
 
 /// How long, in nanoseconds, a call is good for. A task that does not come by then steps aside for
 /// those behind it; when it comes after all it has its old place again. Long enough for a busy
@@ -27,7 +30,7 @@ pub(super) struct Waiter {
     pub(super) deadline: Option<u64>,
     /// Since when it has been called and has not come.
     pub(super) called: Option<u64>,
-    pub(super) event: Arc<Event>,
+    pub(super) event: Call,
 }
 
 /// `present` is served strictly in its order. Everybody before `frontier` was called once; the sum
@@ -50,6 +53,11 @@ pub(super) struct Line {
 impl Line {
     pub(super) fn len(&self) -> usize {
         self.present.len() + self.away.len()
+    }
+
+    /// The tokens that those in line wait for.
+    pub(super) fn sum(&self) -> u64 {
+        self.present.values().fold(0, |sum, waiter| sum.saturating_add(waiter.n))
     }
 
     /// Nobody who must be waited for.
@@ -89,6 +97,8 @@ impl Line {
         }
         let waiter = self.present.get_mut(&ticket)?;
         waiter.called = None;
+        // It was called for its deadline, and then the clock stepped back.
+        self.deadlines.extend(waiter.deadline.map(|deadline| (deadline, ticket)));
         Some(waiter)
     }
 
@@ -128,12 +138,15 @@ impl Line {
 
     /// Heads that were called a turn ago and have not come step aside.
     pub(super) fn lapse(&mut self, now: u64) {
-        while let Some((ticket, head)) = self.present.first_key_value() {
-            let late = head.called.is_some_and(|called| now >= called.saturating_add(TURN));
-            if !late || head.is_thread {
+        while let Some(mut head) = self.present.first_entry() {
+            // A clock that has stepped back starts the turn anew.
+            let called = head.get().called.map(|called| called.min(now));
+            head.get_mut().called = called;
+            let late = called.is_some_and(|called| now >= called.saturating_add(TURN));
+            if !late || head.get().is_thread {
                 break;
             }
-            let ticket = *ticket;
+            let ticket = *head.key();
             if let Some(waiter) = self.take_present(ticket) {
                 self.away.insert(ticket, waiter);
             }

@@ -28,15 +28,14 @@
 
 mod line;
 
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-use event_listener::Event;
 use line::{Calls, Line, TURN, Waiter};
 
-pub(crate) use line::Ticket;
+pub(crate) use line::{Call, Ticket};
 
-use crate::bucket::{Bucket, Refusal, Stale, View};
+use crate::bucket::{Bucket, Deficit, Refusal, Stale, View};
 use crate::clock::{Clock, Unarmed};
 use crate::sync::{Mutex, MutexGuard, seeded};
 
@@ -65,7 +64,7 @@ pub(crate) struct Request {
     /// What would be given back if every permit in flight were refunded: a wait that is hopeless by
     /// the rate alone may then still end in time.
     pub(crate) may_be_refunded: bool,
-    pub(crate) event: Arc<Event>,
+    pub(crate) event: Call,
 }
 
 /// What came of a look.
@@ -98,6 +97,12 @@ impl Gate {
 
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// What `n` tokens are short of if all who are in line have theirs first.
+    pub(crate) fn deficit_in_line(&self, n: u64, now: u64) -> Deficit {
+        let ahead = self.line.lock().sum();
+        self.bucket.view(now).deficit(ahead.saturating_add(n))
     }
 
     pub(crate) fn waiting(&self) -> u64 {
@@ -184,8 +189,8 @@ impl Gate {
             self.drop_out(line, ticket);
         }
         if self.serve_locked(line, now, calls).is_err() {
-            // The slot ended between the two looks: let the head find that, and mend it.
-            line.call_head(now, calls);
+            // The slot ended between the two looks: whoever comes finds that, and mends it.
+            line.call_above(0, now, calls);
         }
         step
     }
@@ -282,8 +287,8 @@ impl Gate {
                 match view.check(0) {
                     Err(Refusal::Stale) => return Err(Stale),
                     // Everybody was called when it was closed.
-                    Err(_) => return Ok(()),
-                    Ok(()) => {}
+                    Err(Refusal::Closed | Refusal::Removed) => return Ok(()),
+                    _ => {}
                 }
                 self.call_ready(line, &view, calls);
                 Some(next_look(line, &view))
@@ -364,10 +369,10 @@ enum Blocked {
 }
 
 /// Wake those who were called, without the lock: a waker may run anything, the dropping of another
-/// waiter of this line included.
+/// waiter of this line included. One that panics must not take the caller's tokens along.
 fn finish(line: MutexGuard<'_, Line>, calls: Calls) {
     drop(line);
     for event in calls {
-        event.notify(1);
+        let _ = catch_unwind(AssertUnwindSafe(|| event.notify(1)));
     }
 }

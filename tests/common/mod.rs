@@ -340,8 +340,10 @@ impl Gate for MutexBucket {
     fn refund(&self) {
         let (mut state, now) = self.look();
         if let Some(n) = state.held.pop() {
-            let least = state.accrued(now).min(state.spent);
-            state.spent = (state.spent - i128::from(n) * state.grains).max(least);
+            // What is full stays as it is; short of the accrual is full, whatever the distance.
+            if state.spent > state.accrued(now) {
+                state.spent = (state.spent - i128::from(n) * state.grains).max(0);
+            }
         }
     }
     fn reconfigure(&self, terms: Terms) {

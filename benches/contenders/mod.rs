@@ -1,0 +1,286 @@
+//! What is compared: each limiter as a loop of calls, in groups that ask the same of each.
+//!
+//! Every call's whole result goes through `black_box`, whatever it holds, and every loop counts what
+//! was admitted: a bench of the wrong path shows. All read quanta's counter, but for leaky-bucket
+//! (std's `Instant`) and tokio's Semaphore (no clock). Limiters live for ever, by `Box::leak`, so
+//! that permits may borrow them.
+
+mod own;
+
+use std::future::Future;
+use std::hint::black_box;
+use std::num::NonZeroU32;
+use std::ops::Range;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota};
+use tokio::sync::Semaphore;
+use tollgate::{Limit, MemoryLimiter, OnRelease, Resource};
+
+use own::{Floor, Oracle, Time};
+
+/// Limiters under one load. The first is the floor, the second governor.
+pub(crate) struct Group {
+    pub(crate) name: &'static str,
+    /// Whether this load is always admitted, or never.
+    pub(crate) admitted: bool,
+    pub(crate) contenders: Vec<Contender>,
+}
+
+type Calls = Box<dyn Fn(Range<u64>) -> u64 + Send + Sync>;
+
+/// One limiter, shared by all threads that run it.
+pub(crate) struct Contender {
+    pub(crate) name: &'static str,
+    calls: Calls,
+}
+
+impl Contender {
+    fn new<T: Outcome>(
+        name: &'static str,
+        call: impl Fn(u64) -> T + Send + Sync + 'static,
+    ) -> Self {
+        let calls = move |range: Range<u64>| {
+            let call = |i| {
+                let outcome = call(i);
+                u64::from(black_box(&outcome).is_admitted())
+            };
+            range.map(call).sum()
+        };
+        Self { name, calls: Box::new(calls) }
+    }
+
+    /// Make these calls, and say how many were admitted. The numbers choose names, if anything.
+    pub(crate) fn run(&self, calls: Range<u64>) -> u64 {
+        (self.calls)(calls)
+    }
+}
+
+trait Outcome {
+    fn is_admitted(&self) -> bool;
+}
+
+impl Outcome for bool {
+    fn is_admitted(&self) -> bool {
+        *self
+    }
+}
+
+impl Outcome for () {
+    fn is_admitted(&self) -> bool {
+        true
+    }
+}
+
+impl<T, E> Outcome for Result<T, E> {
+    fn is_admitted(&self) -> bool {
+        self.is_ok()
+    }
+}
+
+impl<T: Outcome> Outcome for Poll<T> {
+    fn is_admitted(&self) -> bool {
+        matches!(self, Poll::Ready(outcome) if outcome.is_admitted())
+    }
+}
+
+/// A rate whose tokens take whole nanoseconds each, as the floor and governor need it.
+#[derive(Clone, Copy)]
+struct Load {
+    token: Duration,
+    burst: u32,
+    /// Take the bucket's tokens first.
+    drained: bool,
+}
+
+/// A token each nanosecond: always full, when calls take longer than that.
+const OPEN: Load = Load { token: Duration::from_nanos(1), burst: 1_000_000_000, drained: false };
+const OPEN_SMALL: Load = Load { burst: 100, ..OPEN };
+/// Never full, and not empty for the first 4e9 calls.
+const STOCK: Load = Load { token: Duration::from_micros(1), burst: 4_000_000_000, drained: false };
+const SHUT: Load = Load { token: Duration::from_hours(1), burst: 1, drained: true };
+const SHUT_SMALL: Load = Load { burst: 100, ..SHUT };
+
+impl Load {
+    fn limit(self) -> Limit {
+        Limit::new(1, self.token).burst(self.burst.into())
+    }
+
+    fn quota(self) -> Quota {
+        let burst = NonZeroU32::new(self.burst).expect("a burst");
+        Quota::with_period(self.token).expect("a period").allow_burst(burst)
+    }
+
+    fn nanos(self) -> u64 {
+        self.token.as_nanos().try_into().expect("centuries")
+    }
+
+    fn ready<L, T: Outcome>(self, limiter: L, call: impl Fn(&'static L) -> T) -> &'static L {
+        let limiter: &'static L = Box::leak(Box::new(limiter));
+        for _ in 0..if self.drained { self.burst } else { 0 } {
+            assert!(call(limiter).is_admitted(), "a token to drain");
+        }
+        limiter
+    }
+
+    fn resource(self, policy: OnRelease) -> &'static Resource {
+        let limit = self.limit().on_release(policy);
+        let resource = MemoryLimiter::new().configure("api", limit).expect("a limit");
+        self.ready(resource, Resource::check)
+    }
+
+    fn governor(self) -> &'static DefaultDirectRateLimiter {
+        self.ready(governor::RateLimiter::direct(self.quota()), DefaultDirectRateLimiter::check)
+    }
+}
+
+fn floor(load: Load) -> Contender {
+    let limiter = load.ready(Floor::new(load.nanos(), load.burst.into()), Floor::check);
+    Contender::new("floor", |_| limiter.check())
+}
+
+fn governor_direct(load: Load) -> Contender {
+    let limiter = load.governor();
+    Contender::new("governor", |_| limiter.check())
+}
+
+fn handle(load: Load) -> Contender {
+    let resource = load.resource(OnRelease::Spend);
+    Contender::new("tollgate, handle", |_| resource.check())
+}
+
+fn permit(load: Load, name: &'static str, policy: OnRelease) -> Contender {
+    let resource = load.resource(policy);
+    Contender::new(name, |_| resource.try_acquire())
+}
+
+fn oracle(load: Load) -> Contender {
+    let limiter = load.ready(Oracle::new(1, load.nanos(), load.burst.into()), Oracle::check);
+    Contender::new("mutex oracle", |_| limiter.check())
+}
+
+impl ratelimit::Clock for Time {
+    fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.now())
+    }
+}
+
+fn ratelimit(admitted: bool) -> Contender {
+    let builder =
+        ratelimit::Builder::with_clock(if admitted { 1_000_000_000 } else { 1 }, Time::new());
+    let builder = if admitted {
+        builder.max_tokens(1_000_000_000).initial_available(1_000_000_000)
+    } else {
+        builder.period(Duration::from_hours(1)).max_tokens(1)
+    };
+    let limiter = builder.build().expect("a limit");
+    Contender::new("ratelimit", move |_| limiter.try_wait())
+}
+
+fn leaky(admitted: bool) -> leaky_bucket::RateLimiter {
+    let mut builder = leaky_bucket::RateLimiter::builder();
+    if admitted {
+        builder.max(1 << 62).initial(1 << 62);
+        builder.refill(1_000_000_000).interval(Duration::from_millis(1));
+    } else {
+        builder.max(1).initial(0).refill(1).interval(Duration::from_hours(1));
+    }
+    builder.build()
+}
+
+fn leaky_bucket(admitted: bool) -> Contender {
+    let limiter = leaky(admitted);
+    Contender::new("leaky-bucket", move |_| limiter.try_acquire(1))
+}
+
+fn semaphore(admitted: bool) -> &'static Semaphore {
+    Box::leak(Box::new(Semaphore::new(if admitted { Semaphore::MAX_PERMITS } else { 0 })))
+}
+
+fn semaphore_try(admitted: bool) -> Contender {
+    let semaphore = semaphore(admitted);
+    Contender::new("tokio Semaphore", |_| semaphore.try_acquire())
+}
+
+/// By one of `count` names, in an order that no prefetcher follows.
+fn by_name(load: Load, count: usize) -> [Contender; 2] {
+    let names: Vec<String> = (0..count).map(|i| format!("resource-{i:07}")).collect();
+    let names: &'static [String] = names.leak();
+    // Multiples of the golden ratio, as parts of a whole that is `count`.
+    let at = move |i: u64| (u64::from((i as u32).wrapping_mul(0x9E37_79B9)) * count as u64) >> 32;
+    let name = move |i: u64| &names[at(i) as usize];
+
+    let keyed = DefaultKeyedRateLimiter::<String>::keyed(load.quota());
+    let ours = MemoryLimiter::new();
+    for name in names {
+        ours.configure(name, load.limit()).expect("a limit");
+        for _ in 0..if load.drained { load.burst } else { 1 } {
+            assert!(keyed.check_key(name).is_ok() && ours.check(name).is_ok());
+        }
+    }
+    [
+        Contender::new("governor keyed", move |i| keyed.check_key(name(i))),
+        Contender::new("tollgate, name", move |i| ours.check(name(i))),
+    ]
+}
+
+fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn acquires() -> Vec<Contender> {
+    let (governor, resource) = (OPEN.governor(), OPEN.resource(OnRelease::Spend));
+    let (leaky, semaphore) = (leaky(true), semaphore(true));
+    vec![
+        floor(OPEN),
+        Contender::new("governor until_ready", |_| poll_once(governor.until_ready())),
+        Contender::new("tollgate, acquire", |_| poll_once(resource.acquire())),
+        Contender::new("leaky-bucket acquire", move |_| poll_once(leaky.acquire_one())),
+        Contender::new("tokio Semaphore acquire", |_| poll_once(semaphore.acquire())),
+    ]
+}
+
+fn named(load: Load, count: usize) -> Vec<Contender> {
+    [floor(load)].into_iter().chain(by_name(load, count)).collect()
+}
+
+/// A group, made when it is run: thousands of names are not left about while others are measured.
+pub(crate) type MakeGroup = fn() -> Group;
+
+pub(crate) const GROUPS: [MakeGroup; 10] = [
+    || {
+        let mut contenders = vec![floor(OPEN), governor_direct(OPEN), handle(OPEN), oracle(OPEN)];
+        contenders.extend([ratelimit(true), leaky_bucket(true)]);
+        Group { name: "admitted, full bucket of 1e9", admitted: true, contenders }
+    },
+    || {
+        let contenders = vec![floor(OPEN_SMALL), governor_direct(OPEN_SMALL), handle(OPEN_SMALL)];
+        Group { name: "admitted, full bucket of 100", admitted: true, contenders }
+    },
+    || {
+        let contenders = vec![floor(STOCK), governor_direct(STOCK), handle(STOCK)];
+        Group { name: "admitted, from a stock", admitted: true, contenders }
+    },
+    || {
+        let mut contenders = vec![floor(SHUT), governor_direct(SHUT), handle(SHUT), oracle(SHUT)];
+        contenders.extend([ratelimit(false), leaky_bucket(false), semaphore_try(false)]);
+        Group { name: "denied, bucket of 1", admitted: false, contenders }
+    },
+    || {
+        let contenders = vec![floor(SHUT_SMALL), governor_direct(SHUT_SMALL), handle(SHUT_SMALL)];
+        Group { name: "denied, bucket of 100", admitted: false, contenders }
+    },
+    || Group { name: "by name, admitted, 1 name", admitted: true, contenders: named(OPEN, 1) },
+    || Group { name: "by name, denied, 1 name", admitted: false, contenders: named(SHUT, 1) },
+    || Group { name: "by name, admitted, 10,000", admitted: true, contenders: named(OPEN, 10_000) },
+    || {
+        let mut contenders = vec![floor(OPEN), governor_direct(OPEN)];
+        contenders.push(permit(OPEN, "tollgate, Spend", OnRelease::Spend));
+        contenders.push(permit(OPEN, "tollgate, Refund", OnRelease::Refund));
+        contenders.push(semaphore_try(true));
+        Group { name: "permit, taken and dropped", admitted: true, contenders }
+    },
+    || Group { name: "acquire, without waiting", admitted: true, contenders: acquires() },
+];

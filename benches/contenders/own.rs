@@ -1,0 +1,98 @@
+//! The two measures written for these benches: the least an exact limiter can do, and the plainest.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Nanoseconds by the same counter that tollgate and governor read.
+pub(crate) struct Time {
+    counter: quanta::Clock,
+    start: u64,
+}
+
+impl Time {
+    pub(crate) fn new() -> Self {
+        let counter = quanta::Clock::new();
+        let start = counter.raw();
+        Self { counter, start }
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> u64 {
+        self.counter.delta_as_nanos(self.start, self.counter.raw())
+    }
+}
+
+/// The floor: one clock reading and one CAS loop. The word is the time at which the bucket is full
+/// again. Exact where a token takes a whole number of nanoseconds; one rate for life, no waiting.
+#[repr(align(128))]
+pub(crate) struct Floor {
+    full_at: AtomicU64,
+    token: u64,
+    bucket: u64,
+    time: Time,
+}
+
+impl Floor {
+    pub(crate) fn new(token: u64, burst: u64) -> Self {
+        Self { full_at: AtomicU64::new(0), token, bucket: token * burst, time: Time::new() }
+    }
+
+    /// Fails with the nanoseconds until a token is there.
+    #[inline]
+    pub(crate) fn check(&self) -> Result<(), u64> {
+        let now = self.time.now();
+        let mut full_at = self.full_at.load(Ordering::Acquire);
+        loop {
+            let next = full_at.max(now) + self.token;
+            if next > now + self.bucket {
+                return Err(next - self.bucket - now);
+            }
+            let (new, old) = (Ordering::AcqRel, Ordering::Acquire);
+            match self.full_at.compare_exchange_weak(full_at, next, new, old) {
+                Ok(_) => return Ok(()),
+                Err(current) => full_at = current,
+            }
+        }
+    }
+}
+
+/// The plain and exact one: a lock around a level, in tokens times the window.
+pub(crate) struct Oracle {
+    bucket: Mutex<Bucket>,
+    rate: u128,
+    window: u128,
+    full: u128,
+    time: Time,
+}
+
+struct Bucket {
+    level: u128,
+    at: u64,
+}
+
+impl Oracle {
+    /// `rate` tokens each `window` nanoseconds.
+    pub(crate) fn new(rate: u64, window: u64, burst: u64) -> Self {
+        let (rate, window) = (u128::from(rate), u128::from(window));
+        let full = u128::from(burst) * window;
+        Self {
+            bucket: Mutex::new(Bucket { level: full, at: 0 }),
+            rate,
+            window,
+            full,
+            time: Time::new(),
+        }
+    }
+
+    /// Fails with what is short, in tokens times the window.
+    pub(crate) fn check(&self) -> Result<(), u128> {
+        let now = self.time.now();
+        let mut bucket = self.bucket.lock().expect("nothing panics in here");
+        let elapsed = now.saturating_sub(bucket.at);
+        bucket.at += elapsed;
+        let level = self.full.min(bucket.level + u128::from(elapsed) * self.rate);
+        let rest = level.checked_sub(self.window);
+        bucket.level = rest.unwrap_or(level);
+        rest.map(|_| ()).ok_or(self.window - level.min(self.window))
+    }
+}

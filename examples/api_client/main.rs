@@ -1,0 +1,203 @@
+//! Many tasks call an API that means its limit, with and without tollgate.
+//!
+//! ```text
+//! cargo run --release --example api_client
+//! cargo run --release --example api_client -- --upstream http://127.0.0.1:8080/ --seconds 10
+//! ```
+//!
+//! The second form takes any server, nginx for one, with this in its configuration:
+//!
+//! ```text
+//! limit_req_zone $binary_remote_addr zone=api:1m rate=50r/s;
+//! limit_req zone=api burst=10 nodelay;
+//! limit_req_status 429;
+//! ```
+//!
+//! The last line is JSON about the phase with tollgate. `utilisation` is what succeeded, as a part
+//! of what the server allows in that time: `burst + rate x seconds`.
+
+mod args;
+mod http;
+mod server;
+
+use std::error::Error;
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use args::{Args, Stop};
+use http::{Answer, Client};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tollgate::{Limit, MemoryLimiter, Recovery, Resource};
+
+#[tokio::main]
+async fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let args = match Args::parse(words) {
+        Ok(args) => args,
+        Err(Stop::Help) => {
+            println!("{}", Stop::Help);
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(mistake) => {
+            eprintln!("{mistake}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let Args { rate, burst, tasks, .. } = args;
+    println!("{tasks} tasks call an API that allows {rate} requests a second, {burst} at once.");
+
+    if args.upstream.is_none() {
+        let url = server::start(rate, burst).await?;
+        println!("\nWithout tollgate, on {url}:");
+        run(&args, |end| send_at_will(Client::new(url.clone()), end)).await.print(&args);
+    }
+
+    let url = match &args.upstream {
+        Some(url) => url.clone(),
+        None => server::start(rate, burst).await?, // another one, whose bucket is full again
+    };
+    println!("\nWith tollgate, on {url}:");
+    if args.upstream.is_some() {
+        println!("  (the only phase: somebody else's server is not flooded)");
+    }
+    let limiter = MemoryLimiter::new();
+    let api = limiter.configure("api", client_limit(&args))?;
+    let report = run(&args, |end| send_by_permit(Client::new(url.clone()), api.clone(), end)).await;
+    report.print(&args);
+    println!("{}", report.json(&args));
+    Ok(if report.answered() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The server's rate, with half of its burst.
+///
+/// Requests leave with one spacing and arrive with another: one that is held up on its way comes
+/// in together with those behind it. With latencies that differ by up to `j` seconds, up to
+/// `rate x j` requests more than the client's burst arrive at once. So much smaller than the
+/// server's the client's burst must be: here 5 of 10, which at 50/s allows for 100 ms. A server
+/// with a burst of 1 leaves no room at all; then ask for a little less than its rate.
+fn client_limit(args: &Args) -> Limit {
+    Limit::per_second(args.rate.into())
+        .burst((args.burst / 2).max(1).into())
+        // After a 429 the limit is reduced, and grows back by a tenth each second.
+        .recovery(Recovery { interval: Duration::from_secs(1), ..Recovery::default() })
+}
+
+/// Ask tollgate before each request, and heed the server where it refuses one nevertheless.
+async fn send_by_permit(mut client: Client, api: Resource, end: Instant) -> Tally {
+    let mut tally = Tally::default();
+    while let Some(left) = end.checked_duration_since(Instant::now())
+        && let Ok(_permit) = api.acquire().timeout(left).await
+    {
+        let answer = client.get().await;
+        if let Ok(Answer { status: 429, retry_after }) = answer {
+            // Pause first, so that nobody is admitted between the two. Each 429 leaves three
+            // quarters of the limit: ten that come together leave a twentieth.
+            api.pause_for(retry_after.unwrap_or(Duration::from_secs(1)));
+            api.announce_reduced("429 from the API");
+        }
+        tally.note(answer);
+    }
+    tally
+}
+
+/// Send, and after a moment send again, whatever the server said.
+async fn send_at_will(mut client: Client, end: Instant) -> Tally {
+    let mut tally = Tally::default();
+    while Instant::now() < end {
+        tally.note(client.get().await);
+        sleep(Duration::from_millis(20)).await;
+    }
+    tally
+}
+
+/// Run so many tasks, which send until the given end, and sum up what they saw.
+async fn run<F>(args: &Args, task: impl Fn(Instant) -> F) -> Report
+where
+    F: Future<Output = Tally> + Send + 'static,
+{
+    let start = Instant::now();
+    let tasks: JoinSet<Tally> = (0..args.tasks).map(|_| task(start + args.duration)).collect();
+    let tally = tasks.join_all().await.into_iter().fold(Tally::default(), Tally::plus);
+    Report { tally, seconds: start.elapsed().as_secs_f64() }
+}
+
+/// What became of requests.
+#[derive(Default)]
+struct Tally {
+    ok: u32,
+    refused: u32,
+    other: u32,
+    errors: u32,
+    /// An example of them.
+    error: Option<io::Error>,
+}
+
+impl Tally {
+    fn note(&mut self, answer: io::Result<Answer>) {
+        match answer {
+            Ok(Answer { status: 200, .. }) => self.ok += 1,
+            Ok(Answer { status: 429, .. }) => self.refused += 1,
+            Ok(_) => self.other += 1,
+            Err(error) => {
+                self.errors += 1;
+                self.error = Some(error);
+            }
+        }
+    }
+
+    fn plus(self, more: Self) -> Self {
+        Self {
+            ok: self.ok + more.ok,
+            refused: self.refused + more.refused,
+            other: self.other + more.other,
+            errors: self.errors + more.errors,
+            error: self.error.or(more.error),
+        }
+    }
+}
+
+/// A phase's end.
+struct Report {
+    tally: Tally,
+    seconds: f64,
+}
+
+impl Report {
+    fn requests(&self) -> u32 {
+        let Tally { ok, refused, other, errors, .. } = self.tally;
+        ok + refused + other + errors
+    }
+
+    fn answered(&self) -> bool {
+        self.requests() > self.tally.errors
+    }
+
+    /// What succeeded, as a part of what the server allows.
+    fn utilisation(&self, args: &Args) -> f64 {
+        let allowed = f64::from(args.burst) + f64::from(args.rate) * self.seconds;
+        f64::from(self.tally.ok) / allowed
+    }
+
+    fn print(&self, args: &Args) {
+        let Self { tally: Tally { ok, refused, other, errors, error }, seconds } = self;
+        println!("  {} requests in {seconds:.2} s", self.requests());
+        println!("  {ok} x 200, {refused} x 429, {other} x another status, {errors} x no answer");
+        if let Some(error) = error {
+            println!("  no answer: {error}");
+        }
+        let throughput = f64::from(*ok) / seconds;
+        let percent = 100.0 * self.utilisation(args);
+        println!("  {throughput:.1} served a second, {percent:.1} % of what the server allows");
+    }
+
+    fn json(&self, args: &Args) -> String {
+        format!(
+            r#"{{"requests":{},"status_429":{},"utilisation":{:.3}}}"#,
+            self.requests(),
+            self.tally.refused,
+            self.utilisation(args)
+        )
+    }
+}

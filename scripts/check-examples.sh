@@ -1,0 +1,163 @@
+#!/usr/bin/env bash
+# Build the examples, run each, and check what it prints. One line an example; 1 if any is wrong.
+set -euo pipefail
+
+# A relative target directory is meant from where the caller stands.
+if [[ -n ${CARGO_TARGET_DIR:-} ]]; then
+    CARGO_TARGET_DIR=$(realpath -m "$CARGO_TARGET_DIR")
+    export CARGO_TARGET_DIR
+fi
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+out=$(mktemp)
+trap 'rm -f "$out"' EXIT
+failed=0
+
+# example NAME [ARGUMENT...]: its output, errors too, goes to $out; returns its exit code.
+example() {
+    timeout 60 cargo run --quiet --release --example "$1" -- "${@:2}" >"$out" 2>&1
+}
+
+# verdict NAME SUMMARY [WRONG]: report; WRONG is what was expected and did not come.
+verdict() {
+    if [[ -z ${3:-} ]]; then
+        echo "ok    $1: $2"
+    else
+        failed=1
+        printf 'FAIL  %s: expected %s\n' "$1" "$3"
+        sed 's/^/      | /' "$out"
+    fi
+}
+
+# in_order PATTERN...: each matches a line below that of the one before; prints the first that
+# does not.
+in_order() {
+    local at=0 line
+    for pattern in "$@"; do
+        line=$(tail -n +"$((at + 1))" "$out" | grep -nE -m 1 -- "$pattern" | cut -d : -f 1) || true
+        if [[ -z $line ]]; then
+            echo "a line like '$pattern' below line $at"
+            return
+        fi
+        at=$((at + line))
+    done
+}
+
+rate_limiting() {
+    local wrong='' shown sum
+    example rate_limiting || { verdict rate_limiting '' "exit code 0, not $?"; return; }
+    # Every line, with what was measured put in letters.
+    sed -E 's/in [0-9]+ms$/in Nms/; s/: [0-9]+\/50 succeeded, [0-9]+ failed/: X\/50 succeeded, Y failed/' \
+        "$out" | diff - <(cat <<'LINES'
+=== Rate Limiting Example ===
+
+--- Part 1: MemoryLimiter (Local Rate Limiting) ---
+
+Configured rate limits:
+  openai-api: 5/5 available, 0 in-flight, window=1s
+  database: 10/10 available, 0 in-flight, window=1s
+  external-service: 3/3 available, 0 in-flight, window=1s
+
+TryAcquire demo (non-blocking):
+  ✓ Request 1: acquired token
+  ✓ Request 2: acquired token
+  ✓ Request 3: acquired token
+  ✓ Request 4: acquired token
+  ✓ Request 5: acquired token
+  ✗ Request 6: rate limited (no token available)
+  ✗ Request 7: rate limited (no token available)
+
+Capacity after consuming tokens:
+  openai-api: 0/5 available, 5 in-flight, window=1s
+
+Releasing tokens...
+Capacity after releasing 3 tokens:
+  openai-api: 3/5 available, 2 in-flight, window=1s
+
+Blocking Acquire demo (with timeout):
+  ✓ Acquired token in Nms
+
+Simulating 429 response - announcing reduced capacity:
+  Before:
+  external-service: 3/3 available, 0 in-flight, window=1s
+  After (capacity reduced by 25%):
+  external-service: 2/2 available, 0 in-flight, window=1s
+
+Concurrent access pattern (5 workers, 10 requests each):
+  Results: X/50 succeeded, Y failed (timeout)
+
+=== Example Complete ===
+LINES
+    ) || wrong='the lines marked > above, not those marked <'
+    shown=$(grep Results "$out" | sed 's/^ *//') || true
+    sum=$(sed -nE 's/.*Results: ([0-9]+)\/50 succeeded, ([0-9]+) failed.*/\1 + \2/p' "$out")
+    ((${sum:-0} == 50)) || wrong=${wrong:-"counts that add up to 50"}
+    verdict rate_limiting "$shown" "$wrong"
+}
+
+worker_pool() {
+    local wrong
+    example worker_pool || { verdict worker_pool '' "exit code 0, not $?"; return; }
+    wrong=$(in_order '^105 jobs, 4 workers' '^  worker 4: ' \
+        '^105 of 105 jobs done in [0-9.]+ s' '^(9[0-9]\.[0-9]|100\.0) % of')
+    verdict worker_pool "$(tail -n 1 "$out")" "$wrong"
+}
+
+multi_limit_models() {
+    local wrong
+    example multi_limit_models || { verdict multi_limit_models '' "exit code 0, not $?"; return; }
+    wrong=$(in_order 'openai-gpt4: 20 admitted, 5 refused' 'refused; .* after [23]\.[0-9]s$' \
+        'openai-gpt3: 25 admitted, 0 refused' 'embeddings: 25 admitted, 0 refused' \
+        '150 texts: admitted' '150 texts: refused; .* after 37\.[0-9]s$' 'at most 200' \
+        'embeddings: 2[56]/200 available, 0 in-flight' 'openai-gpt3: 3[56]/60' 'openai-gpt4: 0/20')
+    verdict multi_limit_models 'admissions, refusals and what is left' "$wrong"
+}
+
+api_client() {
+    local wrong
+    example api_client || { verdict api_client '' "exit code 0, not $?"; return; }
+    wrong=$(in_order '^Without tollgate' '200, [1-9][0-9]* x 429' '^With tollgate' '200, 0 x 429')
+    if [[ -z $wrong ]]; then
+        wrong=$(tail -n 1 "$out" | python3 -c '
+import json, sys
+try:
+    found = json.loads(sys.stdin.read())
+    good = found["requests"] > 0 and found["status_429"] == 0 and 0.90 <= found["utilisation"] <= 1
+except (ValueError, KeyError, TypeError):
+    good = False
+if not good:
+    print("JSON on the last line, with no 429s and a utilisation of 0.90 to 1")
+')
+    fi
+    verdict api_client "$(tail -n 1 "$out")" "$wrong"
+}
+
+# Bad arguments: an error, the usage and exit code 2. A server that is not there: exit code 1.
+api_client_refuses() {
+    local code arguments
+    for arguments in --bogus --rate '--rate 0' '--seconds x' '--upstream https://localhost:1/' \
+        '--upstream http://localhost/'; do
+        code=0
+        # shellcheck disable=SC2086 # split on purpose
+        example api_client $arguments || code=$?
+        if ((code != 2)) || ! grep -q '^usage: ' "$out"; then
+            verdict "api_client $arguments" '' "the usage and exit code 2, not $code"
+            return
+        fi
+    done
+    code=0
+    example api_client --upstream http://127.0.0.1:1/ --seconds 1 || code=$?
+    if ((code != 1)) || ! tail -n 1 "$out" | grep -q '"status_429":0,"utilisation":0.000}$'; then
+        verdict 'api_client without a server' '' "exit code 1, not $code, and a utilisation of 0"
+        return
+    fi
+    verdict 'api_client, misused' 'exit codes 2 and 1'
+}
+
+cargo build --quiet --release --examples
+rate_limiting
+worker_pool
+multi_limit_models
+api_client
+api_client_refuses
+exit "$failed"
