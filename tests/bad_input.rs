@@ -4,8 +4,9 @@ use std::future::Future;
 use std::panic;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
+use std::thread;
 use std::time::Duration;
 
 use tollgate::{
@@ -157,9 +158,9 @@ fn durations_without_end() {
     time.advance(SECOND);
     assert!(wait.as_mut().poll(&mut context).is_ready());
     let threads = api.clone();
-    let waits = std::thread::spawn(move || threads.blocking_acquire_timeout(Duration::MAX).is_ok());
+    let waits = thread::spawn(move || threads.blocking_acquire_timeout(Duration::MAX).is_ok());
     while api.capacity().waiting == 0 {
-        std::thread::yield_now();
+        thread::yield_now();
     }
     time.advance(SECOND);
     assert!(waits.join().unwrap());
@@ -443,6 +444,31 @@ fn callbacks_that_panic_or_call_back() {
         ]
     );
     assert_eq!(api.capacity().in_flight, 0);
+}
+
+/// From a callback of `configure` itself; on a thread of its own, so that a deadlock is a failure.
+#[test]
+fn a_callback_of_configure_may_configure() {
+    let (done, result) = mpsc::channel();
+    thread::spawn(move || {
+        let (_, limiter) = limiter();
+        let again = limiter.clone();
+        limiter.on_capacity_change(move |update| {
+            if update.new_capacity < 5 {
+                let limit = Limit::per_second(update.new_capacity + 1);
+                again.configure(&update.resource, limit).unwrap();
+                again.remove("other");
+            } else {
+                again.close();
+            }
+        });
+        limiter.set_capacity("api", 1, SECOND).unwrap();
+        limiter.set_capacity("other", 1, SECOND).unwrap();
+        limiter.set_capacity("api", 2, SECOND).unwrap();
+        done.send((limiter.capacity("api").unwrap().total, limiter.check("api")))
+    });
+    let (total, check) = result.recv_timeout(Duration::from_secs(20)).expect("no deadlock");
+    assert_eq!((total, check), (5, Err(TryAcquireError::Closed)));
 }
 
 /// The three kinds of change, each told once with what the bucket then holds.
