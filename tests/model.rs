@@ -135,8 +135,8 @@ proptest! {
     ) {
         let (gate, exact) = (ByHandle::new(terms), MutexBucket::new(terms));
         let mut sliver = terms.sliver();
-        // The reference counts in 2^-20: so many cuts it can follow.
-        let mut cuts = 10;
+        // The reference counts in 2^-20: it can follow ten cuts, down to no third of a token.
+        let (mut factor, mut tokens) = (1.0, terms.tokens);
         for op in ops {
             match op {
                 Op::Advance(by) => set(&[&gate, &exact], gate.now() + by),
@@ -168,6 +168,7 @@ proptest! {
                 }
                 Op::Reconfigure(to) => {
                     sliver = sliver.max(to.sliver());
+                    tokens = to.tokens;
                     gate.reconfigure(to);
                     exact.reconfigure(to);
                 }
@@ -175,8 +176,9 @@ proptest! {
                     gate.pause(nanos);
                     exact.pause(nanos);
                 }
-                Op::Cut if cuts > 0 => {
-                    cuts -= 1;
+                #[allow(clippy::cast_precision_loss)] // near enough
+                Op::Cut if factor > 0.06 && factor * 0.75 * tokens as f64 >= 1.0 => {
+                    factor *= 0.75;
                     gate.cut();
                     exact.cut();
                 }

@@ -61,8 +61,8 @@ pub(crate) struct Request {
     pub(crate) deadline: Option<u64>,
     /// A line of this length takes nobody else.
     pub(crate) most_waiting: u64,
-    /// What would be given back if every permit in flight were refunded: a wait that is hopeless by
-    /// the rate alone may then still end in time.
+    /// Whether permits in flight may give tokens back: then a wait that is hopeless by the rate
+    /// alone may end in time all the same.
     pub(crate) may_be_refunded: bool,
     pub(crate) event: Call,
 }
