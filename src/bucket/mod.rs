@@ -20,14 +20,16 @@ pub(crate) mod rate;
 #[cfg(all(test, not(loom)))]
 mod rate_tests;
 mod slot;
+mod view;
 mod word;
 
 use crossbeam_utils::CachePadded;
-use rate::{Accrued, Level, Rate, Rescaled, Terms};
+use rate::{Level, Rescaled, Terms};
 use slot::Slot;
 use word::Word;
 
 pub(crate) use slot::{Config, Kind};
+pub(crate) use view::{Deficit, View};
 
 use crate::sync::{AtomicU64, Ordering, seeded, yield_now};
 
@@ -66,30 +68,6 @@ pub(crate) enum Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stale;
 
-/// What a refused take was short of; the time it stands for is worked out on demand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Deficit {
-    /// Clock reading less anchor: negative before it, `i64::MIN` for ever.
-    offset: i64,
-    /// What must have accrued since the anchor.
-    need: u64,
-    rate: Rate,
-    carry: u64,
-}
-
-impl Deficit {
-    /// Nanoseconds from the reading until the take would succeed, rounded up; `u64::MAX` for never.
-    #[cold]
-    pub(crate) fn wait(&self) -> u64 {
-        match self.rate.when(self.need, self.carry) {
-            Some(_) if self.offset == i64::MIN => u64::MAX,
-            Some(elapsed) if self.offset < 0 => elapsed.saturating_add(self.offset.unsigned_abs()),
-            Some(elapsed) => elapsed.saturating_sub(self.offset.unsigned_abs()),
-            None => u64::MAX,
-        }
-    }
-}
-
 /// What came of one everyday try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Take {
@@ -111,23 +89,6 @@ pub(crate) struct Change {
     pub(crate) pause_until: u64,
     /// See [`Config::until`].
     pub(crate) until: Option<u64>,
-}
-
-/// A consistent look at a bucket at one clock reading.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct View {
-    word: Word,
-    pub(crate) kind: Kind,
-    origin: u64,
-    unit: u64,
-    capacity: u64,
-    whole: u64,
-    rate: Rate,
-    carry: u64,
-    anchor: u64,
-    horizon: u64,
-    now: u64,
-    accrued: Accrued,
 }
 
 impl Bucket {
@@ -415,93 +376,6 @@ impl Bucket {
         }
         let (new, old) = (Ordering::AcqRel, Ordering::Relaxed); // a failure is not used
         self.hot.word.compare_exchange(from.0, to.0, new, old).is_ok()
-    }
-}
-
-impl View {
-    /// Whether the slot still answers for this reading.
-    fn status(&self) -> Result<(), Refusal> {
-        match self.kind {
-            Kind::Closed => Err(Refusal::Closed),
-            Kind::Removed => Err(Refusal::Removed),
-            Kind::Paused if self.now >= self.anchor => Err(Refusal::Stale),
-            Kind::Open if self.now >= self.anchor && self.now - self.anchor >= self.horizon => {
-                Err(Refusal::Stale)
-            }
-            Kind::Open | Kind::Paused => Ok(()),
-        }
-    }
-
-    /// Would `n` be admitted?
-    pub(crate) fn check(&self, n: u64) -> Result<(), Refusal> {
-        self.status()?;
-        if n > self.whole_capacity() {
-            return Err(Refusal::TooBig(self.whole_capacity()));
-        }
-        let admitted = self.kind == Kind::Open && self.admit(n).is_ok();
-        // Nothing is granted to everybody, whatever the debt or the pause.
-        if n > 0 && !admitted {
-            return Err(Refusal::Short(self.deficit(n)));
-        }
-        Ok(())
-    }
-
-    fn admit(&self, n: u64) -> Result<u64, u64> {
-        let Accrued { floor, ceil, .. } = self.accrued;
-        admit(self.word.position(self.origin), floor, ceil, self.capacity, n * self.unit)
-    }
-
-    /// What `n` tokens are short of now, be they more than fit in at a time.
-    pub(crate) fn deficit(&self, n: u64) -> Deficit {
-        let units = n.saturating_mul(self.unit);
-        let offset = match self.now.checked_sub(self.anchor) {
-            Some(elapsed) => i64::try_from(elapsed).unwrap_or(i64::MAX),
-            None => i64::try_from(self.anchor - self.now).map_or(i64::MIN, |ahead| -ahead),
-        };
-        let position = self.word.position(self.origin);
-        let need = position.saturating_add(units).saturating_sub(self.capacity);
-        Deficit { offset, need, rate: self.rate, carry: self.carry }
-    }
-
-    /// Whole tokens that could be taken now.
-    pub(crate) fn available(&self) -> u64 {
-        if self.kind != Kind::Open {
-            return 0;
-        }
-        let position = self.word.position(self.origin);
-        let spent = position.saturating_sub(self.accrued.floor);
-        self.capacity.saturating_sub(spent) / self.unit
-    }
-
-    /// Whole tokens in a full bucket.
-    pub(crate) fn whole_capacity(&self) -> u64 {
-        self.whole
-    }
-
-    /// The reading that this look was made at.
-    pub(crate) fn now(&self) -> u64 {
-        self.now
-    }
-
-    /// How late a timer may be without a token being lost to a full bucket: the time of an eighth
-    /// of the capacity, none where that is less than a token; at most `most` nanoseconds.
-    pub(crate) fn slack(&self, most: u64) -> u64 {
-        if self.whole_capacity() < 8 {
-            return 0;
-        }
-        self.rate.when(self.capacity / 8, 0).map_or(most, |eighth| eighth.min(most))
-    }
-
-    pub(crate) fn has_waiters(&self) -> bool {
-        self.word.has_waiters()
-    }
-
-    /// Nanoseconds until this slot stops answering for itself.
-    pub(crate) fn remaining(&self) -> u64 {
-        match self.kind {
-            Kind::Open => self.horizon.saturating_sub(self.now.saturating_sub(self.anchor)),
-            _ => self.anchor.saturating_sub(self.now),
-        }
     }
 }
 

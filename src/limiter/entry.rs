@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 use super::capacity::{Capacity, CapacityUpdate, Observers, UpdateKind};
 use super::error::{ConfigError, Shortage, TryAcquireError};
 use super::limit::{Limit, OnRelease};
+use super::settings::Settings;
 use crate::adapt::Adapt;
-use crate::bucket::{Bucket, Change, Config, Kind, Refusal, Take};
+use crate::bucket::{Bucket, Kind, Refusal, Take};
 use crate::clock::Clock;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::wait::{Call, Gate, Request, Step, Ticket};
@@ -27,14 +28,6 @@ pub(crate) struct Entry {
     /// be.
     refunds: AtomicU64,
     most_waiting: AtomicU64,
-}
-
-/// What only a change looks at. Its lock comes before the line's.
-#[derive(Debug)]
-struct Settings {
-    limit: Limit,
-    adapt: Adapt,
-    current: Config,
 }
 
 /// The line's timer rings here.
@@ -419,40 +412,6 @@ impl Entry {
                 limit: limit.depth(),
             };
         }
-    }
-}
-
-impl Settings {
-    fn is_over(&self) -> bool {
-        matches!(self.current.kind, Kind::Closed | Kind::Removed)
-    }
-
-    /// What is due at `now`, each at its own time and at the rate of its own time.
-    fn catch_up(&mut self, bucket: &Bucket, now: u64) {
-        while !self.is_over() {
-            let pause_ends = (self.current.kind == Kind::Paused).then_some(self.current.anchor);
-            let step = self.adapt.due();
-            let next = [pause_ends, step].into_iter().flatten().min();
-            let Some(at) = next.filter(|at| *at <= now) else { return };
-            if step == Some(at) {
-                self.adapt.step(now);
-            }
-            self.swing(bucket, Kind::Open, 0, || at);
-        }
-    }
-
-    /// Install the limit as it is scaled at present.
-    fn swing(&mut self, bucket: &Bucket, kind: Kind, pause_until: u64, clock: impl Fn() -> u64) {
-        // At a factor of one it fits: that was seen when it was configured.
-        let terms = loop {
-            match self.limit.terms(self.adapt.factor()) {
-                Ok(terms) => break terms,
-                Err(_) if self.adapt.factor() > 1.0 => self.adapt.halve(),
-                Err(_) => break self.current.terms,
-            }
-        };
-        let until = self.adapt.due();
-        bucket.swing(&mut self.current, Change { kind, terms, pause_until, until }, clock);
     }
 }
 

@@ -1,0 +1,133 @@
+//! A look at a bucket that changes nothing, and what a refusal says of the time.
+
+use super::rate::{Accrued, Rate};
+use super::word::Word;
+use super::{Kind, Refusal, admit};
+
+/// What a refused take was short of; the time it stands for is worked out on demand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Deficit {
+    /// Clock reading less anchor: negative before it, `i64::MIN` for ever.
+    pub(super) offset: i64,
+    /// What must have accrued since the anchor.
+    pub(super) need: u64,
+    pub(super) rate: Rate,
+    pub(super) carry: u64,
+}
+
+impl Deficit {
+    /// Nanoseconds from the reading until the take would succeed, rounded up; `u64::MAX` for never.
+    #[cold]
+    pub(crate) fn wait(&self) -> u64 {
+        match self.rate.when(self.need, self.carry) {
+            Some(_) if self.offset == i64::MIN => u64::MAX,
+            Some(elapsed) if self.offset < 0 => elapsed.saturating_add(self.offset.unsigned_abs()),
+            Some(elapsed) => elapsed.saturating_sub(self.offset.unsigned_abs()),
+            None => u64::MAX,
+        }
+    }
+}
+
+/// A consistent look at a bucket at one clock reading.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    pub(super) word: Word,
+    pub(super) kind: Kind,
+    pub(super) origin: u64,
+    pub(super) unit: u64,
+    pub(super) capacity: u64,
+    pub(super) whole: u64,
+    pub(super) rate: Rate,
+    pub(super) carry: u64,
+    pub(super) anchor: u64,
+    pub(super) horizon: u64,
+    pub(super) now: u64,
+    pub(super) accrued: Accrued,
+}
+
+impl View {
+    /// Whether the slot still answers for this reading.
+    pub(super) fn status(&self) -> Result<(), Refusal> {
+        match self.kind {
+            Kind::Closed => Err(Refusal::Closed),
+            Kind::Removed => Err(Refusal::Removed),
+            Kind::Paused if self.now >= self.anchor => Err(Refusal::Stale),
+            Kind::Open if self.now >= self.anchor && self.now - self.anchor >= self.horizon => {
+                Err(Refusal::Stale)
+            }
+            Kind::Open | Kind::Paused => Ok(()),
+        }
+    }
+
+    /// Would `n` be admitted?
+    pub(crate) fn check(&self, n: u64) -> Result<(), Refusal> {
+        self.status()?;
+        if n > self.whole_capacity() {
+            return Err(Refusal::TooBig(self.whole_capacity()));
+        }
+        let admitted = self.kind == Kind::Open && self.admit(n).is_ok();
+        // Nothing is granted to everybody, whatever the debt or the pause.
+        if n > 0 && !admitted {
+            return Err(Refusal::Short(self.deficit(n)));
+        }
+        Ok(())
+    }
+
+    pub(super) fn admit(&self, n: u64) -> Result<u64, u64> {
+        let Accrued { floor, ceil, .. } = self.accrued;
+        admit(self.word.position(self.origin), floor, ceil, self.capacity, n * self.unit)
+    }
+
+    /// What `n` tokens are short of now, be they more than fit in at a time.
+    pub(crate) fn deficit(&self, n: u64) -> Deficit {
+        let units = n.saturating_mul(self.unit);
+        let offset = match self.now.checked_sub(self.anchor) {
+            Some(elapsed) => i64::try_from(elapsed).unwrap_or(i64::MAX),
+            None => i64::try_from(self.anchor - self.now).map_or(i64::MIN, |ahead| -ahead),
+        };
+        let position = self.word.position(self.origin);
+        let need = position.saturating_add(units).saturating_sub(self.capacity);
+        Deficit { offset, need, rate: self.rate, carry: self.carry }
+    }
+
+    /// Whole tokens that could be taken now.
+    pub(crate) fn available(&self) -> u64 {
+        if self.kind != Kind::Open {
+            return 0;
+        }
+        let position = self.word.position(self.origin);
+        let spent = position.saturating_sub(self.accrued.floor);
+        self.capacity.saturating_sub(spent) / self.unit
+    }
+
+    /// Whole tokens in a full bucket.
+    pub(crate) fn whole_capacity(&self) -> u64 {
+        self.whole
+    }
+
+    /// The reading that this look was made at.
+    pub(crate) fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// How late a timer may be without a token being lost to a full bucket: the time of an eighth
+    /// of the capacity, none where that is less than a token; at most `most` nanoseconds.
+    pub(crate) fn slack(&self, most: u64) -> u64 {
+        if self.whole_capacity() < 8 {
+            return 0;
+        }
+        self.rate.when(self.capacity / 8, 0).map_or(most, |eighth| eighth.min(most))
+    }
+
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.word.has_waiters()
+    }
+
+    /// Nanoseconds until this slot stops answering for itself.
+    pub(crate) fn remaining(&self) -> u64 {
+        match self.kind {
+            Kind::Open => self.horizon.saturating_sub(self.now.saturating_sub(self.anchor)),
+            _ => self.anchor.saturating_sub(self.now),
+        }
+    }
+}
