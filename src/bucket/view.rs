@@ -125,9 +125,10 @@ impl View {
 
     /// Nanoseconds until this slot stops answering for itself.
     pub(crate) fn remaining(&self) -> u64 {
-        match self.kind {
-            Kind::Open => self.horizon.saturating_sub(self.now.saturating_sub(self.anchor)),
-            _ => self.anchor.saturating_sub(self.now),
-        }
+        let end = match self.kind {
+            Kind::Open => self.anchor.saturating_add(self.horizon),
+            _ => self.anchor,
+        };
+        end.saturating_sub(self.now)
     }
 }

@@ -296,7 +296,10 @@ impl Gate {
             match self.arm(line, next, now) {
                 Ok(()) => return Ok(()),
                 // The clock went past the time while it was being armed.
-                Err(Unarmed::Due) => now = self.clock.now(),
+                Err(Unarmed::Due) => match self.clock.now() {
+                    later if later > now => now = later,
+                    _ => return Ok(()),
+                },
                 // Without a timer everybody looks for themselves, again and again.
                 Err(Unarmed::NoTimer) => {
                     line.call_above(0, now, calls);
