@@ -42,7 +42,7 @@ RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom" RUST_
 say "examples"
 scripts/check-examples.sh
 
-say "benches compile and run"
+say "benches compile"
 cargo bench --quiet --no-run
 
 say "all is well"

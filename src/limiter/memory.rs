@@ -69,8 +69,23 @@ impl Hash for Asked<'_> {
 impl Equivalent<Name> for Asked<'_> {
     #[inline]
     fn equivalent(&self, name: &Name) -> bool {
-        *self.0 == *name.0
+        same(self.0.as_bytes(), name.0.as_bytes())
     }
+}
+
+/// Equality with names of usual lengths compared in place, by their first and last bytes which
+/// overlap in the middle: a call of `memcmp` is a tenth of a look-up.
+#[inline]
+fn same(a: &[u8], b: &[u8]) -> bool {
+    fn ends<const N: usize>(bytes: &[u8]) -> Option<([u8; N], [u8; N])> {
+        Some((*bytes.first_chunk()?, *bytes.last_chunk()?))
+    }
+    a.len() == b.len()
+        && match a.len() {
+            8..16 => ends::<8>(a) == ends::<8>(b),
+            16..=32 => ends::<16>(a) == ends::<16>(b),
+            _ => a == b,
+        }
 }
 
 impl MemoryLimiter {
