@@ -24,11 +24,15 @@
 
 mod adapt;
 mod bucket;
+#[cfg(feature = "swarm")]
+mod bus;
 mod clock;
 mod limiter;
 mod sync;
 mod wait;
 
+#[cfg(feature = "swarm")]
+pub use bus::{BusError, BusFuture, Delivery, MemoryBus, MessageBus, Subscription};
 pub use clock::{Clock, ManualClock};
 pub use limiter::{
     Acquire, AcquireError, Capacity, CapacityUpdate, ConfigError, Limit, MemoryLimiter, OnRelease,
