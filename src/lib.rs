@@ -22,12 +22,16 @@
 //! The bucket is the generic cell rate algorithm (ITU-T I.371, "virtual scheduling"), with a
 //! position in fractions of a token instead of a time, and rationals instead of rounded intervals.
 
+#[cfg_attr(not(feature = "swarm"), allow(dead_code))] // what only a swarm asks for
 mod adapt;
 mod bucket;
 #[cfg(feature = "swarm")]
 mod bus;
 mod clock;
+#[cfg_attr(not(feature = "swarm"), allow(dead_code))]
 mod limiter;
+#[cfg(feature = "swarm")]
+mod swarm;
 mod sync;
 mod wait;
 
@@ -38,6 +42,8 @@ pub use limiter::{
     Acquire, AcquireError, Capacity, CapacityUpdate, ConfigError, Limit, MemoryLimiter, OnRelease,
     Permit, RateLimiter, Recovery, Resource, Shortage, TryAcquireError, UpdateKind,
 };
+#[cfg(feature = "swarm")]
+pub use swarm::{DistributedConfig, DistributedLimiter, SwarmError, SwarmStats};
 
 /// The README's code compiles and runs.
 #[cfg(doctest)]

@@ -41,7 +41,8 @@ fn ends(what: &str, f: impl FnOnce() + Send + 'static) {
 #[test]
 fn a_cut_at_the_floor_does_not_hang_everybody() {
     ends("check after a cut that changed nothing", || {
-        let (l, r, time) = manual(Limit::per_second(2).recovery(Recovery::default()));
+        let (l, r, time) =
+            manual(Limit::per_second(2).recovery(Recovery::default()).cooldown(Duration::ZERO));
         for _ in 0..4 {
             l.announce_reduced("api", "429");
         }

@@ -87,7 +87,8 @@ fn a_long_recovery_earns_at_each_rate_of_its_own_time() {
     let time = ManualClock::new();
     let limiter = MemoryLimiter::with_clock(time.clone());
     let recovery = Recovery { interval: Duration::from_secs(1), factor: 1.01, cap: true };
-    let limit = Limit::per_second(100).burst(100_000_000).recovery(recovery);
+    let limit =
+        Limit::per_second(100).burst(100_000_000).recovery(recovery).cooldown(Duration::ZERO);
     let (asked, alone) =
         (limiter.configure("asked", limit).unwrap(), limiter.configure("alone", limit).unwrap());
     for _ in 0..20 {
@@ -154,7 +155,10 @@ fn a_callback_may_configure_whoever_calls_it() {
             let _ = again.configure("other", Limit::per_second(1));
         });
         let recovery = Recovery { interval: Duration::from_micros(50), factor: 1.001, cap: true };
-        let limit = Limit::per_second(1_000).burst(1_000_000_000).recovery(recovery);
+        let limit = Limit::per_second(1_000)
+            .burst(1_000_000_000)
+            .recovery(recovery)
+            .cooldown(Duration::ZERO);
         let api = limiter.configure("api", limit).unwrap();
         api.check_n(1_000_000_000).unwrap();
         // Somebody is in line, so that a change of the limit looks at the bucket again.

@@ -552,7 +552,8 @@ fn recovers_from_a_cut_on_schedule() {
 fn recovers_from_one_and_from_ten() {
     for (capacity, cuts, steps) in [(10, 20, 25), (100, 8, 25), (1, 5, 0), (2, 5, 8)] {
         let (time, limiter) = limiter();
-        let limit = Limit::per_second(capacity).recovery(Recovery::default());
+        let limit =
+            Limit::per_second(capacity).recovery(Recovery::default()).cooldown(Duration::ZERO);
         let api = limiter.configure("api", limit).unwrap();
         for _ in 0..cuts {
             api.announce_reduced("429");
@@ -574,7 +575,8 @@ fn recovers_from_one_and_from_ten() {
 fn a_recovery_nobody_watched_earned_the_same() {
     let (time, limiter) = limiter();
     let recovery = Recovery { interval: Duration::from_secs(7), factor: 1.1, cap: true };
-    let limit = Limit::per_second(1_000).burst(1_000_000).recovery(recovery);
+    let limit =
+        Limit::per_second(1_000).burst(1_000_000).recovery(recovery).cooldown(Duration::ZERO);
     let watched = limiter.configure("watched", limit).unwrap();
     let alone = limiter.configure("alone", limit).unwrap();
     for api in [&watched, &alone] {

@@ -1,7 +1,28 @@
-//! What a resource does after its upstream said "too many requests": cuts, and the way back.
-//! Pure state; time is passed in.
+//! What a resource does after its upstream said "too many requests": cuts, incidents, and the way
+//! back. Pure state; time is passed in.
+//!
+//! # Cuts
+//!
+//! A cut is what it left of the limit, and its date. From these two and the recovery follows what it
+//! scales the limit by at any later time. A resource is scaled by the lowest of its cuts. So agents
+//! that know of the same cuts are at the same factor at the same time, in whatever order and however
+//! often they heard of them, and hearing of one more never raises a limit.
+//!
+//! # Incidents
+//!
+//! Many requests are refused at once when an upstream has had enough, and all of these refusals are
+//! one incident, which is worth one cut. It begins when a cut takes effect here, be it ours or a
+//! neighbour's. A refusal belongs to it if the cooldown has not passed, or if its request was sent
+//! before, however long that took. It cuts only where the incident has not cut as far yet, and then
+//! from the level before it.
 
+mod cut;
+
+use std::collections::VecDeque;
 use std::time::Duration;
+
+use cut::Way;
+pub(crate) use cut::{Cut, Origin, Size};
 
 /// How a limit that was cut recovers.
 ///
@@ -33,23 +54,60 @@ impl Recovery {
     }
 }
 
+/// How a limiter reacts to refusals, where a limit does not say otherwise.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Policy {
+    /// What a cut multiplies a limit by.
+    pub(crate) reduce: f64,
+    pub(crate) recovery: Option<Recovery>,
+    /// How long an incident lasts, for requests that were sent after its cut.
+    pub(crate) cooldown: Duration,
+}
+
 /// Where a recovery without a cap ends.
 const CEILING: f64 = 1024.0;
-/// So many steps that were due are taken one by one; the rest, after a long rest, at once.
-const STEPS: u32 = 1_000;
+/// So many cuts are kept, of which none covers another. Agents with one policy have one or two.
+const MOST_CUTS: usize = 16;
+/// So many that were covered are remembered, so as not to hear of them once more.
+const MOST_COVERED: usize = 64;
 
 /// What a resource's limit is scaled by at present, and when that changes.
 #[derive(Clone, Debug)]
 pub(crate) struct Adapt {
+    policy: Policy,
+    way: Way,
+    /// None of them covers another.
+    cuts: Vec<Cut>,
+    covered: VecDeque<u64>,
     factor: f64,
-    recovery: Option<Recovery>,
     due: Option<u64>,
-    overdue: u32,
+    incident: Option<Incident>,
+    /// How many incidents were cut for in full.
+    in_full: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Incident {
+    /// The factor before it.
+    level: f64,
+    /// When it took effect here.
+    at: u64,
+    /// Whether it has been cut for about as far as our own cut goes.
+    in_full: bool,
 }
 
 impl Adapt {
-    pub(crate) fn new(recovery: Option<Recovery>) -> Self {
-        Self { factor: 1.0, recovery, due: None, overdue: 0 }
+    pub(crate) fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            way: Way::new(policy.recovery),
+            cuts: Vec::new(),
+            covered: VecDeque::new(),
+            factor: 1.0,
+            due: None,
+            incident: None,
+            in_full: 0,
+        }
     }
 
     pub(crate) fn factor(&self) -> f64 {
@@ -61,56 +119,148 @@ impl Adapt {
         self.due
     }
 
-    /// Multiply by `by`, but not below `least`. Recovery starts over. Says whether that changed
-    /// anything.
-    pub(crate) fn cut(&mut self, by: f64, least: f64, now: u64) -> bool {
-        let before = self.factor;
-        self.factor = (before * by).max(least.min(before));
-        self.due = self.first_step(now);
-        self.factor < before
+    /// How many incidents were cut for in full: what a permit notes when it is granted.
+    pub(crate) fn in_full(&self) -> u64 {
+        self.in_full
     }
 
-    /// Another way to recover, from now on; the factor stays.
-    pub(crate) fn recover_by(&mut self, recovery: Option<Recovery>, now: u64) {
-        if self.recovery != recovery {
-            self.recovery = recovery;
-            self.due = self.first_step(now);
-        }
+    /// The cuts that still stand: without a cap they are kept beyond.
+    pub(crate) fn cuts(&self, now: u64) -> impl Iterator<Item = &Cut> {
+        self.cuts.iter().filter(move |cut| cut.factor_at(now, &self.way) < 1.0)
     }
 
-    fn first_step(&self, now: u64) -> Option<u64> {
-        let recovery = self.recovery.filter(|recovery| !self.is_recovered(recovery))?;
-        now.checked_add(nanos(recovery.interval))
+    /// The upstream refused a request, which was sent when `seen` incidents had been cut for, if
+    /// that is known. Cut, but not below `least`, unless it belongs to an incident that has been cut
+    /// for. The cut is `make`s of its factor; whether there was one.
+    pub(crate) fn refused(
+        &mut self,
+        seen: Option<u64>,
+        least: f64,
+        now: u64,
+        make: impl FnOnce(f64) -> Cut,
+    ) -> bool {
+        let incident = self.lasting(now);
+        let sent_before = seen.is_some_and(|seen| seen < self.in_full);
+        if sent_before || incident.is_some_and(|incident| incident.in_full) {
+            return false;
+        }
+        let shallow = incident.filter(|incident| !incident.in_full);
+        let level = shallow.map_or(self.factor, |incident| incident.level);
+        let target = (level * self.policy.reduce).max(least.min(self.factor));
+        let at = shallow.map_or(now, |incident| incident.at);
+        self.incident = Some(Incident { level, at, in_full: true });
+        self.in_full += 1;
+        self.insert(make(target), now);
+        self.advance(now);
+        true
     }
 
-    /// Take the step that was due, `now` being the present. After `STEPS` in a row the rest is
-    /// taken as one, at the time of the last.
-    pub(crate) fn step(&mut self, now: u64) {
-        let (Some(recovery), Some(due)) = (self.recovery, self.due) else { return };
-        let interval = nanos(recovery.interval);
-        self.overdue += 1;
-        let more = if self.overdue < STEPS { 0 } else { now.saturating_sub(due) / interval };
-        let steps = i32::try_from(more.saturating_add(1)).unwrap_or(i32::MAX);
-        self.factor *= recovery.factor.powi(steps);
-        self.due =
-            due.checked_add(more.saturating_mul(interval)).and_then(|d| d.checked_add(interval));
-        if self.is_recovered(&recovery) {
-            self.factor = if recovery.cap { 1.0 } else { CEILING };
-            self.due = None;
+    /// A neighbour that knows of incidents cut. Whether anything changed.
+    pub(crate) fn hear(&mut self, cut: Cut, now: u64) -> bool {
+        if let Some(known) = self.cuts.iter_mut().find(|known| known.id == cut.id) {
+            known.heard_again(&cut);
+        } else {
+            let new = cut.factor_at(now, &self.way) < 1.0
+                && !self.covered.contains(&cut.id)
+                && !self.cuts.iter().any(|known| known.covers(&cut, now, &self.way));
+            if !new {
+                return false;
+            }
+            self.insert(cut, now);
         }
-        if self.due.is_none_or(|due| due > now) {
-            self.overdue = 0;
+        let before = (self.factor, self.due);
+        self.advance(now);
+        if self.factor < before.0 {
+            self.took_effect(before.0, now);
         }
+        before != (self.factor, self.due)
+    }
+
+    /// A neighbour that does not know of incidents cut to `factor`: within one it is heard as far as
+    /// our own cut would go, for it may have cut for each of the refusals. Whether anything changed.
+    pub(crate) fn hear_plain(&mut self, mut cut: Cut, now: u64) -> bool {
+        if let Some(incident) = self.lasting(now) {
+            let floor = incident.level * self.policy.reduce;
+            if cut.factor < floor {
+                (cut.factor, cut.tokens) = (floor, None);
+            }
+        }
+        cut.factor < self.factor && self.hear(cut, now)
+    }
+
+    /// Whether a neighbour that knows of the cuts `told` does not know of one that stands here.
+    pub(crate) fn is_ahead_of(&self, told: &[Cut], now: u64) -> bool {
+        let is_known = |cut: &Cut| told.iter().any(|known| known.stands_for(cut, now, &self.way));
+        !self.cuts(now).all(is_known)
+    }
+
+    /// A neighbour's cut lowered the factor, from `before`.
+    fn took_effect(&mut self, before: f64, now: u64) {
+        // As good as our own: agents may be a step of the recovery apart.
+        let enough = self.policy.reduce + (1.0 - self.policy.reduce) / 4.0;
+        let joined = self.lasting(now).filter(|_| self.factor > before * enough);
+        let mut incident = joined.unwrap_or(Incident { level: before, at: now, in_full: false });
+        if !incident.in_full && self.factor <= incident.level * enough {
+            incident.in_full = true;
+            self.in_full += 1;
+        }
+        self.incident = Some(incident);
+    }
+
+    /// The last incident, if its cooldown has not passed.
+    fn lasting(&self, now: u64) -> Option<Incident> {
+        let cooldown = nanos(self.policy.cooldown);
+        self.incident.filter(|incident| now.saturating_sub(incident.at) < cooldown)
+    }
+
+    fn insert(&mut self, cut: Cut, now: u64) {
+        let way = self.way;
+        let (covered, mut kept): (Vec<Cut>, Vec<Cut>) =
+            self.cuts.drain(..).partition(|known| cut.covers(known, now, &way));
+        kept.push(cut);
+        // Most of them stand for the same time; the least of them goes.
+        kept.sort_by(|a, b| a.factor_at(now, &way).total_cmp(&b.factor_at(now, &way)));
+        let forgotten = kept.split_off(kept.len().min(MOST_CUTS));
+        self.covered.extend(covered.iter().chain(&forgotten).map(|cut| cut.id));
+        let surplus = self.covered.len().saturating_sub(MOST_COVERED);
+        self.covered.drain(..surplus);
+        self.cuts = kept;
+    }
+
+    /// Go by the factor of `now`.
+    pub(crate) fn advance(&mut self, now: u64) {
+        let way = self.way;
+        if way.ceiling <= 1.0 {
+            self.cuts.retain(|cut| cut.factor_at(now, &way) < way.ceiling);
+        }
+        let lowest = self.cuts.iter().map(|cut| cut.factor_at(now, &way)).reduce(f64::min);
+        self.factor = lowest.unwrap_or(1.0);
+        self.due = self.cuts.iter().filter_map(|cut| cut.next_step(now, &way)).min();
+    }
+
+    /// Another policy from now on; the factor stays.
+    pub(crate) fn react_by(&mut self, policy: Policy, now: u64) {
+        let way = Way::new(policy.recovery);
+        if self.policy.recovery != policy.recovery {
+            for cut in &mut self.cuts {
+                cut.restart(cut.factor_at(now, &self.way).min(way.ceiling), now);
+            }
+        }
+        (self.policy, self.way) = (policy, way);
+        self.advance(now);
     }
 
     /// The limit has no room for so large a factor: only one without a cap is.
     pub(crate) fn halve(&mut self) {
-        self.factor = (self.factor / 2.0).max(1.0);
-        self.due = None;
+        self.way.ceiling = (self.factor / 2.0).max(1.0);
+        self.factor = self.way.ceiling;
     }
+}
 
-    fn is_recovered(&self, recovery: &Recovery) -> bool {
-        self.factor >= if recovery.cap { 1.0 } else { CEILING }
+impl Way {
+    fn new(recovery: Option<Recovery>) -> Self {
+        let cap = recovery.is_none_or(|recovery| recovery.cap);
+        Self { recovery, ceiling: if cap { 1.0 } else { CEILING } }
     }
 }
 
@@ -120,60 +270,4 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn steps_to_recover(mut adapt: Adapt) -> u32 {
-        let mut steps = 0;
-        while let Some(due) = adapt.due() {
-            adapt.step(due);
-            steps += 1;
-        }
-        assert!((adapt.factor() - 1.0).abs() < f64::EPSILON);
-        steps
-    }
-
-    #[test]
-    fn recovers_from_the_least_too() {
-        let mut adapt = Adapt::new(Some(Recovery::default()));
-        assert!(adapt.cut(0.5, 0.1, 0));
-        for _ in 0..10 {
-            adapt.cut(0.5, 0.1, 0);
-        }
-        assert!((adapt.factor() - 0.1).abs() < f64::EPSILON);
-        assert!(!adapt.cut(0.5, 0.1, 0));
-        // 0.1 * 1.1^25 > 1
-        assert_eq!(steps_to_recover(adapt), 25);
-    }
-
-    #[test]
-    fn steps_that_were_slept_through_are_all_taken() {
-        let slow = Recovery { interval: Duration::from_nanos(10), factor: 1.000_001, cap: true };
-        let mut adapt = Adapt::new(Some(slow));
-        adapt.cut(0.5, 0.1, 0);
-        let mut looks = 0;
-        while adapt.due().is_some_and(|due| due <= 1_000_000_000) {
-            adapt.step(1_000_000_000);
-            looks += 1;
-        }
-        assert!((adapt.factor() - 1.0).abs() < f64::EPSILON);
-        assert_eq!(looks, STEPS);
-    }
-
-    #[test]
-    fn without_a_cap_it_passes_the_original_and_ends() {
-        let mut adapt = Adapt::new(Some(Recovery { cap: false, ..Recovery::default() }));
-        adapt.cut(0.5, 0.1, 0);
-        while let Some(due) = adapt.due() {
-            adapt.step(due);
-        }
-        assert!((adapt.factor() - CEILING).abs() < f64::EPSILON);
-    }
-
-    #[test]
-    fn without_recovery_a_cut_stays() {
-        let mut adapt = Adapt::new(None);
-        adapt.cut(0.75, 0.1, 7);
-        assert_eq!(adapt.due(), None);
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use event_listener::{Event, EventListener, Listener};
 
-use super::entry::Entry;
+use super::entry::{Entry, Grant};
 use super::error::{AcquireError, TryAcquireError};
 use super::permit::Permit;
 use crate::sync::seeded;
@@ -50,13 +50,15 @@ impl Waiting {
     /// One look; `None` while the wait goes on.
     fn look(&mut self) -> Option<Result<Permit<'static>, AcquireError>> {
         let entry = self.entry.as_ref()?;
+        let seen = entry.incidents();
         let failed = match entry.look(self.ticket) {
             Step::Waiting(_) | Step::Stale => return None,
             Step::Taken => None,
             Step::Failed(failure) => Some(AcquireError::from_failure(failure)),
         };
         let entry = self.entry.take()?;
-        Some(failed.map_or_else(|| Ok(Permit::owned(entry, self.n)), Err))
+        let grant = Grant { n: self.n, seen };
+        Some(failed.map_or_else(|| Ok(Permit::owned(entry, grant)), Err))
     }
 }
 
@@ -77,7 +79,7 @@ enum Entered {
 
 fn enter(entry: Arc<Entry>, n: u64, is_thread: bool, deadline: Option<u64>) -> Entered {
     match entry.try_acquire(n) {
-        Ok(()) => return Entered::Granted(Permit::owned(entry, n)),
+        Ok(grant) => return Entered::Granted(Permit::owned(entry, grant)),
         Err(TryAcquireError::Exhausted { .. } | TryAcquireError::TooManyInFlight) => {}
         Err(TryAcquireError::ExceedsCapacity { capacity }) => {
             return Entered::Failed(AcquireError::ExceedsCapacity { capacity });
@@ -90,13 +92,14 @@ fn enter(entry: Arc<Entry>, n: u64, is_thread: bool, deadline: Option<u64>) -> E
     let event = Call::new(Event::new());
     // Before the second try, which joining makes: a call that comes after it is heard.
     let early = (!seeded("listen-after-join")).then(|| event.listen());
+    let grant = Grant { n, seen: entry.incidents() };
     match entry.join(n, is_thread, deadline, &event) {
         Step::Waiting(ticket) => {
             let listener = Some(early.unwrap_or_else(|| event.listen()));
             Entered::Waiting(Waiting { entry: Some(entry), n, ticket, event, listener })
         }
         Step::Failed(failure) => Entered::Failed(AcquireError::from_failure(failure)),
-        Step::Taken | Step::Stale => Entered::Granted(Permit::owned(entry, n)),
+        Step::Taken | Step::Stale => Entered::Granted(Permit::owned(entry, grant)),
     }
 }
 

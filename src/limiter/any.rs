@@ -10,6 +10,8 @@ use super::limit::Limit;
 use super::memory::MemoryLimiter;
 use super::permit::Permit;
 use super::resource::Resource;
+#[cfg(feature = "swarm")]
+use crate::swarm::DistributedLimiter;
 
 /// What every limiter does, object-safe: code that takes a `&dyn RateLimiter` runs on any of them.
 ///
@@ -89,63 +91,76 @@ pub trait RateLimiter: Send + Sync {
     }
 }
 
-impl RateLimiter for MemoryLimiter {
-    fn set_capacity(
-        &self,
-        resource: &str,
-        capacity: u64,
-        window: Duration,
-    ) -> Result<(), ConfigError> {
-        self.set_capacity(resource, capacity, window)
-    }
-    fn configure(&self, resource: &str, limit: Limit) -> Result<Resource, ConfigError> {
-        self.configure(resource, limit)
-    }
-    fn resource(&self, resource: &str) -> Option<Resource> {
-        self.resource(resource)
-    }
-    fn remove(&self, resource: &str) -> bool {
-        self.remove(resource)
-    }
-    fn resources(&self) -> Vec<Capacity> {
-        self.resources()
-    }
-    fn check_n(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
-        self.check_n(resource, n)
-    }
-    fn peek(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
-        self.peek(resource, n)
-    }
-    fn try_acquire_n(&self, resource: &str, n: u64) -> Result<Permit<'static>, TryAcquireError> {
-        self.try_acquire_n(resource, n)
-    }
-    fn acquire_n(&self, resource: &str, n: u64) -> Acquire {
-        self.acquire_n(resource, n)
-    }
-    fn blocking_acquire_n(
-        &self,
-        resource: &str,
-        n: u64,
-        timeout: Option<Duration>,
-    ) -> Result<Permit<'static>, AcquireError> {
-        self.blocking_acquire_n(resource, n, timeout)
-    }
-    fn release_n(&self, resource: &str, n: u64) {
-        self.release_n(resource, n);
-    }
-    fn announce_reduced(&self, resource: &str, reason: &str) {
-        self.announce_reduced(resource, reason);
-    }
-    fn pause_for(&self, resource: &str, how_long: Duration) {
-        self.pause_for(resource, how_long);
-    }
-    fn capacity(&self, resource: &str) -> Option<Capacity> {
-        self.capacity(resource)
-    }
-    fn on_capacity_change(&self, callback: Arc<dyn Fn(&CapacityUpdate) + Send + Sync>) {
-        self.observe(callback);
-    }
-    fn close(&self) {
-        self.close();
-    }
+/// Each method is the inherent one of its name.
+macro_rules! rate_limiter {
+    ($limiter:ty, $close:expr) => {
+        impl RateLimiter for $limiter {
+            fn set_capacity(
+                &self,
+                resource: &str,
+                capacity: u64,
+                window: Duration,
+            ) -> Result<(), ConfigError> {
+                self.set_capacity(resource, capacity, window)
+            }
+            fn configure(&self, resource: &str, limit: Limit) -> Result<Resource, ConfigError> {
+                self.configure(resource, limit)
+            }
+            fn resource(&self, resource: &str) -> Option<Resource> {
+                self.resource(resource)
+            }
+            fn remove(&self, resource: &str) -> bool {
+                self.remove(resource)
+            }
+            fn resources(&self) -> Vec<Capacity> {
+                self.resources()
+            }
+            fn check_n(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
+                self.check_n(resource, n)
+            }
+            fn peek(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
+                self.peek(resource, n)
+            }
+            fn try_acquire_n(
+                &self,
+                resource: &str,
+                n: u64,
+            ) -> Result<Permit<'static>, TryAcquireError> {
+                self.try_acquire_n(resource, n)
+            }
+            fn acquire_n(&self, resource: &str, n: u64) -> Acquire {
+                self.acquire_n(resource, n)
+            }
+            fn blocking_acquire_n(
+                &self,
+                resource: &str,
+                n: u64,
+                timeout: Option<Duration>,
+            ) -> Result<Permit<'static>, AcquireError> {
+                self.blocking_acquire_n(resource, n, timeout)
+            }
+            fn release_n(&self, resource: &str, n: u64) {
+                self.release_n(resource, n);
+            }
+            fn announce_reduced(&self, resource: &str, reason: &str) {
+                self.announce_reduced(resource, reason);
+            }
+            fn pause_for(&self, resource: &str, how_long: Duration) {
+                self.pause_for(resource, how_long);
+            }
+            fn capacity(&self, resource: &str) -> Option<Capacity> {
+                self.capacity(resource)
+            }
+            fn on_capacity_change(&self, callback: Arc<dyn Fn(&CapacityUpdate) + Send + Sync>) {
+                self.observe(callback);
+            }
+            fn close(&self) {
+                $close(self);
+            }
+        }
+    };
 }
+
+rate_limiter!(MemoryLimiter, MemoryLimiter::close);
+#[cfg(feature = "swarm")]
+rate_limiter!(DistributedLimiter, |limiter: &DistributedLimiter| drop(limiter.close()));

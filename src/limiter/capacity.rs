@@ -46,8 +46,10 @@ impl fmt::Display for Capacity {
 pub struct CapacityUpdate {
     /// The resource's name.
     pub resource: String,
-    /// Who changed it: `local` where it was this limiter.
+    /// Who changed it: `local`, or this agent's own id, where it was this limiter.
     pub agent_id: String,
+    /// Whether it was this limiter and not a neighbour, whatever ids they use.
+    pub is_ours: bool,
     /// What the bucket holds now, in whole tokens.
     pub new_capacity: u64,
     /// In words, as it was given.

@@ -2,32 +2,39 @@
 
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use super::capacity::{Capacity, CapacityUpdate, Observers, UpdateKind};
+use super::capacity::Capacity;
+use super::context::Context;
 use super::error::{ConfigError, Shortage, TryAcquireError};
-use super::limit::{Limit, OnRelease};
+use super::limit::Limit;
 use super::settings::Settings;
 use crate::adapt::Adapt;
-use crate::bucket::{Bucket, Kind, Refusal, Take};
+use crate::bucket::{Bucket, Refusal, Take};
 use crate::clock::Clock;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::wait::{Call, Gate, Request, Step, Ticket};
 
-/// What `announce_reduced` leaves of a local limit.
-const LOCAL_CUT: f64 = 0.75;
-
 /// A resource. It outlives its removal in the handles that were taken before, closed for good.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    name: Arc<str>,
-    gate: Gate,
-    settings: Mutex<Settings>,
-    observers: Arc<Observers>,
+    pub(super) name: Arc<str>,
+    pub(super) gate: Gate,
+    pub(super) settings: Mutex<Settings>,
+    pub(super) context: Arc<Context>,
     /// Read outside the settings' lock: whether a permit's end refunds, and how long the line may
     /// be.
-    refunds: AtomicU64,
-    most_waiting: AtomicU64,
+    pub(super) refunds: AtomicU64,
+    pub(super) most_waiting: AtomicU64,
+    /// How many incidents were cut for, stored after the cut took effect.
+    pub(super) incidents: AtomicU64,
+}
+
+/// What was granted: the tokens, and how many incidents had been cut for before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grant {
+    pub(crate) n: u64,
+    pub(crate) seen: u64,
 }
 
 /// The line's timer rings here.
@@ -46,27 +53,25 @@ impl Entry {
         name: &str,
         limit: Limit,
         clock: Clock,
-        observers: Arc<Observers>,
+        context: Arc<Context>,
     ) -> Result<Arc<Self>, ConfigError> {
         let terms = limit.terms(1.0)?;
         let (bucket, current) = Bucket::new(terms, clock.now());
         bucket.set_most_in_flight(limit.most_in_flight());
+        let adapt = Adapt::new(limit.policy(context.policy));
         Ok(Arc::new_cyclic(|entry| Self {
             name: name.into(),
             gate: Gate::new(bucket, clock, Waker::from(Arc::new(Bell(Weak::clone(entry))))),
-            refunds: AtomicU64::new(refunds(&limit)),
+            refunds: AtomicU64::new(limit.refunds()),
             most_waiting: AtomicU64::new(limit.most_waiting()),
-            settings: Mutex::new(Settings {
-                limit,
-                adapt: Adapt::new(limit.recovers_by()),
-                current,
-            }),
-            observers,
+            incidents: AtomicU64::new(0),
+            settings: Mutex::new(Settings { limit, adapt, current }),
+            context,
         }))
     }
 
     #[inline]
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         self.gate.clock().now()
     }
 
@@ -136,9 +141,23 @@ impl Entry {
         }
     }
 
+    /// How many incidents have been cut for. Read before a take, of which it tells that it was
+    /// granted under the last of these cuts: Acquire, with the Release after the cut. A cut that comes
+    /// between the two reads as one after the grant, and its refusal as one of that incident.
+    #[inline]
+    pub(crate) fn incidents(&self) -> u64 {
+        self.incidents.load(Ordering::Acquire)
+    }
+
     /// Take `n` tokens and count a permit in. A permit of nothing is not counted.
     #[inline]
-    pub(crate) fn try_acquire(&self, n: u64) -> Result<(), TryAcquireError> {
+    pub(crate) fn try_acquire(&self, n: u64) -> Result<Grant, TryAcquireError> {
+        let seen = self.incidents();
+        self.take_and_enter(n).map(|()| Grant { n, seen })
+    }
+
+    #[inline]
+    fn take_and_enter(&self, n: u64) -> Result<(), TryAcquireError> {
         if self.gate.bucket.is_bounded_in_flight() {
             return self.try_acquire_bounded(n);
         }
@@ -240,123 +259,9 @@ impl Entry {
     }
 
     /// Serve the line, in a slot that still answers.
-    fn tend<E>(&self, act: impl Fn(&Gate, u64) -> Result<(), E>) {
+    pub(super) fn tend<E>(&self, act: impl Fn(&Gate, u64) -> Result<(), E>) {
         while act(&self.gate, self.now()).is_err() {
             self.bring_up_to_date();
-        }
-    }
-
-    // ---- changing -----------------------------------------------------------------------------
-
-    /// Do what has become due: the end of a pause, steps of a recovery, a fresh anchor.
-    #[cold]
-    fn bring_up_to_date(&self) {
-        let mut settings = self.settings.lock();
-        let recovered = self.catch_up(&mut settings);
-        if settings.current.is_past_horizon(self.now()) {
-            self.gate.bucket.reanchor(&mut settings.current, || self.now());
-        }
-        drop(settings);
-        if recovered.is_some() {
-            self.tend(Gate::reconfigured);
-        }
-        self.tell(recovered);
-    }
-
-    /// Another limit, live. The factor of a cut stays, tokens held are clipped, a pause goes on.
-    /// `None` where the resource was removed.
-    pub(crate) fn configure(&self, limit: Limit) -> Option<Result<(), ConfigError>> {
-        if let Err(error) = limit.terms(1.0) {
-            return Some(Err(error));
-        }
-        let mut settings = self.settings.lock();
-        let recovered = self.catch_up(&mut settings);
-        match settings.current.kind {
-            Kind::Removed => return None,
-            Kind::Closed => return Some(Err(ConfigError::Closed)),
-            Kind::Open | Kind::Paused => {}
-        }
-        let before = settings.current.terms.whole;
-        settings.limit = limit;
-        settings.adapt.recover_by(limit.recovers_by(), self.now());
-        self.refunds.store(refunds(&limit), Ordering::Relaxed);
-        self.most_waiting.store(limit.most_waiting(), Ordering::Relaxed);
-        self.gate.bucket.set_most_in_flight(limit.most_in_flight());
-        settings.swing(&self.gate.bucket, Kind::Open, 0, || self.now());
-        let total = settings.current.terms.whole;
-        drop(settings);
-        self.tend(Gate::reconfigured);
-        self.tell(recovered);
-        self.tell((total != before).then(|| self.update(total, "configured", UpdateKind::Config)));
-        Some(Ok(()))
-    }
-
-    /// An upstream refused: go down to three quarters, but not below one token a window.
-    pub(crate) fn announce_reduced(&self, reason: &str) {
-        let mut settings = self.settings.lock();
-        let recovered = self.catch_up(&mut settings);
-        let least = settings.limit.least_factor();
-        let cut = !settings.is_over() && settings.adapt.cut(LOCAL_CUT, least, self.now());
-        // At the least there is nothing to cut, but recovery starts over: the slot must know when.
-        if !settings.is_over() {
-            settings.swing(&self.gate.bucket, Kind::Open, 0, || self.now());
-        }
-        let total = settings.current.terms.whole;
-        drop(settings);
-        self.tend(Gate::reconfigured);
-        self.tell(recovered);
-        self.tell(cut.then(|| self.update(total, reason, UpdateKind::Cut)));
-    }
-
-    /// Admit nothing for `how_long`, or as long as an earlier pause lasts.
-    pub(crate) fn pause_for(&self, how_long: Duration) {
-        if how_long.is_zero() {
-            return;
-        }
-        let mut settings = self.settings.lock();
-        let recovered = self.catch_up(&mut settings);
-        if !settings.is_over() {
-            let until = self.deadline(how_long);
-            settings.swing(&self.gate.bucket, Kind::Open, until, || self.now());
-        }
-        drop(settings);
-        self.tend(Gate::reconfigured);
-        self.tell(recovered);
-    }
-
-    /// Close for good, and let every waiter know.
-    pub(crate) fn shut(&self, kind: Kind) {
-        let mut settings = self.settings.lock();
-        if settings.is_over() {
-            return;
-        }
-        settings.swing(&self.gate.bucket, kind, 0, || self.now());
-        drop(settings);
-        self.tend(Gate::reconfigured);
-    }
-
-    /// What became due of itself; the update, if anybody could see it, to be told without locks.
-    fn catch_up(&self, settings: &mut Settings) -> Option<CapacityUpdate> {
-        let before = settings.current.terms.whole;
-        settings.catch_up(&self.gate.bucket, self.now());
-        let total = settings.current.terms.whole;
-        (total != before).then(|| self.update(total, "recovery", UpdateKind::Recovery))
-    }
-
-    fn tell(&self, update: Option<CapacityUpdate>) {
-        if let Some(update) = update {
-            self.observers.tell(&update);
-        }
-    }
-
-    fn update(&self, new_capacity: u64, reason: &str, kind: UpdateKind) -> CapacityUpdate {
-        CapacityUpdate {
-            resource: self.name.to_string(),
-            agent_id: "local".to_string(),
-            new_capacity,
-            reason: reason.to_string(),
-            timestamp: SystemTime::now(),
-            kind,
         }
     }
 
@@ -414,8 +319,4 @@ impl Entry {
             };
         }
     }
-}
-
-fn refunds(limit: &Limit) -> u64 {
-    u64::from(limit.release_policy() == OnRelease::Refund)
 }

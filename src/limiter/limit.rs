@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::error::ConfigError;
-use crate::adapt::{Recovery, nanos};
+use crate::adapt::{Policy, Recovery, nanos};
 use crate::bucket::rate::{Factor, MAX_TOKENS, Terms};
 
 /// What the end of a permit does to its tokens.
@@ -40,6 +40,7 @@ pub struct Limit {
     max_in_flight: Option<u64>,
     max_waiting: Option<u64>,
     recovery: Option<Recovery>,
+    cooldown: Option<Duration>,
 }
 
 impl Limit {
@@ -54,6 +55,7 @@ impl Limit {
             max_in_flight: None,
             max_waiting: None,
             recovery: None,
+            cooldown: None,
         }
     }
 
@@ -111,10 +113,20 @@ impl Limit {
         self
     }
 
-    /// How the limit recovers after a cut. Default: not by itself.
+    /// How the limit recovers after a cut. Default: not by itself; on a `DistributedLimiter`, as it
+    /// was configured.
     #[must_use]
     pub const fn recovery(mut self, recovery: Recovery) -> Self {
         self.recovery = Some(recovery);
+        self
+    }
+
+    /// How long after a cut refusals belong to its incident, and cut no further: see
+    /// [`MemoryLimiter::announce_reduced`](crate::MemoryLimiter::announce_reduced). Default: 5
+    /// seconds; on a `DistributedLimiter`, as it was configured. 0: each announcement cuts.
+    #[must_use]
+    pub const fn cooldown(mut self, how_long: Duration) -> Self {
+        self.cooldown = Some(how_long);
         self
     }
 
@@ -132,8 +144,9 @@ impl Limit {
         self.burst.unwrap_or(self.capacity)
     }
 
-    pub(crate) fn release_policy(&self) -> OnRelease {
-        self.on_release
+    /// Whether a permit's end gives its tokens back: 1 or 0.
+    pub(crate) fn refunds(&self) -> u64 {
+        u64::from(self.on_release == OnRelease::Refund)
     }
 
     pub(crate) fn most_in_flight(&self) -> u64 {
@@ -144,14 +157,25 @@ impl Limit {
         self.max_waiting.unwrap_or(u64::MAX)
     }
 
-    pub(crate) fn recovers_by(&self) -> Option<Recovery> {
-        self.recovery
+    /// How this limit reacts to a refusal, where its limiter reacts by `policy`.
+    pub(crate) fn policy(&self, policy: Policy) -> Policy {
+        Policy {
+            recovery: self.recovery.or(policy.recovery),
+            cooldown: self.cooldown.unwrap_or(policy.cooldown),
+            ..policy
+        }
     }
 
     /// The factor at which one token a window is left: no cut goes below.
     #[allow(clippy::cast_precision_loss)] // at most 2^52
     pub(crate) fn least_factor(&self) -> f64 {
         1.0 / self.capacity as f64
+    }
+
+    /// What part of this limit `tokens` a window are.
+    #[allow(clippy::cast_precision_loss)] // at most 2^52
+    pub(crate) fn factor_of(&self, tokens: u64) -> f64 {
+        tokens.min(MAX_TOKENS) as f64 / self.capacity as f64
     }
 
     /// This limit as a bucket's terms, scaled.

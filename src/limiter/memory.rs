@@ -8,7 +8,9 @@ use std::time::Duration;
 use papaya::{Equivalent, HashMap};
 
 use super::acquire::{self, Acquire};
-use super::capacity::{Callback, Capacity, CapacityUpdate, Observers};
+use super::capacity::{Callback, Capacity, CapacityUpdate};
+use super::change::{Heard, Hearing, Standing};
+use super::context::Context;
 use super::entry::Entry;
 use super::error::{AcquireError, ConfigError, TryAcquireError};
 use super::limit::{Limit, OnRelease};
@@ -43,7 +45,7 @@ struct Inner {
     /// Held by whoever adds, removes or closes.
     admin: Mutex<()>,
     closed: AtomicBool,
-    observers: Arc<Observers>,
+    context: Arc<Context>,
 }
 
 /// A resource's name as a key. A `str` would hash an end mark after its bytes, which sets keys of
@@ -98,12 +100,16 @@ impl MemoryLimiter {
     /// A limiter on another clock, a [`ManualClock`](crate::ManualClock) in tests.
     #[must_use]
     pub fn with_clock(clock: impl Into<Clock>) -> Self {
+        Self::with_context(clock.into(), Context::default())
+    }
+
+    pub(crate) fn with_context(clock: Clock, context: Context) -> Self {
         Self(Arc::new(Inner {
             entries: HashMap::with_hasher(foldhash::fast::RandomState::default()),
-            clock: clock.into(),
+            clock,
             admin: Mutex::new(()),
             closed: AtomicBool::new(false),
-            observers: Arc::default(),
+            context: Arc::new(context),
         }))
     }
 
@@ -143,8 +149,8 @@ impl MemoryLimiter {
                 return Err(ConfigError::Closed);
             }
             let Some(entry) = self.entry(resource) else {
-                let observers = Arc::clone(&self.0.observers);
-                let entry = Entry::new(resource, limit, self.0.clock.clone(), observers)?;
+                let context = Arc::clone(&self.0.context);
+                let entry = Entry::new(resource, limit, self.0.clock.clone(), context)?;
                 self.0.entries.pin().insert(Name(resource.into()), Arc::clone(&entry));
                 return Ok(Resource(entry));
             };
@@ -251,8 +257,8 @@ impl MemoryLimiter {
     ) -> Result<Permit<'static>, TryAcquireError> {
         let entries = self.0.entries.pin();
         let entry = entries.get(&Asked(resource)).ok_or_else(|| self.missing())?;
-        entry.try_acquire(n)?;
-        Ok(Permit::owned(Arc::clone(entry), n))
+        let grant = entry.try_acquire(n)?;
+        Ok(Permit::owned(Arc::clone(entry), grant))
     }
 
     /// Wait for one token and a permit: see [`Acquire`] for order, timeout and cancelling.
@@ -319,9 +325,13 @@ impl MemoryLimiter {
 
     // ---- adapting -----------------------------------------------------------------------------
 
-    /// The upstream said "too many requests": reduce rate and burst to three quarters, exactly, but
-    /// not below one token a window. What is shown is rounded down. The limit comes back as its
-    /// [`recovery`](Limit::recovery) says, which by default is: not.
+    /// The upstream said "too many requests": cut rate and burst to three quarters, exactly, but not
+    /// below one token a window, nor a millionth of the limit. What is shown is rounded down. The limit
+    /// comes back as its [`recovery`](Limit::recovery) says, which by default is: not.
+    ///
+    /// Refusals come in storms, one for each request on its way. Within 5 seconds of a cut they
+    /// belong to its incident, and cut no further; [`Permit::throttled`] knows better, for it knows
+    /// when its request was sent.
     pub fn announce_reduced(&self, resource: &str, reason: &str) {
         self.with(resource, |handle| handle.announce_reduced(reason));
     }
@@ -346,8 +356,24 @@ impl MemoryLimiter {
         self.observe(Arc::new(callback));
     }
 
-    pub(super) fn observe(&self, callback: Callback) {
-        self.0.observers.add(callback);
+    pub(crate) fn observe(&self, callback: Callback) {
+        self.0.context.observers.add(callback);
+    }
+
+    // ---- for the swarm ------------------------------------------------------------------------
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// A neighbour told of its cuts; `None` where there is no such resource here.
+    pub(crate) fn hear(&self, resource: &str, told: &[Heard]) -> Option<Hearing> {
+        self.entry(resource).map(|entry| entry.hear_all(told))
+    }
+
+    /// The cuts of a resource that stand.
+    pub(crate) fn standing(&self, resource: &str) -> Option<Standing> {
+        self.entry(resource).map(|entry| entry.standing())
     }
 
     // ---- looking up ---------------------------------------------------------------------------

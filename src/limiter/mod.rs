@@ -3,6 +3,8 @@
 mod acquire;
 mod any;
 mod capacity;
+mod change;
+mod context;
 mod entry;
 mod error;
 mod limit;
@@ -12,9 +14,17 @@ mod resource;
 mod settings;
 
 pub use crate::adapt::Recovery;
+#[cfg(feature = "swarm")]
+pub(crate) use crate::adapt::{Origin, Policy, Size};
 pub use acquire::Acquire;
 pub use any::RateLimiter;
+#[cfg(feature = "swarm")]
+pub(crate) use capacity::{Callback, Observers};
 pub use capacity::{Capacity, CapacityUpdate, UpdateKind};
+#[cfg(feature = "swarm")]
+pub(crate) use change::{Heard, Standing};
+#[cfg(feature = "swarm")]
+pub(crate) use context::Context;
 pub use error::{AcquireError, ConfigError, Shortage, TryAcquireError};
 pub use limit::{Limit, OnRelease};
 pub use memory::MemoryLimiter;

@@ -1,17 +1,16 @@
 //! Permits: what an admission hands out, and what its end does.
 
 use std::fmt;
-use std::mem;
 use std::sync::Arc;
 
-use super::entry::Entry;
+use super::entry::{Entry, Grant};
 
 /// Tokens that were granted, and a place in flight. Dropping it ends it by the limit's
 /// [`OnRelease`](crate::OnRelease); so does a panic or a cancelled task that drops it.
 pub struct Permit<'a> {
     /// `None` once it has ended otherwise.
     entry: Option<Holder<'a>>,
-    n: u64,
+    grant: Grant,
 }
 
 enum Holder<'a> {
@@ -31,14 +30,26 @@ impl Holder<'_> {
 
 impl<'a> Permit<'a> {
     #[inline]
-    pub(crate) fn borrowed(entry: &'a Arc<Entry>, n: u64) -> Self {
-        Self { entry: Some(Holder::Borrowed(entry)), n }
+    pub(crate) fn borrowed(entry: &'a Arc<Entry>, grant: Grant) -> Self {
+        Self { entry: Some(Holder::Borrowed(entry)), grant }
     }
 
     /// How many tokens were granted.
     #[must_use]
     pub fn tokens(&self) -> u64 {
-        self.n
+        self.grant.n
+    }
+
+    /// The upstream said "too many requests" to this one: cut the limit, unless it has been cut since
+    /// this permit was granted, or within the cooldown. A thousand requests that are refused in
+    /// one incident so make one cut, however late some of the answers are. The permit goes on.
+    ///
+    /// See [`MemoryLimiter::announce_reduced`](crate::MemoryLimiter::announce_reduced) for what a
+    /// cut is, and for refusals whose permit is not at hand.
+    pub fn throttled(&self, reason: &str) {
+        if let Some(holder) = &self.entry {
+            holder.entry().refused(Some(self.grant.seen), reason);
+        }
     }
 
     /// End it and leave its tokens spent, whatever the policy.
@@ -62,22 +73,22 @@ impl<'a> Permit<'a> {
             Holder::Borrowed(entry) => Holder::Owned(Arc::clone(entry)),
             Holder::Owned(entry) => Holder::Owned(entry),
         });
-        Permit { entry, n: mem::take(&mut self.n) }
+        Permit { entry, grant: self.grant }
     }
 
     #[inline]
     fn finish(&mut self, end: impl FnOnce(&Entry, u64)) {
         if let Some(holder) = self.entry.take()
-            && self.n > 0
+            && self.grant.n > 0
         {
-            end(holder.entry(), self.n);
+            end(holder.entry(), self.grant.n);
         }
     }
 }
 
 impl Permit<'static> {
-    pub(crate) fn owned(entry: Arc<Entry>, n: u64) -> Self {
-        Self { entry: Some(Holder::Owned(entry)), n }
+    pub(crate) fn owned(entry: Arc<Entry>, grant: Grant) -> Self {
+        Self { entry: Some(Holder::Owned(entry)), grant }
     }
 }
 
@@ -90,6 +101,6 @@ impl Drop for Permit<'_> {
 
 impl fmt::Debug for Permit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("tokens", &self.n).finish_non_exhaustive()
+        f.debug_struct("Permit").field("tokens", &self.grant.n).finish_non_exhaustive()
     }
 }

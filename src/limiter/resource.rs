@@ -89,8 +89,8 @@ impl Resource {
     /// As [`try_acquire`](Self::try_acquire).
     #[inline]
     pub fn try_acquire_n(&self, n: u64) -> Result<Permit<'_>, TryAcquireError> {
-        self.0.try_acquire(n)?;
-        Ok(Permit::borrowed(&self.0, n))
+        let grant = self.0.try_acquire(n)?;
+        Ok(Permit::borrowed(&self.0, grant))
     }
 
     /// Wait for one token and a permit: see [`Acquire`].
@@ -153,7 +153,7 @@ impl Resource {
 
     /// An upstream refused: see [`MemoryLimiter::announce_reduced`](crate::MemoryLimiter::announce_reduced).
     pub fn announce_reduced(&self, reason: &str) {
-        self.0.announce_reduced(reason);
+        self.0.refused(None, reason);
     }
 
     /// Admit nothing for `how_long`: see [`MemoryLimiter::pause_for`](crate::MemoryLimiter::pause_for).

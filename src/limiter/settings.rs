@@ -4,6 +4,9 @@ use super::limit::Limit;
 use crate::adapt::Adapt;
 use crate::bucket::{Bucket, Change, Config, Kind};
 
+/// So many steps of a recovery are taken one by one.
+const STEPS: u32 = 1_000;
+
 /// What only a change looks at. Its lock comes before the line's.
 #[derive(Debug)]
 pub(super) struct Settings {
@@ -17,15 +20,19 @@ impl Settings {
         matches!(self.current.kind, Kind::Closed | Kind::Removed)
     }
 
-    /// What is due at `now`, each at its own time and at the rate of its own time.
+    /// What is due at `now`, each at its own time and at the rate of its own time. After very many
+    /// steps the rest is taken as one, at present.
     pub(super) fn catch_up(&mut self, bucket: &Bucket, now: u64) {
+        let mut steps = 0;
         while !self.is_over() {
             let pause_ends = (self.current.kind == Kind::Paused).then_some(self.current.anchor);
             let step = self.adapt.due();
             let next = [pause_ends, step].into_iter().flatten().min();
             let Some(at) = next.filter(|at| *at <= now) else { return };
-            if step == Some(at) {
-                self.adapt.step(now);
+            steps += 1;
+            let at = if steps < STEPS { at } else { now };
+            if step.is_some_and(|step| step <= at) {
+                self.adapt.advance(at);
             }
             self.swing(bucket, Kind::Open, 0, || at);
         }

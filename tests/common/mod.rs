@@ -32,8 +32,11 @@ impl Terms {
         Self { burst, ..self }
     }
 
+    /// Each announcement cuts, as in the reference.
     pub(crate) fn limit(self) -> Limit {
-        Limit::new(self.tokens, Duration::from_nanos(self.window)).burst(self.burst)
+        Limit::new(self.tokens, Duration::from_nanos(self.window))
+            .burst(self.burst)
+            .cooldown(Duration::ZERO)
     }
 
     /// When the k-th token after an empty bucket is due: `ceil(k x window / tokens)`, which may be never.

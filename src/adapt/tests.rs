@@ -1,0 +1,225 @@
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::*;
+
+const SECOND: u64 = 1_000_000_000;
+const TENTH: f64 = 0.1;
+
+fn policy() -> Policy {
+    let recovery = Some(Recovery::default());
+    Policy { reduce: 0.5, recovery, cooldown: Duration::from_secs(5) }
+}
+
+fn cut(id: u64, factor: f64, now: u64, age: u64) -> Cut {
+    let origin = Origin {
+        agent_id: "a".into(),
+        reason: "429".into(),
+        timestamp: SystemTime::UNIX_EPOCH,
+        is_ours: true,
+    };
+    Cut::new(id, factor, now, age, Arc::new(origin))
+}
+
+fn refused(adapt: &mut Adapt, seen: Option<u64>, now: u64) -> bool {
+    adapt.refused(seen, TENTH, now, |factor| cut(now, factor, now, 0))
+}
+
+fn is(adapt: &Adapt, factor: f64) -> bool {
+    (adapt.factor() - factor).abs() < 1e-12
+}
+
+fn steps_to_recover(adapt: &mut Adapt) -> u32 {
+    let mut steps = 0;
+    while let Some(due) = adapt.due() {
+        adapt.advance(due);
+        steps += 1;
+    }
+    assert!(is(adapt, 1.0) && adapt.cuts.is_empty());
+    steps
+}
+
+#[test]
+fn recovers_from_the_least_too() {
+    let mut adapt = Adapt::new(policy());
+    for i in 0..10 {
+        assert!(refused(&mut adapt, None, i * 5 * SECOND));
+    }
+    assert!(is(&adapt, TENTH));
+    // 0.1 * 1.1^25 > 1
+    assert_eq!(steps_to_recover(&mut adapt), 25);
+}
+
+#[test]
+fn without_a_cap_it_passes_the_original_and_ends() {
+    let recovery = Some(Recovery { cap: false, ..Recovery::default() });
+    let mut adapt = Adapt::new(Policy { recovery, ..policy() });
+    refused(&mut adapt, None, 0);
+    while let Some(due) = adapt.due() {
+        adapt.advance(due);
+    }
+    assert!(is(&adapt, CEILING));
+    adapt.halve();
+    adapt.advance(u64::MAX);
+    assert!(is(&adapt, CEILING / 2.0));
+}
+
+#[test]
+fn without_recovery_a_cut_stays() {
+    let mut adapt = Adapt::new(Policy { recovery: None, ..policy() });
+    refused(&mut adapt, None, 7);
+    assert_eq!(adapt.due(), None);
+    adapt.advance(u64::MAX);
+    assert!(is(&adapt, 0.5));
+}
+
+#[test]
+fn another_way_to_recover_keeps_the_factor() {
+    let mut adapt = Adapt::new(Policy { recovery: None, ..policy() });
+    refused(&mut adapt, None, 0);
+    adapt.react_by(policy(), 100 * SECOND);
+    assert!(is(&adapt, 0.5));
+    assert_eq!(adapt.due(), Some(130 * SECOND));
+    adapt.advance(131 * SECOND);
+    adapt.react_by(Policy { recovery: None, ..policy() }, 140 * SECOND);
+    assert!(is(&adapt, 0.55));
+    assert_eq!(adapt.due(), None);
+}
+
+#[test]
+fn refusals_of_one_incident_cut_once() {
+    let mut adapt = Adapt::new(policy());
+    let sent = adapt.in_full();
+    assert!(refused(&mut adapt, Some(sent), 0));
+    assert!(!refused(&mut adapt, Some(sent), 1), "one that was sent before the cut");
+    assert!(!refused(&mut adapt, Some(sent), 1_000 * SECOND), "and is refused long after it");
+    assert!(!refused(&mut adapt, None, 5 * SECOND - 1), "within the cooldown");
+    assert!(!refused(&mut adapt, Some(sent + 1), 5 * SECOND - 1), "sent after it, too");
+    assert!(is(&adapt, 0.5));
+    assert!(refused(&mut adapt, None, 5 * SECOND), "after it");
+    assert!(is(&adapt, 0.25));
+}
+
+#[test]
+fn without_a_cooldown_each_announcement_cuts() {
+    let mut adapt = Adapt::new(Policy { cooldown: Duration::ZERO, ..policy() });
+    assert!(refused(&mut adapt, None, 0) && refused(&mut adapt, None, 0));
+    assert!(is(&adapt, 0.25));
+}
+
+#[test]
+fn a_neighbours_cut_is_the_incident_of_our_refusals() {
+    let mut adapt = Adapt::new(policy());
+    assert!(adapt.hear(cut(1, 0.5, 10, 0), 10));
+    assert!(!refused(&mut adapt, Some(0), 11) && !refused(&mut adapt, None, 11));
+    assert!(is(&adapt, 0.5));
+    // One of a neighbour that did not know of it: nothing is cut twice, recovery starts later.
+    assert!(adapt.hear(cut(2, 0.5, 12, 0), 12));
+    assert!(is(&adapt, 0.5) && adapt.cuts.len() == 1);
+    assert_eq!(adapt.due(), Some(30 * SECOND + 12));
+    // A neighbour's second incident is one, and ours joins it.
+    assert!(adapt.hear(cut(3, 0.25, 13, 0), 13));
+    assert!(!refused(&mut adapt, Some(1), 14) && !refused(&mut adapt, None, 14));
+    assert!(is(&adapt, 0.25));
+}
+
+#[test]
+fn a_neighbours_shallow_cut_does_not_keep_us_from_ours() {
+    let mut adapt = Adapt::new(policy());
+    for i in 0..100_u32 {
+        let (id, factor) = (i.into(), 0.99 - 0.001 * f64::from(i));
+        assert!(adapt.hear(cut(id, factor, id, 0), id));
+    }
+    assert!(refused(&mut adapt, Some(0), 200), "cuts as far as without them");
+    assert!(is(&adapt, 0.5));
+    assert!(!refused(&mut adapt, None, 201));
+}
+
+#[test]
+fn a_later_larger_cut_raises_nothing() {
+    let mut adapt = Adapt::new(policy());
+    adapt.hear_plain(cut(1, 0.25, 0, 0), 0);
+    assert!(!adapt.hear_plain(cut(2, 0.5, 6 * SECOND, 0), 6 * SECOND));
+    assert!(is(&adapt, 0.25));
+    // Heard with its incident it is kept only if it could count later: this one could not.
+    assert!(!adapt.hear(cut(3, 0.5, 7 * SECOND, 0), 7 * SECOND));
+}
+
+#[test]
+fn a_storm_of_neighbours_that_know_no_incidents_cuts_once() {
+    let mut adapt = Adapt::new(policy());
+    for (i, factor) in [0.5, 0.25, 0.12, 0.06, 0.03].into_iter().enumerate() {
+        adapt.hear_plain(cut(i as u64, factor, i as u64, 0), i as u64);
+    }
+    assert!(is(&adapt, 0.5));
+    adapt.hear_plain(cut(9, 0.25, 6 * SECOND, 0), 6 * SECOND);
+    assert!(is(&adapt, 0.25));
+}
+
+#[test]
+fn whoever_hears_the_same_is_at_the_same_whatever_the_order() {
+    let told = [(1, 0.5, 0), (2, 0.3, 3), (3, 0.5, 40), (4, 0.77, 41), (5, 0.33, 20), (6, 0.5, 39)];
+    some_orders(told.len(), |order| {
+        let mut adapt = Adapt::new(policy());
+        for (i, index) in order.iter().chain(order).enumerate() {
+            let (id, factor, start) = told[*index];
+            let now = (50 + i as u64) * SECOND;
+            adapt.hear(cut(id, factor, now, now - start * SECOND), now);
+        }
+        for at in 62..900 {
+            adapt.advance(at * SECOND);
+            let way = Way::new(policy().recovery);
+            let lowest = told
+                .iter()
+                .map(|(id, factor, start)| {
+                    cut(*id, *factor, at * SECOND, (at - start) * SECOND)
+                        .factor_at(at * SECOND, &way)
+                })
+                .fold(1.0, f64::min);
+            assert!(is(&adapt, lowest), "{order:?} at {at}: {} for {lowest}", adapt.factor());
+        }
+    });
+}
+
+/// Some hundred orders of `0..n`, by transpositions.
+fn some_orders(n: usize, mut see: impl FnMut(&[usize])) {
+    let mut order: Vec<usize> = (0..n).collect();
+    for i in 0..500_usize {
+        order.swap(i % n, (i * 7 + i / n) % n);
+        see(&order);
+    }
+}
+
+#[test]
+fn of_two_ages_the_older_counts_but_nobody_ages_a_cut_away() {
+    let mut adapt = Adapt::new(policy());
+    adapt.hear(cut(1, 0.5, 100 * SECOND, 0), 100 * SECOND);
+    adapt.hear(cut(1, 0.5, 101 * SECOND, 3 * SECOND), 101 * SECOND);
+    assert_eq!(adapt.due(), Some(128 * SECOND));
+    adapt.hear(cut(1, 0.5, 102 * SECOND, SECOND), 102 * SECOND);
+    assert_eq!(adapt.due(), Some(128 * SECOND), "a younger one changes nothing");
+    adapt.hear(cut(1, 0.5, 103 * SECOND, 90 * SECOND), 103 * SECOND);
+    assert_eq!(adapt.due(), Some(128 * SECOND), "nor one that is too old to be true");
+}
+
+#[test]
+fn a_cut_that_has_recovered_elsewhere_is_not_heard() {
+    let mut adapt = Adapt::new(policy());
+    assert!(!adapt.hear(cut(1, 0.5, 0, 240 * SECOND), 0));
+    assert!(adapt.hear(cut(2, 0.5, 0, 239 * SECOND), 0));
+    assert!(is(&adapt, 0.5 * 1.1_f64.powi(7)));
+    assert_eq!(adapt.due(), Some(SECOND));
+    assert_eq!(steps_to_recover(&mut adapt), 1);
+}
+
+#[test]
+fn a_flood_of_cuts_is_bounded() {
+    let mut adapt = Adapt::new(policy());
+    for i in 0..10_000_u32 {
+        // Each a little lower and a little older, so that none covers another.
+        let (id, factor) = (i.into(), 0.9 - 0.000_01 * f64::from(i));
+        adapt.hear(cut(id, factor, 20 * SECOND, id * 1_000_000), 20 * SECOND);
+        assert!(adapt.cuts.len() <= MOST_CUTS && adapt.covered.len() <= MOST_COVERED);
+    }
+    assert!(is(&adapt, 0.9 - 0.000_01 * 9_999.0));
+}

@@ -1,0 +1,246 @@
+//! What changes a resource: time, its owner, its upstream, and its neighbours.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::capacity::{CapacityUpdate, UpdateKind};
+use super::entry::Entry;
+use super::error::ConfigError;
+use super::limit::Limit;
+use super::settings::Settings;
+use crate::adapt::{Cut, Origin, Size};
+use crate::bucket::Kind;
+use crate::sync::Ordering;
+use crate::wait::Gate;
+
+/// A neighbour's cut, as it told of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    pub(crate) id: u64,
+    pub(crate) size: Size,
+    /// In nanoseconds.
+    pub(crate) age: u64,
+    /// From one who knows no incidents, and may cut for every refusal.
+    pub(crate) is_plain: bool,
+    pub(crate) origin: Arc<Origin>,
+}
+
+impl Heard {
+    fn cut(&self, limit: &Limit, now: u64) -> Cut {
+        let (factor, tokens) = match self.size {
+            Size::Factor(factor) => (factor, None),
+            Size::Tokens(tokens) => (limit.factor_of(tokens), Some(tokens)),
+        };
+        let origin = Arc::clone(&self.origin);
+        Cut::new(self.id, factor, now, self.age, origin).told_in(tokens)
+    }
+}
+
+/// The cuts of a resource that stand at `now`.
+#[derive(Clone, Debug)]
+pub(crate) struct Standing {
+    pub(crate) cuts: Vec<Cut>,
+    pub(crate) now: u64,
+    /// When the next step of the recovery is due.
+    pub(crate) due: Option<u64>,
+    /// Tokens a window at present.
+    pub(crate) per_window: u64,
+}
+
+/// What came of a neighbour's telling.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Hearing {
+    /// It changed something here.
+    pub(crate) is_news: bool,
+    /// The neighbour does not know of a cut that stands here.
+    pub(crate) is_behind: bool,
+}
+
+impl Entry {
+    /// Change the settings by `act`, which tells what observers should know, or `None` where it
+    /// changed nothing. The line and the observers learn of it without locks. Whether it changed
+    /// anything.
+    fn change(&self, act: impl FnOnce(&mut Settings) -> Option<Option<CapacityUpdate>>) -> bool {
+        let mut settings = self.settings.lock();
+        let recovered = self.catch_up(&mut settings);
+        let changed = act(&mut settings);
+        drop(settings);
+        if changed.is_some() || recovered.is_some() {
+            self.tend(Gate::reconfigured);
+        }
+        let is_changed = changed.is_some();
+        for update in recovered.into_iter().chain(changed.flatten()) {
+            self.context.observers.tell(&update);
+        }
+        is_changed
+    }
+
+    /// Do what has become due: the end of a pause, steps of a recovery, a fresh anchor.
+    #[cold]
+    pub(super) fn bring_up_to_date(&self) {
+        self.change(|settings| {
+            if settings.current.is_past_horizon(self.now()) {
+                self.gate.bucket.reanchor(&mut settings.current, || self.now());
+            }
+            None
+        });
+    }
+
+    /// What became due of itself; the update, if anybody could see it.
+    fn catch_up(&self, settings: &mut Settings) -> Option<CapacityUpdate> {
+        let before = settings.current.terms.whole;
+        settings.catch_up(&self.gate.bucket, self.now());
+        let total = settings.current.terms.whole;
+        let origin = || self.ours("recovery");
+        (total != before).then(|| self.update(total, &origin(), UpdateKind::Recovery))
+    }
+
+    fn install(&self, settings: &mut Settings, kind: Kind, pause_until: u64) {
+        settings.swing(&self.gate.bucket, kind, pause_until, || self.now());
+    }
+
+    /// Another limit, live. The factor of a cut stays, tokens held are clipped, a pause goes on.
+    /// `None` where the resource was removed.
+    pub(crate) fn configure(&self, limit: Limit) -> Option<Result<(), ConfigError>> {
+        if let Err(error) = limit.terms(1.0) {
+            return Some(Err(error));
+        }
+        let mut result = Some(Ok(()));
+        self.change(|settings| {
+            match settings.current.kind {
+                Kind::Removed => result = None,
+                Kind::Closed => result = Some(Err(ConfigError::Closed)),
+                Kind::Open | Kind::Paused => {}
+            }
+            if settings.is_over() {
+                return None;
+            }
+            let before = settings.current.terms.whole;
+            settings.limit = limit;
+            settings.adapt.react_by(limit.policy(self.context.policy), self.now());
+            self.refunds.store(limit.refunds(), Ordering::Relaxed);
+            self.most_waiting.store(limit.most_waiting(), Ordering::Relaxed);
+            self.gate.bucket.set_most_in_flight(limit.most_in_flight());
+            self.install(settings, Kind::Open, 0);
+            let total = settings.current.terms.whole;
+            let origin = || self.ours("configured");
+            Some((total != before).then(|| self.update(total, &origin(), UpdateKind::Config)))
+        });
+        result
+    }
+
+    /// The upstream refused a request, which was sent when `seen` incidents had been cut for, if
+    /// that is known.
+    pub(crate) fn refused(&self, seen: Option<u64>, reason: &str) {
+        let cut = self.change(|settings| {
+            if settings.is_over() {
+                return None;
+            }
+            let origin = Arc::new(self.ours(reason));
+            let (now, least) = (self.now(), settings.limit.least_factor());
+            let make = |factor| Cut::new(new_id(), factor, now, 0, Arc::clone(&origin));
+            let before = settings.adapt.factor();
+            let cut = settings.adapt.refused(seen, least, now, make);
+            cut.then(|| self.take_effect(settings, before, &origin))
+        });
+        if cut && let Some(on_cut) = &self.context.on_cut {
+            on_cut(&self.name);
+        }
+    }
+
+    /// A neighbour told of all its cuts.
+    pub(crate) fn hear_all(&self, told: &[Heard]) -> Hearing {
+        let is_news = told.iter().fold(false, |is_news, heard| self.hear(heard) | is_news);
+        let settings = self.settings.lock();
+        let now = self.now();
+        let told: Vec<Cut> = told.iter().map(|heard| heard.cut(&settings.limit, now)).collect();
+        Hearing { is_news, is_behind: settings.adapt.is_ahead_of(&told, now) }
+    }
+
+    /// A neighbour cut. Whether that changed anything here.
+    pub(crate) fn hear(&self, heard: &Heard) -> bool {
+        self.change(|settings| {
+            if settings.is_over() {
+                return None;
+            }
+            let (now, before) = (self.now(), settings.adapt.factor());
+            let cut = heard.cut(&settings.limit, now);
+            let changed = if heard.is_plain {
+                settings.adapt.hear_plain(cut, now)
+            } else {
+                settings.adapt.hear(cut, now)
+            };
+            changed.then(|| self.take_effect(settings, before, &heard.origin))
+        })
+    }
+
+    /// Install a changed factor, which was `before`; the update, if it fell.
+    fn take_effect(
+        &self,
+        settings: &mut Settings,
+        before: f64,
+        origin: &Origin,
+    ) -> Option<CapacityUpdate> {
+        self.install(settings, Kind::Open, 0);
+        // Only now: who reads this was granted its tokens under the new factor.
+        self.incidents.store(settings.adapt.in_full(), Ordering::Release);
+        let total = settings.current.terms.whole;
+        (settings.adapt.factor() < before).then(|| self.update(total, origin, UpdateKind::Cut))
+    }
+
+    /// Admit nothing for `how_long`, or as long as an earlier pause lasts.
+    pub(crate) fn pause_for(&self, how_long: Duration) {
+        self.change(|settings| {
+            if how_long.is_zero() || settings.is_over() {
+                return None;
+            }
+            self.install(settings, Kind::Open, self.deadline(how_long));
+            Some(None)
+        });
+    }
+
+    /// Close for good, and let every waiter know.
+    pub(crate) fn shut(&self, kind: Kind) {
+        self.change(|settings| {
+            if settings.is_over() {
+                return None;
+            }
+            self.install(settings, kind, 0);
+            Some(None)
+        });
+    }
+
+    /// The cuts that stand, after all steps that are due.
+    pub(crate) fn standing(&self) -> Standing {
+        self.bring_up_to_date();
+        let settings = self.settings.lock();
+        let now = self.now();
+        Standing {
+            cuts: settings.adapt.cuts(now).cloned().collect(),
+            now,
+            due: settings.adapt.due(),
+            per_window: settings.limit.per_window(settings.adapt.factor()),
+        }
+    }
+
+    fn ours(&self, reason: &str) -> Origin {
+        Origin {
+            agent_id: self.context.agent_id.clone(),
+            reason: reason.to_string(),
+            timestamp: SystemTime::now(),
+            is_ours: true,
+        }
+    }
+
+    fn update(&self, new_capacity: u64, origin: &Origin, kind: UpdateKind) -> CapacityUpdate {
+        let Origin { agent_id, reason, timestamp, is_ours } = origin.clone();
+        let resource = self.name.to_string();
+        CapacityUpdate { resource, agent_id, is_ours, new_capacity, reason, timestamp, kind }
+    }
+}
+
+/// A number that no other cut has: from the standard library's randomly keyed hasher.
+fn new_id() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,423 @@
+//! The task of one limiter: it hears the others, tells them, and repeats what stands.
+//! It is the only one that talks to the bus.
+
+use std::collections::BTreeSet;
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::inbox::Inbox;
+use super::stats::Counters;
+use super::trickle::Trickle;
+use super::wire::{self, CAPACITY, QUERY, STATE, Told};
+use crate::bus::{BusError, Delivery, MessageBus, Subscription};
+use crate::clock::{Alarm, Unarmed};
+use crate::limiter::{MemoryLimiter, Standing};
+
+/// A bus that has not taken a message by then has not.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// After a failure it is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+/// An agent asks what stands so often, because messages are lost.
+const ASKS: u32 = 3;
+const BETWEEN_ASKS: Duration = Duration::from_millis(250);
+/// How late a step of a recovery may be told, in nanoseconds.
+const SLACK: u64 = 1_000_000;
+/// What is left to say when the limiter closes is said by then, or not.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The three subjects' subscriptions.
+pub(super) type Ears = [(&'static str, Option<Box<dyn Subscription>>); 3];
+
+pub(super) async fn subscribe(bus: &dyn MessageBus) -> Result<Ears, BusError> {
+    let mut ears = [(STATE, None), (QUERY, None), (CAPACITY, None)];
+    for (subject, ear) in &mut ears {
+        *ear = Some(bus.subscribe(subject).await?);
+    }
+    Ok(ears)
+}
+
+pub(super) struct Agent {
+    limiter: MemoryLimiter,
+    bus: Arc<dyn MessageBus>,
+    id: String,
+    instance: u64,
+    inbox: Arc<Inbox>,
+    counters: Arc<Counters>,
+    /// Resources with cuts that stand.
+    cut: BTreeSet<String>,
+    to_announce: BTreeSet<String>,
+    /// While something stands.
+    trickle: Option<Trickle>,
+    asks: u32,
+    ask_at: Instant,
+    /// After a failure nothing is sent before.
+    quiet_until: Instant,
+    sending: Option<Sending>,
+    /// When the next step is due, and its timer. `None`: to be found out.
+    alarm: Option<(u64, Option<Alarm>)>,
+    /// The bus has ended a subscription.
+    is_deaf: bool,
+}
+
+/// One message, or one state's, on its way.
+type Sending = Pin<Box<dyn Future<Output = (What, bool)> + Send>>;
+
+#[derive(Debug)]
+enum What {
+    Announcement(String),
+    Query,
+    State,
+}
+
+impl Agent {
+    pub(super) fn new(
+        limiter: MemoryLimiter,
+        bus: Arc<dyn MessageBus>,
+        id: String,
+        inbox: Arc<Inbox>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            limiter,
+            bus,
+            id,
+            instance: fastrand::u64(..),
+            inbox,
+            counters,
+            cut: BTreeSet::new(),
+            to_announce: BTreeSet::new(),
+            trickle: None,
+            asks: ASKS,
+            ask_at: now,
+            quiet_until: now,
+            sending: None,
+            alarm: None,
+            is_deaf: false,
+        }
+    }
+
+    /// Until the limiter closes.
+    pub(super) async fn run(mut self, mut ears: Ears) {
+        while !self.take_what_is_left() {
+            self.recover();
+            self.send();
+            let [state, query, capacity] = &mut ears;
+            let inbox = Arc::clone(&self.inbox);
+            let next = self.next();
+            tokio::select! {
+                () = inbox.arrived() => {}
+                () = sleep_until(next) => {}
+                sent = sent(&mut self.sending) => self.sent(sent),
+                heard = listen(state) => self.hear(STATE, heard, state),
+                heard = listen(query) => self.hear(QUERY, heard, query),
+                heard = listen(capacity) => self.hear(CAPACITY, heard, capacity),
+            }
+            self.listen_again(&mut ears).await;
+        }
+        let _ = timeout(FAREWELL, self.say_goodbye()).await;
+    }
+
+    /// Whether to stop.
+    fn take_what_is_left(&mut self) -> bool {
+        let left = self.inbox.take();
+        if left.ask {
+            self.ask(ASKS);
+        }
+        for resource in left.to_announce {
+            self.stands(resource.clone());
+            self.to_announce.insert(resource);
+        }
+        left.stop
+    }
+
+    /// Ask what stands, so many times: not more often than before.
+    fn ask(&mut self, times: u32) {
+        if self.asks == 0 {
+            self.ask_at = self.ask_at.max(Instant::now());
+        }
+        self.asks = self.asks.max(times);
+    }
+
+    /// What stands of a resource has changed.
+    fn stands(&mut self, resource: String) {
+        self.cut.insert(resource);
+        // The date of the next step is another.
+        self.alarm = None;
+        let now = Instant::now();
+        match &mut self.trickle {
+            Some(trickle) => trickle.differ(now),
+            None => self.trickle = Some(Trickle::new(now)),
+        }
+    }
+
+    /// Take the steps that are due, so that callbacks hear of them though nobody acquires, and wait
+    /// for the next.
+    fn recover(&mut self) {
+        let now = self.limiter.clock().now();
+        if self.alarm.as_ref().is_some_and(|(at, _)| now < *at) {
+            return;
+        }
+        let mut next = u64::MAX;
+        let limiter = &self.limiter;
+        self.cut.retain(|resource| {
+            let Some(standing) = limiter.standing(resource) else { return false };
+            next = next.min(standing.due.unwrap_or(u64::MAX));
+            !standing.cuts.is_empty() || standing.due.is_some()
+        });
+        if self.cut.is_empty() {
+            self.trickle = None;
+        }
+        let armed = (next < u64::MAX).then(|| {
+            let waker = Waker::from(Arc::clone(&self.inbox));
+            limiter.clock().arm(next, SLACK, waker)
+        });
+        if matches!(armed, Some(Err(Unarmed::Due))) {
+            Arc::clone(&self.inbox).wake(); // come again
+        }
+        self.alarm = Some((next, armed.and_then(Result::ok)));
+    }
+
+    /// When there is something to do, if nothing happens.
+    fn next(&self) -> Instant {
+        let ask = (self.asks > 0).then_some(self.ask_at);
+        let speak = self.trickle.as_ref().map(Trickle::next);
+        let again = (self.is_deaf || !self.to_announce.is_empty()).then_some(self.quiet_until);
+        let far = Instant::now() + Duration::from_hours(1);
+        // While a message is on its way the next waits for it.
+        let next = [ask, speak, again].into_iter().flatten().min();
+        next.filter(|_| self.sending.is_none()).map_or(far, |next| next.max(self.quiet_until))
+    }
+
+    // ---- telling ------------------------------------------------------------------------------
+
+    /// Send the next thing that is to be said, if nothing is on its way.
+    fn send(&mut self) {
+        let now = Instant::now();
+        if self.sending.is_some() || now < self.quiet_until {
+            return;
+        }
+        while let Some(resource) = self.to_announce.pop_first() {
+            if let Some(message) = self.announcement(&resource) {
+                return self.start(What::Announcement(resource), CAPACITY, vec![message]);
+            }
+        }
+        if self.asks > 0 && self.ask_at <= now {
+            let message = wire::query(&self.id, self.instance);
+            return self.start(What::Query, QUERY, vec![message]);
+        }
+        if self.trickle.as_mut().is_some_and(|trickle| trickle.speaks(now)) {
+            let messages = self.states();
+            self.start(What::State, STATE, messages);
+        }
+    }
+
+    fn start(&mut self, what: What, subject: &'static str, messages: Vec<Vec<u8>>) {
+        let (bus, counters) = (Arc::clone(&self.bus), Arc::clone(&self.counters));
+        self.sending = Some(Box::pin(async move {
+            for message in messages {
+                match timeout(PATIENCE, bus.publish(subject, message)).await {
+                    Ok(Ok(())) => _ = counters.sent.add(1),
+                    failed => {
+                        if counters.not_sent.add(1) {
+                            tracing::warn!(subject, ?failed, "the bus did not take a message");
+                        }
+                        return (what, false);
+                    }
+                }
+            }
+            (what, true)
+        }));
+    }
+
+    fn sent(&mut self, (what, is_sent): (What, bool)) {
+        let now = Instant::now();
+        match what {
+            What::Query if is_sent => {
+                (self.asks, self.ask_at) = (self.asks.saturating_sub(1), now + BETWEEN_ASKS);
+            }
+            What::Announcement(resource) if !is_sent => _ = self.to_announce.insert(resource),
+            What::State if !is_sent => {
+                self.trickle.iter_mut().for_each(|trickle| trickle.failed(now));
+            }
+            _ => {}
+        }
+        if !is_sent {
+            self.quiet_until = now + AGAIN;
+        }
+    }
+
+    /// Our last cut of a resource, if it still stands.
+    fn announcement(&self, resource: &str) -> Option<Vec<u8>> {
+        let standing = self.limiter.standing(resource)?;
+        let told = told(resource, &standing);
+        let ours = told.filter(|cut| cut.origin.is_ours).min_by_key(|cut| cut.age)?;
+        wire::announcement(&ours, standing.per_window, self.instance)
+    }
+
+    fn states(&self) -> Vec<Vec<u8>> {
+        let all: Vec<(&String, Standing)> = (self.cut.iter())
+            .filter_map(|resource| Some((resource, self.limiter.standing(resource)?)))
+            .collect();
+        let cuts: Vec<_> =
+            all.iter().flat_map(|(resource, standing)| told(resource, standing)).collect();
+        wire::states(&self.id, self.instance, &cuts)
+    }
+
+    /// What was announced and is not yet told.
+    async fn say_goodbye(&mut self) {
+        self.quiet_until = Instant::now();
+        (self.asks, self.trickle) = (0, None);
+        loop {
+            self.send();
+            if self.sending.is_none() {
+                break;
+            }
+            let sent = sent(&mut self.sending).await;
+            if !sent.1 {
+                break;
+            }
+        }
+        let _ = timeout(PATIENCE, self.bus.flush()).await;
+    }
+
+    // ---- hearing ------------------------------------------------------------------------------
+
+    fn hear(
+        &mut self,
+        subject: &'static str,
+        heard: Option<Delivery>,
+        ear: &mut (&'static str, Option<Box<dyn Subscription>>),
+    ) {
+        match heard {
+            Some(Delivery::Message(payload)) => self.understand(subject, &payload),
+            Some(Delivery::Lost(n)) => {
+                if self.counters.lost.add(n) {
+                    tracing::warn!(subject, n, "too slow for the bus: messages were lost");
+                }
+                self.ask(1); // what was in them
+            }
+            None => {
+                ear.1 = None;
+                self.is_deaf = true;
+            }
+        }
+    }
+
+    fn understand(&mut self, subject: &'static str, payload: &[u8]) {
+        let Some(told) = wire::understand(subject, payload) else {
+            self.counters.received.add(1);
+            if self.counters.malformed.add(1) {
+                let bytes = payload.len();
+                tracing::warn!(subject, bytes, "a message that makes no sense was ignored");
+            }
+            return;
+        };
+        if told.instance == Some(self.instance) {
+            return; // our own
+        }
+        self.counters.received.add(1);
+        if told.agent_id == self.id && self.counters.same_agent_id.add(1) {
+            let agent_id = &self.id;
+            tracing::warn!(agent_id, "another limiter uses this agent_id: give each its own");
+        }
+        // An answer, to whomever: what it does not say will be said.
+        if subject == STATE && told.is_all {
+            self.asks = 0;
+        }
+        if subject == QUERY {
+            self.trickle.iter_mut().for_each(|trickle| trickle.differ(Instant::now()));
+        } else {
+            self.learn(subject, told);
+        }
+    }
+
+    fn learn(&mut self, subject: &'static str, mut told: Told) {
+        // By resource, in one piece.
+        told.cuts.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut known = BTreeSet::new();
+        let mut is_behind = false;
+        for group in told.cuts.chunk_by(|a, b| a.0 == b.0) {
+            let resource = &group[0].0;
+            let cuts: Vec<_> = group.iter().map(|(_, heard)| heard.clone()).collect();
+            let Some(hearing) = self.limiter.hear(resource, &cuts) else {
+                if self.counters.unknown_resource.add(1) {
+                    tracing::debug!(?resource, "a cut of a resource that is not configured here");
+                }
+                continue;
+            };
+            if hearing.is_news {
+                tracing::info!(?resource, agent_id = ?told.agent_id, "a neighbour's cut");
+                self.stands(resource.clone());
+            }
+            is_behind |= hearing.is_behind;
+            known.insert(resource);
+        }
+        // One cut, and not all that its sender knows: what it lacks says nothing.
+        if subject == CAPACITY {
+            return;
+        }
+        let Some(trickle) = &mut self.trickle else { return };
+        if is_behind {
+            trickle.differ(Instant::now());
+        } else if told.is_all && self.cut.iter().all(|resource| known.contains(resource)) {
+            trickle.agree();
+        }
+    }
+
+    /// Subscribe again where the bus ended a subscription.
+    async fn listen_again(&mut self, ears: &mut Ears) {
+        if !self.is_deaf || Instant::now() < self.quiet_until {
+            return;
+        }
+        self.is_deaf = false;
+        for (subject, ear) in ears.iter_mut().filter(|(_, ear)| ear.is_none()) {
+            match timeout(PATIENCE, self.bus.subscribe(subject)).await {
+                Ok(Ok(subscription)) => *ear = Some(subscription),
+                _ => self.is_deaf = true,
+            }
+        }
+        if self.is_deaf {
+            self.quiet_until = Instant::now() + AGAIN;
+        } else {
+            self.ask(ASKS);
+        }
+    }
+}
+
+fn told<'a>(
+    resource: &'a str,
+    standing: &'a Standing,
+) -> impl Iterator<Item = wire::Cut<'a>> + use<'a> {
+    standing.cuts.iter().map(move |cut| wire::Cut {
+        resource,
+        id: cut.id,
+        factor: cut.factor,
+        tokens: cut.tokens,
+        age: cut.age(standing.now),
+        origin: &cut.origin,
+    })
+}
+
+async fn listen((_, ear): &mut (&'static str, Option<Box<dyn Subscription>>)) -> Option<Delivery> {
+    match ear {
+        Some(subscription) => subscription.next().await,
+        None => pending().await,
+    }
+}
+
+async fn sent(sending: &mut Option<Sending>) -> (What, bool) {
+    match sending {
+        Some(on_its_way) => {
+            let sent = on_its_way.await;
+            *sending = None;
+            sent
+        }
+        None => pending().await,
+    }
+}

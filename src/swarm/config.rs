@@ -1,0 +1,120 @@
+//! What a limiter of a swarm is made from.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bus::{BusError, MessageBus};
+use crate::clock::Clock;
+use crate::limiter::{Policy, Recovery};
+
+/// How a [`DistributedLimiter`](crate::DistributedLimiter) is set up. Agents of a swarm should
+/// agree on all but their ids.
+#[derive(Clone)]
+pub struct DistributedConfig {
+    /// What the agents talk over.
+    pub bus: Arc<dyn MessageBus>,
+    /// Who this is, in words, to the others. Each limiter of a swarm should have its own: another's
+    /// use of it is told, not hidden.
+    pub agent_id: String,
+    /// What a cut multiplies a limit by: above 0, below 1. Default: 0.5.
+    pub reduce_factor: f64,
+    /// Time from a cut to the first step of its recovery, and between steps. Default: 30 seconds.
+    pub recovery_interval: Duration,
+    /// What each step multiplies the limit by: above 1. Default: 1.1.
+    pub recovery_factor: f64,
+    /// Stop at the original limit. Default: true. **Without it a limit grows past what was
+    /// configured after its first cut**, a step at a time, up to 1,024 times of it.
+    pub max_recovery: bool,
+    /// How long after a cut refusals belong to its incident, and cut no further. Default: 5
+    /// seconds. 0: each announcement cuts, as many as there are.
+    pub cooldown: Duration,
+    /// The time by which the limits count. Default: [`Clock::system`].
+    pub clock: Clock,
+}
+
+impl DistributedConfig {
+    /// The defaults, on `bus`, as `agent_id`.
+    pub fn new(bus: Arc<dyn MessageBus>, agent_id: impl Into<String>) -> Self {
+        Self {
+            bus,
+            agent_id: agent_id.into(),
+            reduce_factor: 0.5,
+            recovery_interval: Duration::from_secs(30),
+            recovery_factor: 1.1,
+            max_recovery: true,
+            cooldown: Duration::from_secs(5),
+            clock: Clock::system(),
+        }
+    }
+
+    pub(super) fn policy(&self) -> Result<Policy, SwarmError> {
+        if self.agent_id.is_empty() || self.agent_id.len() > super::wire::LONGEST_ID {
+            return Err(SwarmError::InvalidAgentId);
+        }
+        if !(self.reduce_factor > 0.0 && self.reduce_factor < 1.0) {
+            return Err(SwarmError::InvalidReduceFactor);
+        }
+        let recovery = Recovery {
+            interval: self.recovery_interval,
+            factor: self.recovery_factor,
+            cap: self.max_recovery,
+        };
+        if !recovery.is_valid() {
+            return Err(SwarmError::InvalidRecovery);
+        }
+        let (reduce, cooldown) = (self.reduce_factor, self.cooldown);
+        Ok(Policy { reduce, recovery: Some(recovery), cooldown })
+    }
+}
+
+impl fmt::Debug for DistributedConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DistributedConfig")
+            .field("agent_id", &self.agent_id)
+            .field("reduce_factor", &self.reduce_factor)
+            .field("recovery_interval", &self.recovery_interval)
+            .field("recovery_factor", &self.recovery_factor)
+            .field("max_recovery", &self.max_recovery)
+            .field("cooldown", &self.cooldown)
+            .field("clock", &self.clock)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a limiter did not join its swarm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SwarmError {
+    /// An agent's id has 1 to 256 bytes.
+    InvalidAgentId,
+    /// A cut's factor is above 0 and below 1.
+    InvalidReduceFactor,
+    /// A recovery's interval is not zero, and its factor is a finite number above 1.
+    InvalidRecovery,
+    /// A limiter of a swarm is made inside a tokio runtime, which runs its task.
+    NoRuntime,
+    /// The bus cannot be listened to.
+    Bus(BusError),
+}
+
+impl fmt::Display for SwarmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InvalidAgentId => "agent_id must have 1 to 256 bytes",
+            Self::InvalidReduceFactor => "reduce_factor must be above 0 and below 1",
+            Self::InvalidRecovery => {
+                "recovery_interval must be above zero, and recovery_factor finite and above 1"
+            }
+            Self::NoRuntime => "make a DistributedLimiter inside a tokio runtime",
+            Self::Bus(error) => return write!(f, "the swarm cannot be joined: {error}"),
+        })
+    }
+}
+
+impl Error for SwarmError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        if let Self::Bus(error) = self { Some(error) } else { None }
+    }
+}

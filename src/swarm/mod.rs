@@ -1,0 +1,241 @@
+//! Limiters that tell each other what their upstream said.
+
+mod agent;
+mod config;
+mod inbox;
+mod stats;
+mod trickle;
+mod wire;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::limiter::{
+    Acquire, AcquireError, Callback, Capacity, CapacityUpdate, ConfigError, Context, Limit,
+    MemoryLimiter, Observers, OnRelease, Permit, Resource, TryAcquireError,
+};
+use agent::Agent;
+use inbox::Inbox;
+use stats::Counters;
+
+pub use config::{DistributedConfig, SwarmError};
+pub use stats::SwarmStats;
+
+/// A limiter in a swarm: agents that share an upstream, each with its own limits. When one of them
+/// is told "too many requests", all slow down, and all recover together. Cheap to clone.
+///
+/// It is a [`MemoryLimiter`] with a task that talks to a [bus](crate::MessageBus). Nothing that
+/// takes, waits or announces ever waits for the bus. It understands, and is understood by, agents of
+/// agentkit's `ratelimit` package (Go).
+///
+/// # What a swarm agrees on
+///
+/// * **One incident, one cut.** When an upstream has had enough, many requests of many agents are
+///   refused. A refusal within the cooldown after a cut, or of a request that was sent before it
+///   ([`Permit::throttled`] knows), belongs to that cut's incident, wherever the cut was made.
+/// * **A cut never raises.** A limit is scaled by the lowest of the cuts that an agent knows of.
+/// * **Recovery always arrives,** from one token too, and on the same schedule for all: what a cut
+///   scales by follows from its age, and the age is what agents tell. Recovery is told, by
+///   [`on_capacity_change`](Self::on_capacity_change), on time even if nobody acquires.
+/// * **Shares may be unequal.** A cut is a factor of each agent's own limit. Only a Go agent's is in
+///   tokens a window, and is taken as such.
+/// * **Late joiners learn** what stands within a second, of joining and of configuring a resource.
+///   Answers are not repeated: who hears that another says it, does not.
+///
+/// # When things break
+///
+/// Without a bus each agent goes on by itself; its cuts apply at once, and are told when the bus is
+/// back, if they still stand. Cuts that stand are repeated, at most every 5 seconds by the whole
+/// swarm, so that lost messages and healed partitions are made up for. What is kept for the bus is
+/// bounded by the number of resources.
+///
+/// Messages that make no sense are ignored, [counted](Self::stats) and logged. The bus is trusted
+/// with this much: whoever can publish can cut limits, to a millionth at worst, and recovery undoes
+/// it. Nobody can raise a limit, nor keep an agent from cutting its own.
+///
+/// # The task
+///
+/// It runs in the tokio runtime that the limiter was made in, and ends with [`close`](Self::close),
+/// or when the last clone drops. Callbacks for neighbours' cuts and for recoveries run on it.
+#[derive(Clone)]
+pub struct DistributedLimiter(Arc<Member>);
+
+struct Member {
+    local: MemoryLimiter,
+    inbox: Arc<Inbox>,
+    counters: Arc<Counters>,
+    /// Its other end drops with the task.
+    running: watch::Receiver<()>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.inbox.stop();
+    }
+}
+
+impl DistributedLimiter {
+    /// Join the swarm on `config`'s bus.
+    ///
+    /// # Errors
+    ///
+    /// See [`SwarmError`].
+    pub async fn new(config: DistributedConfig) -> Result<Self, SwarmError> {
+        let policy = config.policy()?;
+        let runtime = Handle::try_current().map_err(|_| SwarmError::NoRuntime)?;
+        if !config.max_recovery {
+            tracing::warn!(
+                agent_id = config.agent_id,
+                "max_recovery is off: after a cut limits grow past what they were configured to"
+            );
+        }
+        let inbox = Arc::new(Inbox::default());
+        let to_announce = Arc::clone(&inbox);
+        let context = Context {
+            agent_id: config.agent_id.clone(),
+            policy,
+            observers: Observers::default(),
+            on_cut: Some(Box::new(move |resource| to_announce.announce(resource))),
+        };
+        let local = MemoryLimiter::with_context(config.clock, context);
+        let ears = agent::subscribe(&*config.bus).await.map_err(SwarmError::Bus)?;
+        let counters = Arc::new(Counters::default());
+        let agent = Agent::new(
+            local.clone(),
+            config.bus,
+            config.agent_id,
+            Arc::clone(&inbox),
+            Arc::clone(&counters),
+        );
+        let (is_running, running) = watch::channel(());
+        runtime.spawn(async move {
+            let _is_running = is_running;
+            agent.run(ears).await;
+        });
+        Ok(Self(Arc::new(Member { local, inbox, counters, running })))
+    }
+
+    /// Close for good, at once: see [`MemoryLimiter::close`]. The future waits until what was
+    /// announced has left, or could not within 2 seconds, and the task has ended.
+    pub fn close(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.0.local.close();
+        self.0.inbox.stop();
+        let mut running = self.0.running.clone();
+        async move {
+            // Nothing is ever sent: it ends when the other end drops.
+            let _ = running.changed().await;
+        }
+    }
+
+    /// What has come and gone on the bus.
+    #[must_use]
+    pub fn stats(&self) -> SwarmStats {
+        self.0.counters.read()
+    }
+
+    /// See [`MemoryLimiter::set_capacity`].
+    ///
+    /// # Errors
+    ///
+    /// See [`ConfigError`]; nothing was changed.
+    pub fn set_capacity(
+        &self,
+        resource: &str,
+        capacity: u64,
+        window: Duration,
+    ) -> Result<(), ConfigError> {
+        let limit = Limit::new(capacity, window).on_release(OnRelease::Refund);
+        self.configure(resource, limit).map(|_| ())
+    }
+
+    /// See [`MemoryLimiter::configure`]. The limit is this agent's own. Where it sets no recovery
+    /// and no cooldown, those of the [`DistributedConfig`] hold. Of a resource that is new here the
+    /// swarm is asked which cuts stand.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConfigError`]; nothing was changed.
+    pub fn configure(&self, resource: &str, limit: Limit) -> Result<Resource, ConfigError> {
+        let is_new = self.0.local.resource(resource).is_none();
+        let configured = self.0.local.configure(resource, limit)?;
+        if is_new {
+            self.0.inbox.ask();
+        }
+        Ok(configured)
+    }
+
+    /// Call `callback` after every change of a resource's total capacity: by our own cuts and
+    /// recoveries, and by others' cuts, which [`is_ours`](CapacityUpdate::is_ours) tells apart. See
+    /// [`MemoryLimiter::on_capacity_change`].
+    pub fn on_capacity_change(&self, callback: impl Fn(&CapacityUpdate) + Send + Sync + 'static) {
+        self.observe(Arc::new(callback));
+    }
+
+    pub(crate) fn observe(&self, callback: Callback) {
+        self.0.local.observe(callback);
+    }
+}
+
+/// What is the local limiter's, by the same name.
+macro_rules! local {
+    ($($(#[$attribute:meta])* fn $name:ident(&self $(, $arg:ident: $type:ty)*) $(-> $result:ty)?;)*) => {
+        impl DistributedLimiter {
+            $(
+                #[doc = concat!("See [`MemoryLimiter::", stringify!($name), "`].")]
+                $(#[$attribute])*
+                pub fn $name(&self $(, $arg: $type)*) $(-> $result)? {
+                    self.0.local.$name($($arg),*)
+                }
+            )*
+        }
+    };
+}
+
+#[allow(clippy::missing_errors_doc)] // where they are named
+mod verbs {
+    use super::{
+        Acquire, AcquireError, Capacity, DistributedLimiter, Duration, Permit, Resource,
+        TryAcquireError,
+    };
+
+    local! {
+        fn resource(&self, resource: &str) -> Option<Resource>;
+        fn remove(&self, resource: &str) -> bool;
+        fn resources(&self) -> Vec<Capacity>;
+        #[inline]
+        fn check(&self, resource: &str) -> Result<(), TryAcquireError>;
+        #[inline]
+        fn check_n(&self, resource: &str, n: u64) -> Result<(), TryAcquireError>;
+        fn peek(&self, resource: &str, n: u64) -> Result<(), TryAcquireError>;
+        #[inline]
+        fn try_acquire(&self, resource: &str) -> Result<Permit<'static>, TryAcquireError>;
+        fn try_acquire_n(&self, resource: &str, n: u64) -> Result<Permit<'static>, TryAcquireError>;
+        fn acquire(&self, resource: &str) -> Acquire;
+        fn acquire_n(&self, resource: &str, n: u64) -> Acquire;
+        fn blocking_acquire(&self, resource: &str) -> Result<Permit<'static>, AcquireError>;
+        fn blocking_acquire_timeout(&self, resource: &str, timeout: Duration) -> Result<Permit<'static>, AcquireError>;
+        fn blocking_acquire_n(&self, resource: &str, n: u64, timeout: Option<Duration>) -> Result<Permit<'static>, AcquireError>;
+        fn release(&self, resource: &str);
+        fn release_n(&self, resource: &str, n: u64);
+        /// The cut applies here at once, by the configuration's `reduce_factor`, and is told to the
+        /// swarm. This neither waits nor fails.
+        fn announce_reduced(&self, resource: &str, reason: &str);
+        /// A pause is this agent's own.
+        fn pause_for(&self, resource: &str, how_long: Duration);
+        fn capacity(&self, resource: &str) -> Option<Capacity>;
+    }
+}
+
+impl fmt::Debug for DistributedLimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DistributedLimiter")
+            .field("resources", &self.resources())
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
