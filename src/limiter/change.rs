@@ -11,7 +11,7 @@ use super::limit::Limit;
 use super::settings::Settings;
 use crate::adapt::{Cut, Origin, Size};
 use crate::bucket::Kind;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, seeded};
 use crate::wait::Gate;
 
 /// A neighbour's cut, as it told of it.
@@ -27,6 +27,14 @@ pub(crate) struct Heard {
 }
 
 impl Heard {
+    #[cfg(loom)]
+    pub(super) fn of_a_model(id: u64, factor: f64) -> Self {
+        let (agent_id, reason) = ("neighbour".to_string(), "429".to_string());
+        let timestamp = SystemTime::UNIX_EPOCH;
+        let origin = Arc::new(Origin { agent_id, reason, timestamp, is_ours: false });
+        Self { id, size: Size::Factor(factor), age: 0, is_plain: false, origin }
+    }
+
     fn cut(&self, limit: &Limit, now: u64) -> Cut {
         let (factor, tokens) = match self.size {
             Size::Factor(factor) => (factor, None),
@@ -182,6 +190,9 @@ impl Entry {
         before: f64,
         origin: &Origin,
     ) -> Option<CapacityUpdate> {
+        if seeded("incident-before-cut") {
+            self.incidents.store(settings.adapt.in_full(), Ordering::Release);
+        }
         self.install(settings, Kind::Open, 0);
         // Only now: who reads this was granted its tokens under the new factor.
         self.incidents.store(settings.adapt.in_full(), Ordering::Release);

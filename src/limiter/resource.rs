@@ -35,6 +35,13 @@ impl Resource {
         self.0.configure(limit).unwrap_or(Ok(()))
     }
 
+    /// What a neighbour's cut does, for models. Whether it changed anything.
+    #[cfg(loom)]
+    #[doc(hidden)]
+    pub fn hear(&self, id: u64, factor: f64) -> bool {
+        self.0.hear(&super::change::Heard::of_a_model(id, factor))
+    }
+
     /// What closing the limiter does, for models.
     #[cfg(loom)]
     #[doc(hidden)]

@@ -6,6 +6,8 @@
 //! beside it then fails, and how.
 #![cfg(loom)]
 
+mod cuts;
+
 use std::future::Future;
 use std::pin::pin;
 use std::process::Command;
@@ -33,6 +35,11 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("close-without-call", "closing_wakes_who_waits", "deadlock"),
     ("in-flight-check-then-add", "never_more_in_flight_than_allowed", "too many in flight"),
     ("leave-without-look", "a_permit_that_ends_lets_the_next_in", "deadlock"),
+    (
+        "incident-before-cut",
+        "cuts::a_refusal_of_what_was_granted_before_a_cut_joins_it",
+        "cut twice",
+    ),
     ("arm-without-look", "time_that_passes_wakes_who_waits", "deadlock"),
 ];
 

@@ -1,0 +1,52 @@
+//! A neighbour's cut arrives while the threads of this process go on.
+
+use loom::thread;
+use std::time::Duration;
+use tollgate::Limit;
+
+use crate::{long_model, model, resource, take};
+
+#[test]
+fn a_neighbours_cut_beside_takers_and_a_reconfiguration() {
+    long_model(|| {
+        let (resource, _) = resource(Limit::per_hour(4));
+        let (taker, neighbour) = (resource.clone(), resource.clone());
+        let taker = thread::spawn(move || take(&taker, 3));
+        let neighbour = thread::spawn(move || neighbour.hear(1, 0.5));
+        resource.reconfigure(Limit::per_hour(6)).unwrap();
+        assert!(neighbour.join().unwrap());
+        let (taken, after) = (taker.join().unwrap(), resource.capacity());
+        assert_eq!((after.total, after.limit), (3, 6), "the cut, or the limit, was lost");
+        assert!(taken + after.available <= 4, "over-issued: {taken} and {}", after.available);
+        assert!(taken + after.available >= 2, "lost: {taken} and {}", after.available);
+    });
+}
+
+/// Eight tokens at once are granted before the cut or not at all, so their refusal is of its
+/// incident, in whatever order the cut and the refusal come.
+#[test]
+fn a_refusal_of_what_was_granted_before_a_cut_joins_it() {
+    model(|| {
+        let (resource, _) = resource(Limit::per_hour(8).cooldown(Duration::ZERO));
+        let other = resource.clone();
+        let neighbour = thread::spawn(move || other.hear(1, 0.5));
+        if let Ok(permit) = resource.try_acquire_n(8) {
+            permit.throttled("429");
+        }
+        neighbour.join().unwrap();
+        assert_eq!(resource.capacity().total, 4, "cut twice");
+    });
+}
+
+#[test]
+fn two_refusals_at_once_cut_once() {
+    model(|| {
+        let (resource, _) = resource(Limit::per_hour(8).cooldown(Duration::ZERO));
+        let (one, other) = (resource.try_acquire().unwrap(), resource.clone());
+        let permit = other.try_acquire().unwrap().into_owned();
+        let beside = thread::spawn(move || permit.throttled("429"));
+        one.throttled("429");
+        beside.join().unwrap();
+        assert_eq!(resource.capacity().total, 6, "cut twice");
+    });
+}
