@@ -1,0 +1,152 @@
+//! What the swarm costs its agents, and how fast it is.
+//!
+//! * A flood: what a call costs while 10,000 hostile messages a second come in, beside a control
+//!   without them, in turns of one run.
+//! * With the feature `nats` and a server (`scripts/nats-server.sh` finds one): the time from an
+//!   announcement until it has taken effect on ten other agents.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Runtime};
+use tollgate::{DistributedConfig, DistributedLimiter, Limit, MemoryBus, MessageBus, Resource};
+
+const FLOOD: u64 = 10_000;
+const TURN: Duration = Duration::from_millis(100);
+const TURNS: usize = 40;
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+async fn agent(bus: Arc<dyn MessageBus>, id: &str) -> (DistributedLimiter, Resource) {
+    let config = DistributedConfig::new(bus, id);
+    let agent = DistributedLimiter::new(config).await.expect("an agent");
+    let limit = Limit::new(1_000_000_000, Duration::from_secs(1));
+    let api = agent.configure("api", limit).expect("a limit");
+    (agent, api)
+}
+
+/// The k-th message of the flood: a kind by its turn.
+fn hostile(k: u64) -> String {
+    let go = |resource: &str, capacity: u64| {
+        format!(
+            r#"{{"resource":"{resource}","agent_id":"x","new_capacity":{capacity},"reason":"429","timestamp":"2026-11-23T23:38:48Z"}}"#
+        )
+    };
+    match k % 4 {
+        0 => "[".repeat(500),
+        1 => go("unknown", 1),
+        2 => go("api", u64::MAX),
+        // One more cut that is hardly one, so that each changes something.
+        _ => go("api", 999).replace('}', &format!(r#","incident":"{k:x}","factor":0.999}}"#)),
+    }
+}
+
+/// Publishes while `is_on`, and catches up with what it was late for.
+fn flood(bus: &dyn MessageBus, is_on: &AtomicBool, is_over: &AtomicBool, sent: &AtomicU64) {
+    let runtime = runtime();
+    let mut last = Instant::now();
+    while !is_over.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(1));
+        let due = (last.elapsed().as_micros() as u64) * FLOOD / 1_000_000;
+        last = Instant::now();
+        for _ in 0..if is_on.load(Ordering::Relaxed) { due } else { 0 } {
+            let k = sent.fetch_add(1, Ordering::Relaxed);
+            let message = hostile(k).into_bytes();
+            runtime.block_on(bus.publish("ratelimit.capacity", message)).expect("it takes it");
+        }
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn nanos_a_call(elapsed: Duration, calls: u64) -> f64 {
+    elapsed.as_nanos() as f64 / calls as f64
+}
+
+/// One row: nanoseconds a call of `turn`, without and with the flood, and what there was of it.
+fn beside_a_flood(
+    name: &str,
+    bus: &Arc<dyn MessageBus>,
+    agent: &DistributedLimiter,
+    turns: usize,
+    turn: impl Fn() -> f64,
+) {
+    let (is_on, is_over, sent) =
+        (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
+    let (mut calm, mut flooded) = (Vec::new(), Vec::new());
+    let mut time = Duration::ZERO;
+    std::thread::scope(|scope| {
+        scope.spawn(|| flood(&**bus, &is_on, &is_over, &sent));
+        for _ in 0..turns {
+            calm.push(turn());
+            is_on.store(true, Ordering::Relaxed);
+            let start = Instant::now();
+            flooded.push(turn());
+            time += start.elapsed();
+            is_on.store(false, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(20)); // what is left of it
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let sent = sent.into_inner();
+    let rate = sent * 1_000 / u64::try_from(time.as_millis()).unwrap_or(1).max(1);
+    let heard = 100 * agent.stats().received / sent.max(1);
+    let (calm, flooded) = (median(calm), median(flooded));
+    let ratio = flooded / calm;
+    println!("| {name} | {calm:.1} | {flooded:.1} | {ratio:.2} | {rate} | {heard} % |");
+}
+
+fn floods(turns: usize) {
+    println!("| | ns a call | in a flood | x | messages a second | heard |");
+    println!("|---|---:|---:|---:|---:|---:|");
+
+    // The task runs on a thread of its own.
+    let bus: Arc<dyn MessageBus> = Arc::new(MemoryBus::new());
+    let workers = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let workers = workers.expect("a runtime");
+    let (agent_a, api) = workers.block_on(agent(Arc::clone(&bus), "a"));
+    let turn = || {
+        let (start, mut calls) = (Instant::now(), 0);
+        while start.elapsed() < TURN {
+            for _ in 0..1_000 {
+                let _ = black_box(api.check());
+            }
+            calls += 1_000;
+        }
+        nanos_a_call(start.elapsed(), calls)
+    };
+    beside_a_flood("check, the agent on another thread", &bus, &agent_a, turns, turn);
+
+    // The task shares the only thread with those who acquire.
+    let bus: Arc<dyn MessageBus> = Arc::new(MemoryBus::new());
+    let alone = runtime();
+    let (agent_b, api) = alone.block_on(agent(Arc::clone(&bus), "a"));
+    let turn = || {
+        alone.block_on(async {
+            let (start, mut calls) = (Instant::now(), 0);
+            while start.elapsed() < TURN {
+                for _ in 0..1_000 {
+                    drop(black_box(api.acquire().await));
+                }
+                calls += 1_000;
+                tokio::task::yield_now().await;
+            }
+            nanos_a_call(start.elapsed(), calls)
+        })
+    };
+    beside_a_flood("acquire, the agent on the same thread", &bus, &agent_b, turns, turn);
+}
+
+fn main() {
+    // `cargo bench` says so; `cargo test --benches` only wants to see that it runs.
+    let turns = if std::env::args().any(|arg| arg == "--bench") { TURNS } else { 2 };
+    floods(turns);
+}
