@@ -91,9 +91,10 @@ async fn nothing_is_kept_for_after_an_outage() {
     let mut subscription = bus.subscribe("a").await.unwrap();
     server.kill();
     until(&bus, "elsewhere", &Err(BusError::Disconnected)).await;
-    for _ in 0..10_000 {
-        let published = timeout(SOON, bus.publish("a", "stale".into())).await;
-        assert_eq!(published, Ok(Err(BusError::Disconnected)));
+    let since = Instant::now();
+    for _ in 0..1_000 {
+        assert_eq!(bus.publish("a", "stale".into()).await, Err(BusError::Disconnected));
+        assert!(since.elapsed() < SOON, "it waits");
     }
     assert_eq!(bus.flush().await, Err(BusError::Disconnected));
     server.restart();
