@@ -14,8 +14,12 @@ if grep -rnE '(std|core|loom)::sync::atomic' src --include='*.rs' | grep -v '^sr
     exit 1
 fi
 
+say "a NATS server for the tests"
+scripts/nats-server.sh
+
 say "lints, and each set of features"
 cargo clippy --workspace --all-targets --quiet -- -D warnings
+cargo clippy --workspace --all-targets --quiet --all-features -- -D warnings
 cargo clippy --quiet --no-default-features --lib -- -D warnings
 
 say "a light core"
@@ -25,13 +29,16 @@ echo "$crates crates besides itself"
 
 say "tests, debug"
 cargo test --quiet
+say "tests over NATS"
+cargo test --quiet --all-features --test nats
+cargo test --quiet --all-features --doc nats
 say "tests, without default features"
 cargo test --quiet --no-default-features --lib --tests
 say "tests, release"
 cargo test --quiet --release --lib --tests
 
 say "docs"
-RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features
 
 say "loom: each model, and each seeded fault"
 RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom" \

@@ -35,6 +35,11 @@ mod swarm;
 mod sync;
 mod wait;
 
+/// The client under [`NatsBus`], in the version that it takes.
+#[cfg(feature = "nats")]
+pub use async_nats;
+#[cfg(feature = "nats")]
+pub use bus::NatsBus;
 #[cfg(feature = "swarm")]
 pub use bus::{BusError, BusFuture, Delivery, MemoryBus, MessageBus, Subscription};
 pub use clock::{Clock, ManualClock};

@@ -1,6 +1,8 @@
 //! Message buses: bytes, by subject, to whoever listens at the time.
 
 mod memory;
+#[cfg(feature = "nats")]
+mod nats;
 
 use std::error::Error;
 use std::fmt;
@@ -8,6 +10,8 @@ use std::future::Future;
 use std::pin::Pin;
 
 pub use memory::MemoryBus;
+#[cfg(feature = "nats")]
+pub use nats::NatsBus;
 
 /// A boxed future, so that the traits of a bus are object-safe.
 pub type BusFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
