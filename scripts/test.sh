@@ -30,7 +30,7 @@ echo "$crates crates besides itself"
 say "tests, debug"
 cargo test --quiet
 say "tests over NATS"
-cargo test --quiet --all-features --test nats
+cargo test --quiet --all-features --test nats --test swarm_nats
 cargo test --quiet --all-features --doc nats
 say "tests, without default features"
 cargo test --quiet --no-default-features --lib --tests

@@ -1,6 +1,9 @@
 //! Agents on one bus: what they tell each other, and what comes of it.
 #![cfg(all(feature = "swarm", not(loom)))]
 
+#[path = "common/part_two.rs"]
+mod part_two;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -41,6 +44,12 @@ fn updates(agent: &DistributedLimiter) -> Arc<Mutex<Vec<CapacityUpdate>>> {
     let told = Arc::clone(&updates);
     agent.on_capacity_change(move |update| told.lock().unwrap().push(update.clone()));
     updates
+}
+
+#[tokio::test]
+async fn the_tour() {
+    let bus = memory();
+    part_two::part_two(Arc::clone(&bus), bus).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,120 @@
+//! A swarm over a real server, which dies and comes back.
+#![cfg(not(loom))]
+
+#[path = "common/nats.rs"]
+mod nats;
+#[path = "common/part_two.rs"]
+mod part_two;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nats::Server;
+use tokio::time::{Instant, sleep, timeout};
+use tollgate::{DistributedConfig, DistributedLimiter, MessageBus, NatsBus};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// More than anything here takes: a guard against hanging.
+const GUARD: Duration = Duration::from_secs(30);
+
+async fn connect(server: &Server) -> Arc<dyn MessageBus> {
+    Arc::new(NatsBus::connect(&server.url()).await.expect("a connection"))
+}
+
+async fn agent(bus: &Arc<dyn MessageBus>, id: &str) -> DistributedLimiter {
+    let config = DistributedConfig::new(Arc::clone(bus), id);
+    let agent = DistributedLimiter::new(config).await.expect("an agent");
+    agent.set_capacity("api", 100, SECOND).expect("a limit");
+    agent
+}
+
+fn total(agent: &DistributedLimiter) -> u64 {
+    agent.capacity("api").expect("it was configured").total
+}
+
+/// Until all show `expected`; how long that took.
+async fn all_show(agents: &[DistributedLimiter], expected: u64) -> Duration {
+    let start = Instant::now();
+    let all = async {
+        while agents.iter().any(|agent| total(agent) != expected) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(GUARD, all).await.expect("all agents hear of it");
+    start.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_tour() {
+    let server = Server::start();
+    part_two::part_two(connect(&server).await, connect(&server).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_made_while_the_server_is_gone_is_heard_when_it_is_back() {
+    let mut server = Server::start();
+    let mut agents = Vec::new();
+    for i in 0..10 {
+        agents.push(agent(&connect(&server).await, &i.to_string()).await);
+    }
+    server.kill();
+    sleep(SECOND).await;
+    let start = Instant::now();
+    agents[3].announce_reduced("api", "429");
+    assert_eq!(total(&agents[3]), 50);
+    assert!(start.elapsed() < SECOND, "announcing does not wait");
+    sleep(2 * SECOND).await;
+    assert_eq!(total(&agents[4]), 100);
+    server.restart();
+    let took = all_show(&agents, 50).await;
+    println!("heard by all {took:?} after the restart");
+    assert!(took < 10 * SECOND, "{took:?}");
+    for agent in agents {
+        agent.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_in_the_very_moment_of_a_crash_is_not_lost() {
+    let mut server = Server::start();
+    let agents =
+        [agent(&connect(&server).await, "a").await, agent(&connect(&server).await, "b").await];
+    sleep(SECOND).await;
+    agents[0].announce_reduced("api", "429");
+    server.kill();
+    server.restart();
+    let took = all_show(&agents, 50).await;
+    assert!(took < 10 * SECOND, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_joiner_learns_within_a_second() {
+    let server = Server::start();
+    let early = agent(&connect(&server).await, "early").await;
+    early.announce_reduced("api", "429");
+    sleep(3 * SECOND).await;
+    let late = agent(&connect(&server).await, "late").await;
+    all_show(&[late], 50).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn close_does_not_hang_with_the_server_gone_or_silent() {
+    for is_silent in [false, true] {
+        let mut server = Server::start();
+        let agent = agent(&connect(&server).await, "a").await;
+        if is_silent {
+            server.pause();
+        } else {
+            server.kill();
+        }
+        agent.announce_reduced("api", "429");
+        let start = Instant::now();
+        timeout(GUARD, agent.close()).await.expect("it closes");
+        let took = start.elapsed();
+        println!("closed in {took:?}");
+        assert!(took <= 5 * SECOND, "{took:?}");
+        if is_silent {
+            server.resume();
+        }
+    }
+}
