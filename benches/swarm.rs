@@ -1,6 +1,6 @@
 //! What the swarm costs its agents, and how fast it is.
 //!
-//! * A flood: what a call costs while 10,000 hostile messages a second come in, beside a control
+//! * A flood: what a call costs, in CPU time of its thread, while 10,000 hostile messages a second come in, beside a control
 //!   without them, in turns of one run.
 //! * With the feature `nats` and a server (`scripts/nats-server.sh` finds one): the time from an
 //!   announcement until it has taken effect on ten other agents.
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use cpu_time::ThreadTime;
 use tokio::runtime::{Builder, Runtime};
 use tollgate::{DistributedConfig, DistributedLimiter, Limit, MemoryBus, MessageBus, Resource};
 
@@ -114,7 +115,7 @@ fn floods(turns: usize) {
     let workers = workers.expect("a runtime");
     let (agent_a, api) = workers.block_on(agent(Arc::clone(&bus), "a"));
     let turn = || {
-        let (start, mut calls) = (Instant::now(), 0);
+        let (start, mut calls) = (ThreadTime::now(), 0);
         while start.elapsed() < TURN {
             for _ in 0..1_000 {
                 let _ = black_box(api.check());
@@ -131,7 +132,7 @@ fn floods(turns: usize) {
     let (agent_b, api) = alone.block_on(agent(Arc::clone(&bus), "a"));
     let turn = || {
         alone.block_on(async {
-            let (start, mut calls) = (Instant::now(), 0);
+            let (start, mut calls) = (ThreadTime::now(), 0);
             while start.elapsed() < TURN {
                 for _ in 0..1_000 {
                     drop(black_box(api.acquire().await));
@@ -145,8 +146,107 @@ fn floods(turns: usize) {
     beside_a_flood("acquire, the agent on the same thread", &bus, &agent_b, turns, turn);
 }
 
+/// From an announcement until it has taken effect on ten other agents, each with a connection of
+/// its own to one server on this machine.
+#[cfg(feature = "nats")]
+mod over_nats {
+    use std::collections::HashMap;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
+    use std::sync::{Arc, Mutex};
+    use std::time::{Duration, Instant};
+
+    use tollgate::{DistributedConfig, DistributedLimiter, NatsBus};
+
+    struct Server(Child, String);
+
+    impl Server {
+        fn start() -> Self {
+            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/nats-server.sh");
+            let found = Command::new(script).output().expect("a shell").stdout;
+            let found = String::from_utf8(found).expect("a path");
+            let mut child = Command::new(found.trim())
+                .args(["--addr", "127.0.0.1", "--port", "-1"])
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("scripts/nats-server.sh finds a server");
+            let log = BufReader::new(child.stderr.take().expect("a log"));
+            let mut port = None;
+            for line in log.lines().map_while(Result::ok) {
+                if let Some((_, address)) = line.split_once("client connections on ") {
+                    port = address.rsplit(':').next().map(String::from);
+                }
+                if line.contains("Server is ready") {
+                    break;
+                }
+            }
+            Self(child, format!("nats://127.0.0.1:{}", port.expect("a port in its log")))
+        }
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+        }
+    }
+
+    async fn agent(url: &str, id: usize, resources: usize) -> DistributedLimiter {
+        let bus = NatsBus::connect(url).await.expect("a connection");
+        let config = DistributedConfig::new(Arc::new(bus), format!("agent-{id}"));
+        let agent = DistributedLimiter::new(config).await.expect("an agent");
+        for i in 0..resources {
+            let window = Duration::from_secs(1);
+            agent.set_capacity(&format!("api-{i}"), 100, window).expect("a limit");
+        }
+        agent
+    }
+
+    pub(super) fn latency(announcements: usize) {
+        let server = Server::start();
+        let workers =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        workers.expect("a runtime").block_on(async {
+            let started: Arc<Mutex<HashMap<String, Instant>>> = Arc::default();
+            let took: Arc<Mutex<Vec<Duration>>> = Arc::default();
+            let mut agents = Vec::new();
+            for id in 0..11 {
+                let agent = agent(&server.1, id, announcements).await;
+                let (started, took) = (Arc::clone(&started), Arc::clone(&took));
+                agent.on_capacity_change(move |update| {
+                    if !update.is_ours {
+                        let start = started.lock().expect("no panic")[&update.resource];
+                        took.lock().expect("no panic").push(start.elapsed());
+                    }
+                });
+                agents.push(agent);
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            for i in 0..announcements {
+                let api = format!("api-{i}");
+                started.lock().expect("no panic").insert(api.clone(), Instant::now());
+                agents[i % 11].announce_reduced(&api, "429");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let mut took = took.lock().expect("no panic").clone();
+            took.sort();
+            let at = |percent: usize| took[(took.len() - 1) * percent / 100];
+            println!(
+                "\n{} effects of {announcements} announcements on ten other agents over NATS: \
+                 median {:?}, p99 {:?}, worst {:?}",
+                took.len(),
+                at(50),
+                at(99),
+                at(100),
+            );
+        });
+    }
+}
+
 fn main() {
     // `cargo bench` says so; `cargo test --benches` only wants to see that it runs.
     let turns = if std::env::args().any(|arg| arg == "--bench") { TURNS } else { 2 };
     floods(turns);
+    #[cfg(feature = "nats")]
+    over_nats::latency(if turns == TURNS { 300 } else { 3 });
 }
