@@ -14,6 +14,8 @@
 //! * [`OnRelease`] tells a rate limit from a concurrency limit.
 //! * [`Acquire`] is a wait: its order, its timeout, and what cancelling it does.
 //! * [`ManualClock`] is time for tests.
+//! * `DistributedLimiter` (feature `swarm`, a default) is a limiter whose neighbours slow down with it,
+//!   over a `MessageBus`: `MemoryBus`, `NatsBus` (feature `nats`), or yours.
 //!
 //! The repository's `README.md` is a tutorial.
 //!
@@ -21,6 +23,8 @@
 //!
 //! The bucket is the generic cell rate algorithm (ITU-T I.371, "virtual scheduling"), with a
 //! position in fractions of a token instead of a time, and rationals instead of rounded intervals.
+//! Agents repeat what stands by the Trickle algorithm (RFC 6206); their announcements are those of
+//! agentkit's `ratelimit` package (Go).
 
 #[cfg_attr(not(feature = "swarm"), allow(dead_code))] // what only a swarm asks for
 mod adapt;

@@ -10,8 +10,6 @@ use super::limit::Limit;
 use super::memory::MemoryLimiter;
 use super::permit::Permit;
 use super::resource::Resource;
-#[cfg(feature = "swarm")]
-use crate::swarm::DistributedLimiter;
 
 /// What every limiter does, object-safe: code that takes a `&dyn RateLimiter` runs on any of them.
 ///
@@ -91,52 +89,56 @@ pub trait RateLimiter: Send + Sync {
     }
 }
 
-/// Each method is the inherent one of its name.
+/// The trait by the inherent methods of the same names.
 macro_rules! rate_limiter {
     ($limiter:ty, $close:expr) => {
-        impl RateLimiter for $limiter {
+        impl $crate::RateLimiter for $limiter {
             fn set_capacity(
                 &self,
                 resource: &str,
                 capacity: u64,
-                window: Duration,
-            ) -> Result<(), ConfigError> {
+                window: std::time::Duration,
+            ) -> Result<(), $crate::ConfigError> {
                 self.set_capacity(resource, capacity, window)
             }
-            fn configure(&self, resource: &str, limit: Limit) -> Result<Resource, ConfigError> {
+            fn configure(
+                &self,
+                resource: &str,
+                limit: $crate::Limit,
+            ) -> Result<$crate::Resource, $crate::ConfigError> {
                 self.configure(resource, limit)
             }
-            fn resource(&self, resource: &str) -> Option<Resource> {
+            fn resource(&self, resource: &str) -> Option<$crate::Resource> {
                 self.resource(resource)
             }
             fn remove(&self, resource: &str) -> bool {
                 self.remove(resource)
             }
-            fn resources(&self) -> Vec<Capacity> {
+            fn resources(&self) -> Vec<$crate::Capacity> {
                 self.resources()
             }
-            fn check_n(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
+            fn check_n(&self, resource: &str, n: u64) -> Result<(), $crate::TryAcquireError> {
                 self.check_n(resource, n)
             }
-            fn peek(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
+            fn peek(&self, resource: &str, n: u64) -> Result<(), $crate::TryAcquireError> {
                 self.peek(resource, n)
             }
             fn try_acquire_n(
                 &self,
                 resource: &str,
                 n: u64,
-            ) -> Result<Permit<'static>, TryAcquireError> {
+            ) -> Result<$crate::Permit<'static>, $crate::TryAcquireError> {
                 self.try_acquire_n(resource, n)
             }
-            fn acquire_n(&self, resource: &str, n: u64) -> Acquire {
+            fn acquire_n(&self, resource: &str, n: u64) -> $crate::Acquire {
                 self.acquire_n(resource, n)
             }
             fn blocking_acquire_n(
                 &self,
                 resource: &str,
                 n: u64,
-                timeout: Option<Duration>,
-            ) -> Result<Permit<'static>, AcquireError> {
+                timeout: Option<std::time::Duration>,
+            ) -> Result<$crate::Permit<'static>, $crate::AcquireError> {
                 self.blocking_acquire_n(resource, n, timeout)
             }
             fn release_n(&self, resource: &str, n: u64) {
@@ -145,13 +147,16 @@ macro_rules! rate_limiter {
             fn announce_reduced(&self, resource: &str, reason: &str) {
                 self.announce_reduced(resource, reason);
             }
-            fn pause_for(&self, resource: &str, how_long: Duration) {
+            fn pause_for(&self, resource: &str, how_long: std::time::Duration) {
                 self.pause_for(resource, how_long);
             }
-            fn capacity(&self, resource: &str) -> Option<Capacity> {
+            fn capacity(&self, resource: &str) -> Option<$crate::Capacity> {
                 self.capacity(resource)
             }
-            fn on_capacity_change(&self, callback: Arc<dyn Fn(&CapacityUpdate) + Send + Sync>) {
+            fn on_capacity_change(
+                &self,
+                callback: std::sync::Arc<dyn Fn(&$crate::CapacityUpdate) + Send + Sync>,
+            ) {
                 self.observe(callback);
             }
             fn close(&self) {
@@ -161,6 +166,7 @@ macro_rules! rate_limiter {
     };
 }
 
-rate_limiter!(MemoryLimiter, MemoryLimiter::close);
 #[cfg(feature = "swarm")]
-rate_limiter!(DistributedLimiter, |limiter: &DistributedLimiter| drop(limiter.close()));
+pub(crate) use rate_limiter;
+
+rate_limiter!(MemoryLimiter, MemoryLimiter::close);

@@ -19,6 +19,8 @@ pub(crate) use crate::adapt::{Origin, Policy, Size};
 pub use acquire::Acquire;
 pub use any::RateLimiter;
 #[cfg(feature = "swarm")]
+pub(crate) use any::rate_limiter;
+#[cfg(feature = "swarm")]
 pub(crate) use capacity::{Callback, Observers};
 pub use capacity::{Capacity, CapacityUpdate, UpdateKind};
 #[cfg(feature = "swarm")]

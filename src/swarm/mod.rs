@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::limiter::{
     Acquire, AcquireError, Callback, Capacity, CapacityUpdate, ConfigError, Context, Limit,
-    MemoryLimiter, Observers, OnRelease, Permit, Resource, TryAcquireError,
+    MemoryLimiter, Observers, OnRelease, Permit, Resource, TryAcquireError, rate_limiter,
 };
 use agent::Agent;
 use inbox::Inbox;
@@ -230,6 +230,8 @@ mod verbs {
         fn capacity(&self, resource: &str) -> Option<Capacity>;
     }
 }
+
+rate_limiter!(DistributedLimiter, |limiter: &DistributedLimiter| drop(limiter.close()));
 
 impl fmt::Debug for DistributedLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
