@@ -184,9 +184,10 @@ impl DistributedLimiter {
 /// What is the local limiter's, by the same name.
 macro_rules! local {
     ($($(#[$attribute:meta])* fn $name:ident(&self $(, $arg:ident: $type:ty)*) $(-> $result:ty)?;)*) => {
+        #[allow(clippy::missing_errors_doc)] // each is documented where it is named
         impl DistributedLimiter {
             $(
-                #[doc = concat!("See [`MemoryLimiter::", stringify!($name), "`].")]
+                #[doc = concat!("See [`MemoryLimiter::", stringify!($name), "`].\n")]
                 $(#[$attribute])*
                 pub fn $name(&self $(, $arg: $type)*) $(-> $result)? {
                     self.0.local.$name($($arg),*)
@@ -196,39 +197,31 @@ macro_rules! local {
     };
 }
 
-#[allow(clippy::missing_errors_doc)] // where they are named
-mod verbs {
-    use super::{
-        Acquire, AcquireError, Capacity, DistributedLimiter, Duration, Permit, Resource,
-        TryAcquireError,
-    };
-
-    local! {
-        fn resource(&self, resource: &str) -> Option<Resource>;
-        fn remove(&self, resource: &str) -> bool;
-        fn resources(&self) -> Vec<Capacity>;
-        #[inline]
-        fn check(&self, resource: &str) -> Result<(), TryAcquireError>;
-        #[inline]
-        fn check_n(&self, resource: &str, n: u64) -> Result<(), TryAcquireError>;
-        fn peek(&self, resource: &str, n: u64) -> Result<(), TryAcquireError>;
-        #[inline]
-        fn try_acquire(&self, resource: &str) -> Result<Permit<'static>, TryAcquireError>;
-        fn try_acquire_n(&self, resource: &str, n: u64) -> Result<Permit<'static>, TryAcquireError>;
-        fn acquire(&self, resource: &str) -> Acquire;
-        fn acquire_n(&self, resource: &str, n: u64) -> Acquire;
-        fn blocking_acquire(&self, resource: &str) -> Result<Permit<'static>, AcquireError>;
-        fn blocking_acquire_timeout(&self, resource: &str, timeout: Duration) -> Result<Permit<'static>, AcquireError>;
-        fn blocking_acquire_n(&self, resource: &str, n: u64, timeout: Option<Duration>) -> Result<Permit<'static>, AcquireError>;
-        fn release(&self, resource: &str);
-        fn release_n(&self, resource: &str, n: u64);
-        /// The cut applies here at once, by the configuration's `reduce_factor`, and is told to the
-        /// swarm. This neither waits nor fails.
-        fn announce_reduced(&self, resource: &str, reason: &str);
-        /// A pause is this agent's own.
-        fn pause_for(&self, resource: &str, how_long: Duration);
-        fn capacity(&self, resource: &str) -> Option<Capacity>;
-    }
+local! {
+    fn resource(&self, resource: &str) -> Option<Resource>;
+    fn remove(&self, resource: &str) -> bool;
+    fn resources(&self) -> Vec<Capacity>;
+    #[inline]
+    fn check(&self, resource: &str) -> Result<(), TryAcquireError>;
+    #[inline]
+    fn check_n(&self, resource: &str, n: u64) -> Result<(), TryAcquireError>;
+    fn peek(&self, resource: &str, n: u64) -> Result<(), TryAcquireError>;
+    #[inline]
+    fn try_acquire(&self, resource: &str) -> Result<Permit<'static>, TryAcquireError>;
+    fn try_acquire_n(&self, resource: &str, n: u64) -> Result<Permit<'static>, TryAcquireError>;
+    fn acquire(&self, resource: &str) -> Acquire;
+    fn acquire_n(&self, resource: &str, n: u64) -> Acquire;
+    fn blocking_acquire(&self, resource: &str) -> Result<Permit<'static>, AcquireError>;
+    fn blocking_acquire_timeout(&self, resource: &str, timeout: Duration) -> Result<Permit<'static>, AcquireError>;
+    fn blocking_acquire_n(&self, resource: &str, n: u64, timeout: Option<Duration>) -> Result<Permit<'static>, AcquireError>;
+    fn release(&self, resource: &str);
+    fn release_n(&self, resource: &str, n: u64);
+    /// The cut applies here at once, by the configuration's `reduce_factor`, and is told to the
+    /// swarm. This neither waits nor fails.
+    fn announce_reduced(&self, resource: &str, reason: &str);
+    /// A pause is this agent's own.
+    fn pause_for(&self, resource: &str, how_long: Duration);
+    fn capacity(&self, resource: &str) -> Option<Capacity>;
 }
 
 rate_limiter!(DistributedLimiter, |limiter: &DistributedLimiter| drop(limiter.close()));
