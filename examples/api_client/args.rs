@@ -1,13 +1,11 @@
 //! What the command line may say.
 
-use std::fmt;
-use std::ops::RangeInclusive;
-use std::str::FromStr;
 use std::time::Duration;
 
 use crate::http::Url;
+use crate::options::{Stop, mistake, number, seconds};
 
-const USAGE: &str = "\
+pub(crate) const USAGE: &str = "\
 usage: api_client [options]
   --upstream URL   aim at this server, http://host:port/path, instead of one of our own
   --rate N         requests a second that the server allows (50)
@@ -22,13 +20,6 @@ pub(crate) struct Args {
     pub(crate) burst: u32,
     pub(crate) tasks: u32,
     pub(crate) duration: Duration,
-}
-
-/// Why there are no arguments to work with.
-#[derive(Debug)]
-pub(crate) enum Stop {
-    Help,
-    Mistake(String),
 }
 
 impl Args {
@@ -49,35 +40,11 @@ impl Args {
                 "--rate" => args.rate = number(&name, &value()?, 1..=1_000_000)?,
                 "--burst" => args.burst = number(&name, &value()?, 1..=1_000_000)?,
                 "--tasks" => args.tasks = number(&name, &value()?, 1..=10_000)?,
-                "--seconds" => {
-                    let seconds = number(&name, &value()?, 1..=86_400)?;
-                    args.duration = Duration::from_secs(seconds.into());
-                }
+                "--seconds" => args.duration = seconds(&name, &value()?)?,
                 "--help" | "-h" => return Err(Stop::Help),
                 _ => return Err(mistake(&name, "is not an option")),
             }
         }
         Ok(args)
-    }
-}
-
-fn number(name: &str, value: &str, range: RangeInclusive<u32>) -> Result<u32, Stop> {
-    let found = u32::from_str(value).ok().filter(|number| range.contains(number));
-    found.ok_or_else(|| {
-        let (least, most) = range.into_inner();
-        mistake(name, format!("needs a whole number from {least} to {most}, not {value:?}"))
-    })
-}
-
-fn mistake(name: &str, why: impl fmt::Display) -> Stop {
-    Stop::Mistake(format!("{name} {why}"))
-}
-
-impl fmt::Display for Stop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Help => f.write_str(USAGE),
-            Self::Mistake(what) => write!(f, "{what}\n\n{USAGE}"),
-        }
     }
 }

@@ -17,7 +17,11 @@
 //! of what the server allows in that time: `burst + rate x seconds`.
 
 mod args;
+#[path = "../shared/http.rs"]
 mod http;
+#[path = "../shared/options.rs"]
+mod options;
+#[path = "../shared/server.rs"]
 mod server;
 
 use std::error::Error;
@@ -25,7 +29,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use args::{Args, Stop};
+use args::{Args, USAGE};
 use http::{Answer, Client};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -36,27 +40,20 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
     let args = match Args::parse(words) {
         Ok(args) => args,
-        Err(Stop::Help) => {
-            println!("{}", Stop::Help);
-            return Ok(ExitCode::SUCCESS);
-        }
-        Err(mistake) => {
-            eprintln!("{mistake}");
-            return Ok(ExitCode::from(2));
-        }
+        Err(stop) => return Ok(stop.exit(USAGE)),
     };
     let Args { rate, burst, tasks, .. } = args;
     println!("{tasks} tasks call an API that allows {rate} requests a second, {burst} at once.");
 
     if args.upstream.is_none() {
-        let url = server::start(rate, burst).await?;
+        let url = server::start("127.0.0.1:0", rate, burst).await?;
         println!("\nWithout tollgate, on {url}:");
         run(&args, |end| send_at_will(Client::new(url.clone()), end)).await.print(&args);
     }
 
     let url = match &args.upstream {
         Some(url) => url.clone(),
-        None => server::start(rate, burst).await?, // another one, whose bucket is full again
+        None => server::start("127.0.0.1:0", rate, burst).await?, // another one, whose bucket is full again
     };
     println!("\nWith tollgate, on {url}:");
     if args.upstream.is_some() {
@@ -88,14 +85,14 @@ fn client_limit(args: &Args) -> Limit {
 async fn send_by_permit(mut client: Client, api: Resource, end: Instant) -> Tally {
     let mut tally = Tally::default();
     while let Some(left) = end.checked_duration_since(Instant::now())
-        && let Ok(_permit) = api.acquire().timeout(left).await
+        && let Ok(permit) = api.acquire().timeout(left).await
     {
         let answer = client.get().await;
         if let Ok(Answer { status: 429, retry_after }) = answer {
-            // Pause first, so that nobody is admitted between the two. Each 429 leaves three
-            // quarters of the limit: ten that come together leave a twentieth.
+            // Pause first, so that nobody is admitted between the two. However many are refused
+            // together, they cut the limit once: the permit knows when its request was sent.
             api.pause_for(retry_after.unwrap_or(Duration::from_secs(1)));
-            api.announce_reduced("429 from the API");
+            permit.throttled("429 from the API");
         }
         tally.note(answer);
     }

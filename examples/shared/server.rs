@@ -9,9 +9,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::http::Url;
 
-/// Serve on a free port for as long as the program runs, from a full bucket.
-pub(crate) async fn start(rate: u32, burst: u32) -> io::Result<Url> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// Serve on `address` for as long as the program runs, from a full bucket.
+pub(crate) async fn start(address: &str, rate: u32, burst: u32) -> io::Result<Url> {
+    let listener = TcpListener::bind(address).await?;
     let url = Url::of(listener.local_addr()?);
     let bucket = Arc::new(Mutex::new(Bucket::new(rate.into(), burst.into())));
     tokio::spawn(async move {
