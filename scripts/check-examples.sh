@@ -9,13 +9,21 @@ if [[ -n ${CARGO_TARGET_DIR:-} ]]; then
 fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-out=$(mktemp)
-trap 'rm -f "$out"' EXIT
+work=$(mktemp -d)
+out=$work/out
+stop() {
+    # shellcheck disable=SC2046 # a word each
+    kill $(jobs -pr) 2>/dev/null || true # what still runs in the background
+    rm -rf "$work"
+}
+trap stop EXIT
 failed=0
+features='' # besides the default ones
 
 # example NAME [ARGUMENT...]: its output, errors too, goes to $out; returns its exit code.
 example() {
-    timeout 60 cargo run --quiet --release --example "$1" -- "${@:2}" >"$out" 2>&1
+    timeout 60 cargo run --quiet --release --features "$features" --example "$1" -- "${@:2}" \
+        >"$out" 2>&1
 }
 
 # verdict NAME SUMMARY [WRONG]: report; WRONG is what was expected and did not come.
@@ -43,9 +51,10 @@ in_order() {
     done
 }
 
+# rate_limiting [URL]: over NATS, if there is a URL.
 rate_limiting() {
-    local wrong='' shown sum
-    example rate_limiting || { verdict rate_limiting '' "exit code 0, not $?"; return; }
+    local name="rate_limiting${1:+ over NATS}" wrong='' shown sum
+    example rate_limiting "$@" || { verdict "$name" '' "exit code 0, not $?"; return; }
     # Every line, with what was measured put in letters.
     sed -E 's/in [0-9]+ms$/in Nms/; s/: [0-9]+\/50 succeeded, [0-9]+ failed/: X\/50 succeeded, Y failed/' \
         "$out" | diff - <(cat <<'LINES'
@@ -86,13 +95,48 @@ Simulating 429 response - announcing reduced capacity:
 Concurrent access pattern (5 workers, 10 requests each):
   Results: X/50 succeeded, Y failed (timeout)
 
+--- Part 2: DistributedLimiter (Swarm Coordination) ---
+
+Two agents sharing 'shared-api' rate limit (10/sec each):
+  Agent-1: 10/10 available, 0 in-flight, window=1s
+  Agent-2: 10/10 available, 0 in-flight, window=1s
+
+Both agents making requests concurrently...
+  Agent-1 successful requests: 8
+  Agent-2 successful requests: 8
+
+Agent-1 receives 429 response and announces reduced capacity...
+  Before announcement:
+    Agent-1: 10/10 available, 0 in-flight, window=1s
+    Agent-2: 10/10 available, 0 in-flight, window=1s
+  After announcement (both agents reduce capacity):
+    Agent-1: 5/5 available, 0 in-flight, window=1s
+    Agent-2: 5/5 available, 0 in-flight, window=1s
+
 === Example Complete ===
 LINES
     ) || wrong='the lines marked > above, not those marked <'
     shown=$(grep Results "$out" | sed 's/^ *//') || true
     sum=$(sed -nE 's/.*Results: ([0-9]+)\/50 succeeded, ([0-9]+) failed.*/\1 + \2/p' "$out")
     ((${sum:-0} == 50)) || wrong=${wrong:-"counts that add up to 50"}
-    verdict rate_limiting "$shown" "$wrong"
+    verdict "$name" "$shown; agents at 10, then 5" "$wrong"
+}
+
+# A bus that is not to be had, or not there.
+rate_limiting_refuses() {
+    local code=0
+    features='' example rate_limiting nats://127.0.0.1:1 || code=$?
+    if ((code != 2)) || ! grep -q 'needs the feature `nats`' "$out"; then
+        verdict 'rate_limiting without NATS' '' "the feature's name and exit code 2, not $code"
+        return
+    fi
+    code=0
+    features=nats example rate_limiting nats://127.0.0.1:1 || code=$?
+    if ((code != 1)) || ! grep -q 'no NATS at nats://127.0.0.1:1' "$out"; then
+        verdict 'rate_limiting without a server' '' "its address and exit code 1, not $code"
+        return
+    fi
+    verdict 'rate_limiting, misused' 'exit codes 2 and 1'
 }
 
 worker_pool() {
@@ -154,10 +198,34 @@ api_client_refuses() {
     verdict 'api_client, misused' 'exit codes 2 and 1'
 }
 
+# soon COMMAND...: it prints something, within 20 s; print that.
+soon() {
+    local said tries=0
+    until said=$("$@" 2>/dev/null) && [[ -n $said ]]; do
+        ((++tries < 200)) || return 1
+        sleep 0.1
+    done
+    printf '%s\n' "$said"
+}
+
+# A server of our own, on a port that is free; its URL goes to $nats.
+start_nats() {
+    local server
+    server=$(scripts/nats-server.sh)
+    "$server" -a 127.0.0.1 -p -1 --ports_file_dir "$work" >"$work/nats.log" 2>&1 &
+    nats=$(soon grep -rhoE --include='*.ports' 'nats:[^"]*' "$work") ||
+        { cp "$work/nats.log" "$out"; verdict nats-server '' 'a server'; exit 1; }
+}
+
 cargo build --quiet --release --examples
 rate_limiting
 worker_pool
 multi_limit_models
 api_client
 api_client_refuses
+cargo build --quiet --release --examples --features nats
+rate_limiting_refuses
+start_nats
+features=nats
+rate_limiting "$nats"
 exit "$failed"

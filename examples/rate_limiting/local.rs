@@ -1,8 +1,4 @@
-//! A tour of the limiter: try, wait, release, a reduced capacity, and many callers at once.
-//!
-//! ```text
-//! cargo run --release --example rate_limiting
-//! ```
+//! Part 1: the limiter of one process.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -15,11 +11,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const WORKERS: usize = 5;
 const REQUESTS: usize = 10;
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    println!("=== Rate Limiting Example ===\n");
-    println!("--- Part 1: MemoryLimiter (Local Rate Limiting) ---\n");
-
+pub(crate) async fn tour() -> Result<(), Box<dyn Error>> {
     let limiter = MemoryLimiter::new();
     // With `set_capacity` a released permit gives its tokens back at once.
     limiter.set_capacity("openai-api", 5, SECOND)?;
@@ -37,7 +29,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     concurrently(&limiter).await;
 
     limiter.close();
-    println!("\n=== Example Complete ===");
     Ok(())
 }
 
