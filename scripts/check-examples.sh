@@ -217,6 +217,72 @@ start_nats() {
         { cp "$work/nats.log" "$out"; verdict nats-server '' 'a server'; exit 1; }
 }
 
+# agent ID ARGUMENT...: it runs in the background; its output goes to $work/ID.
+agent() {
+    timeout 60 cargo run --quiet --release --features nats --example swarm_nats -- \
+        --nats "$nats" --agent-id "$@" >"$work/$1" 2>&1 &
+}
+
+# Three agents: all end well, and who did not cut the limit heard of it.
+swarm_nats() {
+    local wrong='' url a b c
+    agent a --serve 127.0.0.1:0 --seconds 50
+    a=$!
+    if url=$(soon sed -nE 's/.* to (http:.*)/\1/p' "$work/a"); then
+        agent b --upstream "$url" --seconds 6
+        b=$!
+        agent c --upstream "$url" --seconds 6
+        c=$!
+        wait "$b" || wrong="exit code 0 of b, not $?"
+        wait "$c" || wrong="exit code 0 of c, not $?"
+        kill -INT "$a" # Ctrl-C, long before its time is over
+        wait "$a" || wrong="exit code 0 of a, not $?"
+    else
+        wrong='an upstream that serves'
+    fi
+    cat "$work"/[abc] >"$out"
+    wrong=${wrong:-$(grep '^{' "$out" | python3 -c '
+import json, sys
+try:
+    a, b, c = agents = [json.loads(line) for line in sys.stdin]
+    assert [agent["agent_id"] for agent in agents] == ["a", "b", "c"], "a, b and c"
+    assert sum(agent["cuts_made"] for agent in agents) > 0, "a cut"
+    assert all(agent["cuts_made"] + agent["cuts_heard"] > 0 for agent in agents), \
+        "that all hear of a cut"
+    requests = sum(agent["requests"] for agent in agents)
+    refused = sum(agent["status_429"] for agent in agents)
+    assert requests > 0 and 0 < refused / requests < 0.1, "some 429s, less than 10 %"
+    assert a["requests"] < 20 * 40, "that Ctrl-C ends a before its time"
+except AssertionError as expected:
+    print(expected)
+except (ValueError, KeyError, TypeError) as error:
+    print(f"three lines of JSON: {error}")
+')}
+    verdict swarm_nats "$(grep -h '^{' "$work"/[abc] | paste -sd ' ')" "$wrong"
+}
+
+# Bad arguments: an error, the usage and exit code 2. No NATS, or no upstream: exit code 1.
+swarm_nats_refuses() {
+    local code arguments
+    for arguments in '' --bogus '--serve' '--upstream x' '--share 0 --serve 127.0.0.1:0' \
+        '--serve 127.0.0.1:0 --upstream http://127.0.0.1:1/'; do
+        code=0
+        # shellcheck disable=SC2086 # split on purpose
+        example swarm_nats $arguments || code=$?
+        if ((code != 2)) || ! grep -q '^usage: ' "$out"; then
+            verdict "swarm_nats $arguments" '' "the usage and exit code 2, not $code"
+            return
+        fi
+    done
+    for arguments in '--nats nats://127.0.0.1:1' "--nats $nats"; do
+        code=0
+        # shellcheck disable=SC2086
+        example swarm_nats --upstream http://127.0.0.1:1/ --seconds 1 $arguments || code=$?
+        ((code == 1)) || { verdict "swarm_nats $arguments" '' "exit code 1, not $code"; return; }
+    done
+    verdict 'swarm_nats, misused' 'exit codes 2 and 1'
+}
+
 cargo build --quiet --release --examples
 rate_limiting
 worker_pool
@@ -228,4 +294,6 @@ rate_limiting_refuses
 start_nats
 features=nats
 rate_limiting "$nats"
+swarm_nats
+swarm_nats_refuses
 exit "$failed"
