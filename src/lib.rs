@@ -55,6 +55,6 @@ pub use limiter::{
 pub use swarm::{DistributedConfig, DistributedLimiter, SwarmError, SwarmStats};
 
 /// The README's code compiles and runs.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "swarm"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
