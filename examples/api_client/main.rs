@@ -77,7 +77,9 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 fn client_limit(args: &Args) -> Limit {
     Limit::per_second(args.rate.into())
         .burst((args.burst / 2).max(1).into())
-        // After a 429 the limit is reduced, and grows back by a tenth each second.
+        // After a 429 the limit is reduced, and grows back by a tenth each second. The cooldown is
+        // shorter than the way back, so that a server which allows much less is heeded all the same.
+        .cooldown(Duration::from_secs(1))
         .recovery(Recovery { interval: Duration::from_secs(1), ..Recovery::default() })
 }
 

@@ -124,6 +124,9 @@ impl Limit {
     /// How long after a cut refusals belong to its incident, and cut no further: see
     /// [`MemoryLimiter::announce_reduced`](crate::MemoryLimiter::announce_reduced). Default: 5
     /// seconds; on a `DistributedLimiter`, as it was configured. 0: each announcement cuts.
+    ///
+    /// Keep it shorter than a recovery takes to undo a cut. Otherwise the limit is back before it may
+    /// be cut again, and never gets down to what an upstream allows that allows much less.
     #[must_use]
     pub const fn cooldown(mut self, how_long: Duration) -> Self {
         self.cooldown = Some(how_long);

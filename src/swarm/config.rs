@@ -28,7 +28,8 @@ pub struct DistributedConfig {
     /// configured after its first cut**, a step at a time, up to 1,024 times of it.
     pub max_recovery: bool,
     /// How long after a cut refusals belong to its incident, and cut no further. Default: 5
-    /// seconds. 0: each announcement cuts, as many as there are.
+    /// seconds. 0: each announcement cuts, as many as there are. Keep it shorter than a recovery
+    /// takes to undo a cut: see [`Limit::cooldown`](crate::Limit::cooldown).
     pub cooldown: Duration,
     /// The time by which the limits count. Default: [`Clock::system`].
     pub clock: Clock,
