@@ -14,6 +14,7 @@ out=$work/out
 stop() {
     # shellcheck disable=SC2046 # a word each
     kill $(jobs -pr) 2>/dev/null || true # what still runs in the background
+    wait
     rm -rf "$work"
 }
 trap stop EXIT
