@@ -210,3 +210,23 @@ fn a_factor_that_gives_a_whole_number_shows_it() {
     time.advance(Duration::from_secs(30));
     assert_eq!(api.capacity().total, 825, "1,000 x 0.75 x 1.1");
 }
+
+/// With a burst of one the bucket shows nothing of a cut; the rate does, and is told.
+#[test]
+fn a_change_of_the_rate_alone_is_told() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    limiter.on_capacity_change(move |update| {
+        tell.lock().unwrap().push((update.new_capacity, update.per_window));
+    });
+    let limit = Limit::per_second(100).burst(1).recovery(Recovery::default());
+    let api = limiter.configure("api", limit).unwrap();
+    api.announce_reduced("429");
+    for _ in 0..6 {
+        time.advance(Duration::from_secs(30));
+        assert!(api.peek(1).is_ok());
+    }
+    assert_eq!(*told.lock().unwrap(), [(1, 75), (1, 82), (1, 90), (1, 99), (1, 100)]);
+}

@@ -110,7 +110,8 @@ impl NatsBus {
             }
             servers.push(server);
         }
-        options.connect(servers).await.map(Self).map_err(|error| failed(&error))
+        let connected = options.connect(servers).await;
+        connected.map(Self).map_err(|error| failed(&format_args!("{url}: {error}")))
     }
 
     /// What [`connect`](Self::connect) connects with, to build on: named "tollgate", tries to

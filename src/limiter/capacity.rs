@@ -52,6 +52,8 @@ pub struct CapacityUpdate {
     pub is_ours: bool,
     /// What the bucket holds now, in whole tokens.
     pub new_capacity: u64,
+    /// Tokens that accrue in a window now, rounded down: the rate.
+    pub per_window: u64,
     /// In words, as it was given.
     pub reason: String,
     /// When.

@@ -97,11 +97,11 @@ impl Entry {
 
     /// What became due of itself; the update, if anybody could see it.
     fn catch_up(&self, settings: &mut Settings) -> Option<CapacityUpdate> {
-        let before = settings.current.terms.whole;
+        let before = settings.shown();
         settings.catch_up(&self.gate.bucket, self.now());
-        let total = settings.current.terms.whole;
+        let after = settings.shown();
         let origin = || self.ours("recovery");
-        (total != before).then(|| self.update(total, &origin(), UpdateKind::Recovery))
+        (after != before).then(|| self.update(after, &origin(), UpdateKind::Recovery))
     }
 
     fn install(&self, settings: &mut Settings, kind: Kind, pause_until: u64) {
@@ -124,16 +124,16 @@ impl Entry {
             if settings.is_over() {
                 return None;
             }
-            let before = settings.current.terms.whole;
+            let before = settings.shown();
             settings.limit = limit;
             settings.adapt.react_by(limit.policy(self.context.policy), self.now());
             self.refunds.store(limit.refunds(), Ordering::Relaxed);
             self.most_waiting.store(limit.most_waiting(), Ordering::Relaxed);
             self.gate.bucket.set_most_in_flight(limit.most_in_flight());
             self.install(settings, Kind::Open, 0);
-            let total = settings.current.terms.whole;
+            let after = settings.shown();
             let origin = || self.ours("configured");
-            Some((total != before).then(|| self.update(total, &origin(), UpdateKind::Config)))
+            Some((after != before).then(|| self.update(after, &origin(), UpdateKind::Config)))
         });
         result
     }
@@ -196,8 +196,8 @@ impl Entry {
         self.install(settings, Kind::Open, 0);
         // Only now: who reads this was granted its tokens under the new factor.
         self.incidents.store(settings.adapt.in_full(), Ordering::Release);
-        let total = settings.current.terms.whole;
-        (settings.adapt.factor() < before).then(|| self.update(total, origin, UpdateKind::Cut))
+        let fell = settings.adapt.factor() < before;
+        fell.then(|| self.update(settings.shown(), origin, UpdateKind::Cut))
     }
 
     /// Admit nothing for `how_long`, or as long as an earlier pause lasts.
@@ -244,10 +244,23 @@ impl Entry {
         }
     }
 
-    fn update(&self, new_capacity: u64, origin: &Origin, kind: UpdateKind) -> CapacityUpdate {
+    fn update(
+        &self,
+        (new_capacity, per_window): (u64, u64),
+        origin: &Origin,
+        kind: UpdateKind,
+    ) -> CapacityUpdate {
         let Origin { agent_id, reason, timestamp, is_ours } = origin.clone();
-        let resource = self.name.to_string();
-        CapacityUpdate { resource, agent_id, is_ours, new_capacity, reason, timestamp, kind }
+        CapacityUpdate {
+            resource: self.name.to_string(),
+            agent_id,
+            is_ours,
+            new_capacity,
+            per_window,
+            reason,
+            timestamp,
+            kind,
+        }
     }
 }
 

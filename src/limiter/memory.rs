@@ -348,7 +348,8 @@ impl MemoryLimiter {
         self.entry(resource).map(|entry| entry.capacity())
     }
 
-    /// Call `callback` after every change of a resource's total capacity, on the thread that
+    /// Call `callback` after every change of a resource's capacity, in the whole tokens of its bucket
+    /// or of a window, on the thread that
     /// changed or noticed it, outside all locks: it may call this limiter. That may be the thread
     /// that serves everybody's timers, so it should return soon, and not wait. Callbacks add up. One
     /// that panics is not heard; the others are called all the same.

@@ -16,6 +16,11 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// What everybody can see of a capacity: the bucket's whole tokens, and those of a window.
+    pub(super) fn shown(&self) -> (u64, u64) {
+        (self.current.terms.whole, self.limit.per_window(self.adapt.factor()))
+    }
+
     pub(super) fn is_over(&self) -> bool {
         matches!(self.current.kind, Kind::Closed | Kind::Removed)
     }

@@ -169,7 +169,7 @@ impl DistributedLimiter {
         Ok(configured)
     }
 
-    /// Call `callback` after every change of a resource's total capacity: by our own cuts and
+    /// Call `callback` after every change of a resource's capacity: by our own cuts and
     /// recoveries, and by others' cuts, which [`is_ours`](CapacityUpdate::is_ours) tells apart. See
     /// [`MemoryLimiter::on_capacity_change`].
     pub fn on_capacity_change(&self, callback: impl Fn(&CapacityUpdate) + Send + Sync + 'static) {
