@@ -10,12 +10,12 @@ use crate::{long_model, model, resource, take};
 fn a_neighbours_cut_beside_takers_and_a_reconfiguration() {
     long_model(|| {
         let (resource, _) = resource(Limit::per_hour(4));
-        let (taker, neighbour) = (resource.clone(), resource.clone());
-        let taker = thread::spawn(move || take(&taker, 3));
+        let (other, neighbour) = (resource.clone(), resource.clone());
+        let beside = thread::spawn(move || take(&other, 3));
         let neighbour = thread::spawn(move || neighbour.hear(1, 0.5));
         resource.reconfigure(Limit::per_hour(6)).unwrap();
         assert!(neighbour.join().unwrap());
-        let (taken, after) = (taker.join().unwrap(), resource.capacity());
+        let (taken, after) = (beside.join().unwrap(), resource.capacity());
         assert_eq!((after.total, after.limit), (3, 6), "the cut, or the limit, was lost");
         assert!(taken + after.available <= 4, "over-issued: {taken} and {}", after.available);
         assert!(taken + after.available >= 2, "lost: {taken} and {}", after.available);
