@@ -48,8 +48,9 @@ pub use bus::NatsBus;
 pub use bus::{BusError, BusFuture, Delivery, MemoryBus, MessageBus, Subscription};
 pub use clock::{Clock, ManualClock};
 pub use limiter::{
-    Acquire, AcquireError, Capacity, CapacityUpdate, ConfigError, Limit, MemoryLimiter, OnRelease,
-    Permit, RateLimiter, Recovery, Resource, Shortage, TryAcquireError, UpdateKind,
+    Acquire, AcquireAll, AcquireError, Capacity, CapacityUpdate, ConfigError, Limit, MemoryLimiter,
+    OnRelease, Permit, Permits, RateLimiter, Recovery, Resource, Shortage, TryAcquireError,
+    UpdateKind, WindowCapacity,
 };
 #[cfg(feature = "swarm")]
 pub use swarm::{DistributedConfig, DistributedLimiter, SwarmError, SwarmStats};

@@ -16,19 +16,24 @@
 //! slot that its writer stored before. A slot's fields are Acquire and Release on top of that, for
 //! the reason given on [`slot::Slot`]. `in_flight` is `AcqRel`: see [`Bucket::leave`].
 
+mod plain;
 pub(crate) mod rate;
 #[cfg(all(test, not(loom)))]
 mod rate_tests;
 mod slot;
+mod turn;
 mod view;
 mod word;
 
 use crossbeam_utils::CachePadded;
-use rate::{Level, Rescaled, Terms};
+
 use slot::Slot;
 use word::Word;
 
+pub(crate) use plain::Plain;
+pub(crate) use rate::Terms;
 pub(crate) use slot::{Config, Kind};
+pub(crate) use turn::Change;
 pub(crate) use view::{Deficit, View};
 
 use crate::sync::{AtomicU64, Ordering, seeded, yield_now};
@@ -54,8 +59,10 @@ struct Hot {
 pub(crate) enum Refusal {
     /// There are too few tokens.
     Short(Deficit),
-    /// There are enough, for those in line.
+    /// There are enough, for those in line; or who holds the queue's lock decides.
     InLine,
+    /// There is no room for another permit in flight.
+    NoRoom,
     /// More than the bucket ever holds: its whole capacity.
     TooBig(u64),
     /// The slot in force has ended: let the owner bring it up to date.
@@ -80,22 +87,10 @@ pub(crate) enum Take {
     Unusual,
 }
 
-/// What a bucket is to become.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Change {
-    pub(crate) kind: Kind,
-    pub(crate) terms: Terms,
-    /// Nothing is admitted before this reading.
-    pub(crate) pause_until: u64,
-    /// See [`Config::until`].
-    pub(crate) until: Option<u64>,
-}
-
 impl Bucket {
     /// A full bucket, and the configuration that its owner keeps under the configuration lock.
     pub(crate) fn new(terms: Terms, now: u64) -> (Self, Config) {
-        let config =
-            Config { kind: Kind::Open, terms, anchor: now, until: None, carry: 0, origin: 0 };
+        let config = Config::open(terms, now);
         let bucket = Self {
             hot: CachePadded::new(Hot {
                 word: AtomicU64::new(Word::new(0).0),
@@ -154,31 +149,41 @@ impl Bucket {
         }
     }
 
-    /// Give `n` tokens back; a bucket never holds more than its capacity. Says whether somebody is
-    /// in line, who must then be looked after.
-    pub(crate) fn refund(&self, n: u64, now: u64) -> Result<bool, Stale> {
+    /// Give `n` tokens back; a bucket never holds more than its capacity. `is_locked` is as in
+    /// [`Bucket::charge`].
+    pub(crate) fn refund(&self, n: u64, now: u64, is_locked: bool) -> Result<(), Refusal> {
+        self.settle(now, is_locked, |view| Ok(view.refunded(n)))
+    }
+
+    /// Take `n` tokens, whether they are there or not: a debt delays whoever comes next. `Stale` also
+    /// where the line has no room for so deep a debt: [`Bucket::swing`] takes the charge.
+    ///
+    /// Where somebody is in line this is for who holds the queue's lock, `is_locked`.
+    pub(crate) fn charge(&self, n: u64, now: u64, is_locked: bool) -> Result<(), Refusal> {
+        self.settle(now, is_locked, |view| view.charged(n).ok_or(Refusal::Stale))
+    }
+
+    fn settle(
+        &self,
+        now: u64,
+        is_locked: bool,
+        to: impl Fn(&View) -> Result<u64, Refusal>,
+    ) -> Result<(), Refusal> {
         loop {
             let view = self.view(now);
             match view.status() {
-                Err(Refusal::Closed | Refusal::Removed) => return Ok(false),
-                Err(Refusal::Stale) => return Err(Stale),
-                _ => {}
+                Err(Refusal::Stale) => return Err(Refusal::Stale),
+                Err(_) => return Ok(()),
+                Ok(()) if view.word.has_waiters() && !is_locked => return Err(Refusal::InLine),
+                Ok(()) => {}
             }
-            let position = view.word.position(view.origin);
-            if position <= view.accrued.floor {
-                return Ok(view.word.has_waiters());
-            }
-            let units = n.saturating_mul(view.unit);
-            // Short of the accrual means full, whatever the distance: see `admit`.
-            let next = view.word.moved(view.origin, position.saturating_sub(units));
-            let done = if seeded("refund-without-cas") {
+            let next = view.word.moved(view.origin, to(&view)?);
+            if seeded("refund-without-cas") {
                 self.hot.word.store(next.0, Ordering::Release);
-                true
-            } else {
-                self.swap(view.word, next)
-            };
-            if done {
-                return Ok(view.word.has_waiters());
+                return Ok(());
+            }
+            if next == view.word || self.swap(view.word, next) {
+                return Ok(());
             }
         }
     }
@@ -209,70 +214,44 @@ impl Bucket {
         }
     }
 
-    /// Turn to another configuration in one CAS: what was held is settled at the old rate, clipped
-    /// to the new capacity, and counted on at the new one. A pause that has not ended goes on.
+    /// Turn to another configuration in one CAS: see [`Config::turned`].
     ///
     /// Under the configuration lock, of which `current` is the proof. `clock` is read after the
     /// word: a reading from before could be older than that of an admission which the word already
     /// counts, and the time between the two, which was earned at the old rate, would be earned once
     /// more at a faster new one.
     pub(crate) fn swing(&self, current: &mut Config, to: Change, clock: impl Fn() -> u64) {
-        loop {
-            let early = seeded("clock-before-word").then(|| {
-                let early = clock();
-                yield_now(); // loom does not of itself switch between two loads
-                early
-            });
-            let word = self.word();
-            let now = early.unwrap_or_else(&clock);
-            let elapsed = current.elapsed(now);
-            let accrued = current.terms.rate.accrue(elapsed, current.carry);
-            let position = word.position(current.origin);
-            let mut level = Level::at(position, accrued, current.terms.capacity);
-            if elapsed >= current.terms.horizon && position >= accrued.floor {
-                // Past the horizon the rate's own rounding may have reached a step of the carry.
-                level.0 -= 1;
-            }
-            let was_full = position <= accrued.floor;
-            let Rescaled { position, carry, delay } = level.rescale(&current.terms, &to.terms);
-            // A full bucket has nothing to carry: so whole tokens are on time again after a cut.
-            let carry = if was_full { 0 } else { carry };
-            // Never back: the time before the old anchor was counted by the slot before it.
-            let anchor = now.max(current.anchor).saturating_add(delay).max(to.pause_until);
-            let paused = current.kind == Kind::Paused || to.pause_until > now || delay > 0;
-            let kind = if to.kind == Kind::Open && paused && anchor > now {
-                Kind::Paused
-            } else {
-                to.kind
-            };
-            let (next, origin) = word.next(position);
-            let config = Config { kind, terms: to.terms, anchor, until: to.until, carry, origin };
-            if self.install(current, word, next, config) {
-                return;
-            }
-        }
+        let early = seeded("clock-before-word").then(|| {
+            let early = clock();
+            yield_now(); // loom does not of itself switch between two loads
+            early
+        });
+        self.reconfigure(current, |current, position| {
+            current.turned(position, to, early.unwrap_or_else(&clock))
+        });
     }
 
-    /// Move the anchor up to `now`, by a whole number of units where the rate allows it.
+    /// Move the anchor up to `now`.
     pub(crate) fn reanchor(&self, current: &mut Config, clock: impl Fn() -> u64) {
-        let (terms, until) = (current.terms, current.until);
-        if terms.period == u64::MAX || current.kind != Kind::Open {
-            let kind = current.kind;
-            return self.swing(current, Change { kind, terms, pause_until: 0, until }, clock);
-        }
+        self.reconfigure(current, |current, position| current.reanchored(position, clock()));
+    }
+
+    /// This bucket as one that is kept under a lock, to be put back in another shape while nobody
+    /// takes.
+    pub(crate) fn lift(&self, current: &Config) -> Plain {
+        Plain { config: *current, position: self.word().position(current.origin) }
+    }
+
+    pub(crate) fn put(&self, current: &mut Config, plain: &Plain) {
+        self.reconfigure(current, |_, _| (plain.config, plain.position));
+    }
+
+    fn reconfigure(&self, current: &mut Config, to: impl Fn(&Config, u64) -> (Config, u64)) {
         loop {
             let word = self.word();
-            let elapsed = current.elapsed(clock());
-            let moved = elapsed / terms.period * terms.period;
-            let units = terms.rate.accrue(moved, 0).floor;
-            // Full at the new anchor, not merely now: a reading between the two may still be used.
-            let position = word.position(current.origin);
-            let (position, carry) =
-                if position <= units { (0, 0) } else { (position - units, current.carry) };
+            let (config, position) = to(current, word.position(current.origin));
             let (next, origin) = word.next(position);
-            let anchor = current.anchor + moved;
-            let config = Config { kind: Kind::Open, terms, anchor, until, carry, origin };
-            if self.install(current, word, next, config) {
+            if self.install(current, word, next, Config { origin, ..config }) {
                 return;
             }
         }

@@ -206,6 +206,11 @@ impl Terms {
         Some(Self { unit, capacity, whole: capacity / unit, rate, horizon, period })
     }
 
+    /// Whole tokens that `to` holds less than this, rounded up.
+    pub(crate) fn lost_capacity(&self, to: &Self) -> u64 {
+        self.capacity.div_ceil(self.unit).saturating_sub(to.whole)
+    }
+
     /// Nanoseconds in which so many tokens have certainly accrued.
     fn time_for(&self, tokens: u64) -> u64 {
         let when = |units| self.rate.when(units, 0).unwrap_or(u64::MAX);
@@ -233,16 +238,17 @@ impl Level {
         Self((units << CARRY_BITS) + i128::from(fraction))
     }
 
-    /// The same level in another bucket's units, clipped to its capacity. A debt is kept.
+    /// The same level less `charge` tokens in another bucket's units, clipped to its capacity. A debt
+    /// is kept.
     #[allow(clippy::cast_sign_loss)] // no position is negative: the level is at most the capacity
-    pub(crate) fn rescale(self, from: &Terms, to: &Terms) -> Rescaled {
+    pub(crate) fn rescale(self, from: &Terms, to: &Terms, charge: u64) -> Rescaled {
         let most = i128::from(to.capacity) << CARRY_BITS;
         // Half of the line is room for a debt, beyond the capacity and an hour of accrual.
         let least = -(1_i128 << (POSITION_BITS - 2 + CARRY_BITS));
         // `self * to.unit / from.unit`, rounded down (a debt up), without a wider product: whole
         // tokens, of which no more than fit, and the rest.
         let (from_unit, to_unit) = (i128::from(from.unit), i128::from(to.unit));
-        let tokens = self.0.div_euclid(from_unit);
+        let tokens = self.0.div_euclid(from_unit) - (i128::from(charge) << CARRY_BITS);
         let rest = self.0.rem_euclid(from_unit) * to_unit;
         let fitting = tokens.clamp(least / to_unit, most / to_unit + (1 << CARRY_BITS));
         let level = (fitting * to_unit + rest.div_euclid(from_unit)).min(most);

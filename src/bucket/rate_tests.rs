@@ -228,7 +228,7 @@ proptest! {
 
         let level = Level::at(position, accrued, from.terms.capacity);
         let Rescaled { position: position_after, carry: carry_after, delay } =
-            level.rescale(&from.terms, &to.terms);
+            level.rescale(&from.terms, &to.terms, 0);
 
         prop_assert!(position_after < 1 << (POSITION_BITS - 1));
         prop_assert!(carry_after < 1 << CARRY_BITS);

@@ -31,6 +31,11 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// As a bucket begins, when nothing was spent yet.
+    pub(super) fn open(terms: Terms, now: u64) -> Self {
+        Self { kind: Kind::Open, terms, anchor: now, until: None, carry: 0, origin: 0 }
+    }
+
     /// Elapsed time since the anchor up to which readers may go by this slot alone. 0 sends them
     /// all to the slow path.
     pub(super) fn horizon(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! A look at a bucket that changes nothing, and what a refusal says of the time.
 
-use super::rate::{Accrued, Rate};
+use super::rate::{Accrued, POSITION_BITS, Rate};
 use super::word::Word;
 use super::{Kind, Refusal, admit};
 
@@ -98,6 +98,24 @@ impl View {
         let position = self.word.position(self.origin);
         let spent = position.saturating_sub(self.accrued.floor);
         self.capacity.saturating_sub(spent) / self.unit
+    }
+
+    /// The position once `n` tokens were given back. Short of the accrual means full, whatever the
+    /// distance: see [`admit`].
+    pub(super) fn refunded(&self, n: u64) -> u64 {
+        let position = self.word.position(self.origin);
+        if position <= self.accrued.floor {
+            return position;
+        }
+        position.saturating_sub(n.saturating_mul(self.unit))
+    }
+
+    /// The position once `n` tokens were taken, be they there or not; `None` beyond the line's end.
+    pub(super) fn charged(&self, n: u64) -> Option<u64> {
+        let position = self.word.position(self.origin);
+        let spent = if position <= self.accrued.floor { self.accrued.ceil } else { position };
+        let next = spent.checked_add(n.checked_mul(self.unit)?)?;
+        (next < 1 << POSITION_BITS).then_some(next)
     }
 
     /// Whole tokens in a full bucket.

@@ -1,4 +1,4 @@
-//! Waiting for a permit: the future, and its counterpart for threads.
+//! Waiting for a permit, or for several at once: the futures, and their counterparts for threads.
 
 use std::fmt;
 use std::future::Future;
@@ -8,12 +8,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use event_listener::{Event, EventListener, Listener};
+use smallvec::SmallVec;
 
 use super::entry::{Entry, Grant};
 use super::error::{AcquireError, TryAcquireError};
+use super::group::Group;
 use super::permit::Permit;
+use super::permits::Permits;
 use crate::sync::seeded;
-use crate::wait::{Call, Step, Ticket};
+use crate::wait::{self, Call, Places, Request, Step, Ticket};
 
 /// A wait for a permit; a future that yields it. It works on every executor.
 ///
@@ -28,58 +31,206 @@ use crate::wait::{Call, Step, Ticket};
 /// Dropping it at any time, in a `select!` or a timeout, takes no tokens and passes its place on.
 /// A permit that it has yielded is the caller's.
 #[must_use = "a future does nothing until it is polled"]
-pub struct Acquire(State);
+pub struct Acquire(State<One>);
 
-enum State {
+/// A wait for permits of several resources, all or none; a future that yields them. It works on every
+/// executor.
+///
+/// # Order
+///
+/// It stands in the line of each resource, from its first poll on, and is served when it is first in
+/// all of them and all tokens are there. Until then it holds none. Those behind it wait for it, even
+/// where it is another resource that it lacks: else calls for one resource would starve those for
+/// several. So give it a [`timeout`](Self::timeout) where one of the resources may be out for long. A
+/// future that nobody polls steps aside after 60 ms.
+///
+/// # Cancel safety
+///
+/// As [`Acquire`]: it takes nothing, and passes its places on.
+#[must_use = "a future does nothing until it is polled"]
+pub struct AcquireAll(State<Group>);
+
+/// What is waited for.
+trait Wanted {
+    type Granted;
+    /// A reading of its clock, `timeout` from now.
+    fn deadline(&self, timeout: Duration) -> Option<u64>;
+    fn try_acquire(&self) -> Result<Self::Granted, TryAcquireError>;
+    /// Each resource once, in the order of their ids.
+    fn parts(&self) -> Parts;
+    fn granted(parts: Granted) -> Self::Granted;
+}
+
+#[derive(Debug)]
+struct One {
+    entry: Arc<Entry>,
+    n: u64,
+}
+
+impl Wanted for One {
+    type Granted = Permit<'static>;
+
+    fn deadline(&self, timeout: Duration) -> Option<u64> {
+        Some(self.entry.deadline(timeout))
+    }
+    #[inline]
+    fn try_acquire(&self) -> Result<Permit<'static>, TryAcquireError> {
+        let grant = self.entry.try_acquire(self.n)?;
+        Ok(Permit::owned(Arc::clone(&self.entry), grant))
+    }
+    fn parts(&self) -> Parts {
+        SmallVec::from_iter([Part { entry: Arc::clone(&self.entry), n: self.n, ticket: 0 }])
+    }
+    fn granted(mut parts: Granted) -> Permit<'static> {
+        parts.remove(0)
+    }
+}
+
+impl Wanted for Group {
+    type Granted = Permits;
+
+    fn deadline(&self, timeout: Duration) -> Option<u64> {
+        Some(self.parts().first()?.0.deadline(timeout))
+    }
+    fn try_acquire(&self) -> Result<Permits, TryAcquireError> {
+        Self::try_acquire(self)
+    }
+    fn parts(&self) -> Parts {
+        let wanted = self.parts().iter().filter(|(_, n)| *n > 0);
+        wanted.map(|(entry, n)| Part { entry: Arc::clone(entry), n: *n, ticket: 0 }).collect()
+    }
+    fn granted(parts: Granted) -> Permits {
+        Permits::new(parts)
+    }
+}
+
+type Granted = SmallVec<[Permit<'static>; 1]>;
+type Parts = SmallVec<[Part; 1]>;
+
+#[derive(Debug)]
+struct Part {
+    entry: Arc<Entry>,
+    n: u64,
+    ticket: Ticket,
+}
+
+#[derive(Debug)]
+enum State<W> {
     Failed(AcquireError),
-    New { entry: Arc<Entry>, n: u64, deadline: Option<u64> },
+    New { wanted: W, deadline: Option<u64> },
     Waiting(Waiting),
     Done,
 }
 
+#[derive(Debug)]
 struct Waiting {
-    /// `None` once it is out of the line.
-    entry: Option<Arc<Entry>>,
-    n: u64,
-    ticket: Ticket,
+    /// Empty once it is out of the lines.
+    parts: Parts,
+    deadline: Option<u64>,
     event: Call,
     listener: Option<EventListener>,
 }
 
 impl Waiting {
-    /// One look; `None` while the wait goes on.
-    fn look(&mut self) -> Option<Result<Permit<'static>, AcquireError>> {
-        let entry = self.entry.as_ref()?;
-        let seen = entry.incidents();
-        let failed = match entry.look(self.ticket) {
-            Step::Waiting(_) | Step::Stale => return None,
-            Step::Taken => None,
-            Step::Failed(failure) => Some(AcquireError::from_failure(failure)),
-        };
-        let entry = self.entry.take()?;
-        let grant = Grant { n: self.n, seen };
-        Some(failed.map_or_else(|| Ok(Permit::owned(entry, grant)), Err))
+    fn new(parts: Parts, deadline: Option<u64>) -> Self {
+        Self { parts, deadline, event: Call::new(Event::new()), listener: None }
+    }
+
+    /// Join the lines, and try once more. `None` while the wait goes on.
+    fn join(&mut self, is_thread: bool) -> Option<Result<Granted, AcquireError>> {
+        let event = Call::clone(&self.event);
+        let request = Request { is_thread, deadline: self.deadline, event };
+        self.step(|places, now| wait::join(places, &request, now))
+    }
+
+    /// One look. `None` while the wait goes on.
+    fn look(&mut self) -> Option<Result<Granted, AcquireError>> {
+        let deadline = self.deadline;
+        self.step(|places, now| wait::look(places, deadline, now))
+    }
+
+    fn step(
+        &mut self,
+        act: impl Fn(&mut Places<'_>, u64) -> Step,
+    ) -> Option<Result<Granted, AcquireError>> {
+        let seen: SmallVec<[u64; 4]> =
+            self.parts.iter().map(|part| part.entry.incidents()).collect();
+        loop {
+            let now = self.parts.first()?.entry.now();
+            let mut places = places(&self.parts);
+            let step = act(&mut places, now);
+            let tickets: SmallVec<[Ticket; 4]> = places.iter().map(|place| place.ticket).collect();
+            drop(places);
+            for (part, ticket) in self.parts.iter_mut().zip(tickets) {
+                part.ticket = ticket;
+            }
+            let failure = match step {
+                Step::Waiting => return None,
+                Step::Stale => {
+                    bring_up_to_date(&self.parts);
+                    continue;
+                }
+                Step::Taken => None,
+                Step::Failed(failure) => Some(AcquireError::from_failure(failure)),
+            };
+            // Out of the lines.
+            let parts = std::mem::take(&mut self.parts);
+            let grant =
+                |(part, seen): (Part, u64)| Permit::owned(part.entry, Grant { n: part.n, seen });
+            return Some(match failure {
+                None => Ok(parts.into_iter().zip(seen).map(grant).collect()),
+                Some(error) => Err(error),
+            });
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Granted, AcquireError>> {
+        loop {
+            if let Some(listener) = &mut self.listener {
+                if Pin::new(listener).poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                self.listener = None;
+            } else {
+                // Listen first: a call between the look and the listening would be lost.
+                self.listener = Some(self.event.listen());
+            }
+            if let Some(result) = self.look() {
+                return Poll::Ready(result);
+            }
+        }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if let Some(entry) = self.entry.take() {
-            entry.give_up(self.ticket);
+        let Some(first) = self.parts.first() else { return };
+        while wait::leave(&places(&self.parts), first.entry.now()).is_err() {
+            bring_up_to_date(&self.parts);
         }
     }
 }
 
+fn places(parts: &[Part]) -> Places<'_> {
+    parts.iter().map(|part| part.entry.place(part.n, part.ticket)).collect()
+}
+
+fn bring_up_to_date(parts: &[Part]) {
+    for part in parts {
+        part.entry.bring_up_to_date();
+    }
+}
+
 /// The first try, and the place in line where it fails.
-enum Entered {
-    Granted(Permit<'static>),
+enum Entered<G> {
+    Granted(G),
     Failed(AcquireError),
     Waiting(Waiting),
 }
 
-fn enter(entry: Arc<Entry>, n: u64, is_thread: bool, deadline: Option<u64>) -> Entered {
-    match entry.try_acquire(n) {
-        Ok(grant) => return Entered::Granted(Permit::owned(entry, grant)),
+fn enter<W: Wanted>(wanted: &W, is_thread: bool, deadline: Option<u64>) -> Entered<W::Granted> {
+    match wanted.try_acquire() {
+        Ok(granted) => return Entered::Granted(granted),
         Err(TryAcquireError::Exhausted { .. } | TryAcquireError::TooManyInFlight) => {}
         Err(TryAcquireError::ExceedsCapacity { capacity }) => {
             return Entered::Failed(AcquireError::ExceedsCapacity { capacity });
@@ -89,82 +240,100 @@ fn enter(entry: Arc<Entry>, n: u64, is_thread: bool, deadline: Option<u64>) -> E
         }
         Err(TryAcquireError::Closed) => return Entered::Failed(AcquireError::Closed),
     }
-    let event = Call::new(Event::new());
+    let mut waiting = Waiting::new(wanted.parts(), deadline);
     // Before the second try, which joining makes: a call that comes after it is heard.
-    let early = (!seeded("listen-after-join")).then(|| event.listen());
-    let grant = Grant { n, seen: entry.incidents() };
-    match entry.join(n, is_thread, deadline, &event) {
-        Step::Waiting(ticket) => {
-            let listener = Some(early.unwrap_or_else(|| event.listen()));
-            Entered::Waiting(Waiting { entry: Some(entry), n, ticket, event, listener })
+    let early = (!seeded("listen-after-join")).then(|| waiting.event.listen());
+    match waiting.join(is_thread) {
+        None => {
+            waiting.listener = Some(early.unwrap_or_else(|| waiting.event.listen()));
+            Entered::Waiting(waiting)
         }
-        Step::Failed(failure) => Entered::Failed(AcquireError::from_failure(failure)),
-        Step::Taken | Step::Stale => Entered::Granted(Permit::owned(entry, grant)),
+        Some(Ok(granted)) => Entered::Granted(W::granted(granted)),
+        Some(Err(error)) => Entered::Failed(error),
     }
 }
 
-impl Acquire {
-    pub(crate) fn new(entry: Arc<Entry>, n: u64) -> Self {
-        Self(State::New { entry, n, deadline: None })
-    }
-
-    pub(crate) fn failed(error: AcquireError) -> Self {
-        Self(State::Failed(error))
-    }
-
-    /// Give up `timeout` from now, on the limiter's clock, with [`AcquireError::TimedOut`]: at once
-    /// where the rate alone rules out that the wait ends before. Has no effect after the first
-    /// poll.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        if let State::New { entry, deadline, .. } = &mut self.0 {
-            *deadline = Some(entry.deadline(timeout));
+impl<W: Wanted> State<W> {
+    fn timeout(&mut self, timeout: Duration) {
+        if let Self::New { wanted, deadline } = self {
+            *deadline = wanted.deadline(timeout);
         }
-        self
     }
-}
 
-impl Future for Acquire {
-    type Output = Result<Permit<'static>, AcquireError>;
-
-    /// Polled again after it has yielded, it stays pending.
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut waiting = match std::mem::replace(&mut self.0, State::Done) {
-            State::Failed(error) => return Poll::Ready(Err(error)),
-            State::Done => return Poll::Pending,
-            State::Waiting(waiting) => waiting,
-            State::New { entry, n, deadline } => match enter(entry, n, false, deadline) {
-                Entered::Granted(permit) => return Poll::Ready(Ok(permit)),
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<W::Granted, AcquireError>> {
+        let mut waiting = match std::mem::replace(self, Self::Done) {
+            Self::Failed(error) => return Poll::Ready(Err(error)),
+            Self::Done => return Poll::Pending,
+            Self::Waiting(waiting) => waiting,
+            Self::New { wanted, deadline } => match enter(&wanted, false, deadline) {
+                Entered::Granted(granted) => return Poll::Ready(Ok(granted)),
                 Entered::Failed(error) => return Poll::Ready(Err(error)),
                 Entered::Waiting(waiting) => waiting,
             },
         };
-        loop {
-            if let Some(listener) = &mut waiting.listener {
-                if Pin::new(listener).poll(cx).is_pending() {
-                    self.0 = State::Waiting(waiting);
-                    return Poll::Pending;
-                }
-                waiting.listener = None;
-            } else {
-                // Listen first: a call between the look and the listening would be lost.
-                waiting.listener = Some(waiting.event.listen());
-            }
-            if let Some(result) = waiting.look() {
-                return Poll::Ready(result);
-            }
+        let polled = waiting.poll(cx);
+        if polled.is_pending() {
+            *self = Self::Waiting(waiting);
+        }
+        polled.map_ok(W::granted)
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Failed(_) => "failed",
+            Self::New { .. } => "new",
+            Self::Waiting(_) => "waiting",
+            Self::Done => "done",
         }
     }
 }
 
-impl fmt::Debug for Acquire {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.0 {
-            State::Failed(_) => "failed",
-            State::New { .. } => "new",
-            State::Waiting(_) => "waiting",
-            State::Done => "done",
-        };
-        f.debug_tuple("Acquire").field(&state).finish()
+/// What both futures have.
+macro_rules! wait {
+    ($future:ident, $wanted:ty, $granted:ty) => {
+        impl $future {
+            pub(crate) fn failed(error: AcquireError) -> Self {
+                Self(State::Failed(error))
+            }
+
+            /// Give up `timeout` from now, on the limiter's clock, with [`AcquireError::TimedOut`]: at
+            /// once where the rate alone rules out that the wait ends before. Has no effect after the
+            /// first poll.
+            pub fn timeout(mut self, timeout: Duration) -> Self {
+                self.0.timeout(timeout);
+                self
+            }
+        }
+
+        impl Future for $future {
+            type Output = Result<$granted, AcquireError>;
+
+            /// Polled again after it has yielded, it stays pending.
+            fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+                self.0.poll(cx)
+            }
+        }
+
+        impl fmt::Debug for $future {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($future)).field(&self.0.name()).finish()
+            }
+        }
+    };
+}
+
+wait!(Acquire, One, Permit<'static>);
+wait!(AcquireAll, Group, Permits);
+
+impl Acquire {
+    pub(crate) fn new(entry: Arc<Entry>, n: u64) -> Self {
+        Self(State::New { wanted: One { entry, n }, deadline: None })
+    }
+}
+
+impl AcquireAll {
+    pub(crate) fn new(group: Group) -> Self {
+        Self(State::New { wanted: group, deadline: None })
     }
 }
 
@@ -174,9 +343,20 @@ pub(crate) fn blocking(
     n: u64,
     timeout: Option<Duration>,
 ) -> Result<Permit<'static>, AcquireError> {
-    let deadline = timeout.map(|timeout| entry.deadline(timeout));
-    let mut waiting = match enter(entry, n, true, deadline) {
-        Entered::Granted(permit) => return Ok(permit),
+    block(&One { entry, n }, timeout)
+}
+
+pub(crate) fn blocking_all(
+    group: &Group,
+    timeout: Option<Duration>,
+) -> Result<Permits, AcquireError> {
+    block(group, timeout)
+}
+
+fn block<W: Wanted>(wanted: &W, timeout: Option<Duration>) -> Result<W::Granted, AcquireError> {
+    let deadline = timeout.and_then(|timeout| wanted.deadline(timeout));
+    let mut waiting = match enter(wanted, true, deadline) {
+        Entered::Granted(granted) => return Ok(granted),
         Entered::Failed(error) => return Err(error),
         Entered::Waiting(waiting) => waiting,
     };
@@ -186,7 +366,7 @@ pub(crate) fn blocking(
             None => waiting.listener = Some(waiting.event.listen()),
         }
         if let Some(result) = waiting.look() {
-            return result;
+            return result.map(W::granted);
         }
     }
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::acquire::Acquire;
+use super::acquire::{Acquire, AcquireAll};
 use super::capacity::{Capacity, CapacityUpdate};
 use super::error::{AcquireError, ConfigError, TryAcquireError};
 use super::limit::Limit;
 use super::memory::MemoryLimiter;
 use super::permit::Permit;
+use super::permits::Permits;
 use super::resource::Resource;
 
 /// What every limiter does, object-safe: code that takes a `&dyn RateLimiter` runs on any of them.
@@ -46,6 +47,16 @@ pub trait RateLimiter: Send + Sync {
         n: u64,
         timeout: Option<Duration>,
     ) -> Result<Permit<'static>, AcquireError>;
+    /// See [`MemoryLimiter::try_acquire_all`].
+    fn try_acquire_all(&self, wanted: &[(&str, u64)]) -> Result<Permits, TryAcquireError>;
+    /// See [`MemoryLimiter::acquire_all`].
+    fn acquire_all(&self, wanted: &[(&str, u64)]) -> AcquireAll;
+    /// See [`MemoryLimiter::blocking_acquire_all`].
+    fn blocking_acquire_all(
+        &self,
+        wanted: &[(&str, u64)],
+        timeout: Option<Duration>,
+    ) -> Result<Permits, AcquireError>;
     /// See [`MemoryLimiter::release_n`].
     fn release_n(&self, resource: &str, n: u64);
     /// See [`MemoryLimiter::announce_reduced`].
@@ -140,6 +151,22 @@ macro_rules! rate_limiter {
                 timeout: Option<std::time::Duration>,
             ) -> Result<$crate::Permit<'static>, $crate::AcquireError> {
                 self.blocking_acquire_n(resource, n, timeout)
+            }
+            fn try_acquire_all(
+                &self,
+                wanted: &[(&str, u64)],
+            ) -> Result<$crate::Permits, $crate::TryAcquireError> {
+                self.try_acquire_all(wanted)
+            }
+            fn acquire_all(&self, wanted: &[(&str, u64)]) -> $crate::AcquireAll {
+                self.acquire_all(wanted)
+            }
+            fn blocking_acquire_all(
+                &self,
+                wanted: &[(&str, u64)],
+                timeout: Option<std::time::Duration>,
+            ) -> Result<$crate::Permits, $crate::AcquireError> {
+                self.blocking_acquire_all(wanted, timeout)
             }
             fn release_n(&self, resource: &str, n: u64) {
                 self.release_n(resource, n);

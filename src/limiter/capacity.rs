@@ -8,35 +8,61 @@ use std::time::{Duration, SystemTime};
 use crate::sync::Mutex;
 
 /// A resource at one moment. Its `Display` is one line:
-/// `openai-api: 5/5 available, 0 in-flight, window=1s`.
+/// `openai-api: 5/5 available, 0 in-flight, window=1s`, and `; 9995/10000, window=86400s` for each
+/// further window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capacity {
     /// The resource's name.
     pub resource: String,
-    /// Whole tokens that could be taken now; 0 during a pause.
+    /// Whole tokens that could be taken now, from all windows at once; 0 during a pause.
     pub available: u64,
-    /// Whole tokens that the bucket holds at present: the burst, less after a cut.
+    /// Whole tokens that the first window's bucket holds at present: the burst, less after a cut.
     pub total: u64,
-    /// Tokens that accrue in a window at present, rounded down.
+    /// Tokens that accrue in the first window at present, rounded down.
     pub per_window: u64,
-    /// The limit's window.
+    /// The limit's first window.
     pub window: Duration,
     /// Permits that have not ended.
     pub in_flight: u64,
     /// Calls that wait.
     pub waiting: u64,
-    /// The burst before any cut.
+    /// The first window's burst before any cut.
+    pub limit: u64,
+    /// Each window by itself, the first one first.
+    pub windows: Vec<WindowCapacity>,
+}
+
+/// One window of a resource at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WindowCapacity {
+    /// Whole tokens that could be taken now from this window; 0 during a pause.
+    pub available: u64,
+    /// Whole tokens that its bucket holds at present: the burst, less after a cut.
+    pub total: u64,
+    /// Tokens that accrue in it at present, rounded down.
+    pub per_window: u64,
+    /// How long it is.
+    pub window: Duration,
+    /// Its burst before any cut.
     pub limit: u64,
 }
 
 impl fmt::Display for Capacity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { resource, available, total, in_flight, window, .. } = self;
-        write!(
-            f,
-            "{resource}: {available}/{total} available, {in_flight} in-flight, window={window:?}"
-        )
+        let Self { resource, in_flight, .. } = self;
+        for (index, WindowCapacity { available, total, window, .. }) in
+            self.windows.iter().enumerate()
+        {
+            if index == 0 {
+                write!(f, "{resource}: {available}/{total} available, {in_flight} in-flight")?;
+            } else {
+                write!(f, "; {available}/{total}")?;
+            }
+            write!(f, ", window={window:?}")?;
+        }
+        Ok(())
     }
 }
 
@@ -50,9 +76,9 @@ pub struct CapacityUpdate {
     pub agent_id: String,
     /// Whether it was this limiter and not a neighbour, whatever ids they use.
     pub is_ours: bool,
-    /// What the bucket holds now, in whole tokens.
+    /// What the first window's bucket holds now, in whole tokens.
     pub new_capacity: u64,
-    /// Tokens that accrue in a window now, rounded down: the rate.
+    /// Tokens that accrue in the first window now, rounded down: the rate.
     pub per_window: u64,
     /// In words, as it was given.
     pub reason: String,

@@ -8,7 +8,7 @@ use super::capacity::{CapacityUpdate, UpdateKind};
 use super::entry::Entry;
 use super::error::ConfigError;
 use super::limit::Limit;
-use super::settings::Settings;
+use super::settings::{Settings, Turn};
 use crate::adapt::{Cut, Origin, Size};
 use crate::bucket::Kind;
 use crate::sync::{Ordering, seeded};
@@ -89,7 +89,7 @@ impl Entry {
     pub(super) fn bring_up_to_date(&self) {
         self.change(|settings| {
             if settings.current.is_past_horizon(self.now()) {
-                self.gate.bucket.reanchor(&mut settings.current, || self.now());
+                self.gate.reanchor(&mut settings.current);
             }
             None
         });
@@ -98,19 +98,19 @@ impl Entry {
     /// What became due of itself; the update, if anybody could see it.
     fn catch_up(&self, settings: &mut Settings) -> Option<CapacityUpdate> {
         let before = settings.shown();
-        settings.catch_up(&self.gate.bucket, self.now());
+        settings.catch_up(&self.gate, self.now());
         let after = settings.shown();
         let origin = || self.ours("recovery");
         (after != before).then(|| self.update(after, &origin(), UpdateKind::Recovery))
     }
 
-    fn install(&self, settings: &mut Settings, kind: Kind, pause_until: u64) {
-        settings.swing(&self.gate.bucket, kind, pause_until, || self.now());
+    fn install(&self, settings: &mut Settings, turn: Turn<'_>) {
+        settings.install(&self.gate, turn, || self.now());
     }
 
     /// Another limit, live. The factor of a cut stays, tokens held are clipped, a pause goes on.
     /// `None` where the resource was removed.
-    pub(crate) fn configure(&self, limit: Limit) -> Option<Result<(), ConfigError>> {
+    pub(crate) fn configure(&self, limit: &Limit) -> Option<Result<(), ConfigError>> {
         if let Err(error) = limit.terms(1.0) {
             return Some(Err(error));
         }
@@ -124,16 +124,17 @@ impl Entry {
             if settings.is_over() {
                 return None;
             }
-            let before = settings.shown();
-            settings.limit = limit;
+            let (before, old) = (settings.shown(), settings.limit);
+            settings.limit = *limit;
             settings.adapt.react_by(limit.policy(self.context.policy), self.now());
             self.refunds.store(limit.refunds(), Ordering::Relaxed);
             self.most_waiting.store(limit.most_waiting(), Ordering::Relaxed);
             self.gate.bucket.set_most_in_flight(limit.most_in_flight());
-            self.install(settings, Kind::Open, 0);
+            self.install(settings, Turn { before: Some(&old), ..Turn::default() });
             let after = settings.shown();
+            let is_seen = after != before || !limit.windows().eq(old.windows());
             let origin = || self.ours("configured");
-            Some((after != before).then(|| self.update(after, &origin(), UpdateKind::Config)))
+            Some(is_seen.then(|| self.update(after, &origin(), UpdateKind::Config)))
         });
         result
     }
@@ -193,7 +194,7 @@ impl Entry {
         if seeded("incident-before-cut") {
             self.incidents.store(settings.adapt.in_full(), Ordering::Release);
         }
-        self.install(settings, Kind::Open, 0);
+        self.install(settings, Turn::default());
         // Only now: who reads this was granted its tokens under the new factor.
         self.incidents.store(settings.adapt.in_full(), Ordering::Release);
         let fell = settings.adapt.factor() < before;
@@ -206,7 +207,19 @@ impl Entry {
             if how_long.is_zero() || settings.is_over() {
                 return None;
             }
-            self.install(settings, Kind::Open, self.deadline(how_long));
+            let pause_until = self.deadline(how_long);
+            self.install(settings, Turn { pause_until, ..Turn::default() });
+            Some(None)
+        });
+    }
+
+    /// Take `n` tokens that no slot's line has room for, or whose slot has ended.
+    pub(super) fn charge_slowly(&self, charge: u64) {
+        self.change(|settings| {
+            if settings.is_over() {
+                return None;
+            }
+            self.install(settings, Turn { charge, ..Turn::default() });
             Some(None)
         });
     }
@@ -217,7 +230,7 @@ impl Entry {
             if settings.is_over() {
                 return None;
             }
-            self.install(settings, kind, 0);
+            self.install(settings, Turn { kind, ..Turn::default() });
             Some(None)
         });
     }
@@ -231,7 +244,7 @@ impl Entry {
             cuts: settings.adapt.cuts(now).cloned().collect(),
             now,
             due: settings.adapt.due(),
-            per_window: settings.limit.per_window(settings.adapt.factor()),
+            per_window: settings.limit.first().per_window(settings.adapt.factor()),
         }
     }
 

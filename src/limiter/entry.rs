@@ -4,21 +4,23 @@ use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use super::capacity::Capacity;
+use super::capacity::{Capacity, WindowCapacity};
 use super::context::Context;
 use super::error::{ConfigError, Shortage, TryAcquireError};
 use super::limit::Limit;
 use super::settings::Settings;
 use crate::adapt::Adapt;
-use crate::bucket::{Bucket, Refusal, Take};
+use crate::bucket::{Bucket, Plain, Refusal, Take};
 use crate::clock::Clock;
 use crate::sync::{AtomicU64, Mutex, Ordering};
-use crate::wait::{Call, Gate, Request, Step, Ticket};
+use crate::wait::{Gate, Place, Ticket};
 
 /// A resource. It outlives its removal in the handles that were taken before, closed for good.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(super) name: Arc<str>,
+    /// Another for each resource of a limiter: the order in which those who want several lock them.
+    pub(super) id: u64,
     pub(super) gate: Gate,
     pub(super) settings: Mutex<Settings>,
     pub(super) context: Arc<Context>,
@@ -51,21 +53,24 @@ impl Wake for Bell {
 impl Entry {
     pub(crate) fn new(
         name: &str,
-        limit: Limit,
+        id: u64,
+        limit: &Limit,
         clock: Clock,
         context: Arc<Context>,
     ) -> Result<Arc<Self>, ConfigError> {
-        let terms = limit.terms(1.0)?;
-        let (bucket, current) = Bucket::new(terms, clock.now());
+        let (terms, now) = (limit.terms(1.0)?, clock.now());
+        let (bucket, current) = Bucket::new(terms[0], now);
+        let more: Vec<Plain> = terms[1..].iter().map(|terms| Plain::full(*terms, now)).collect();
         bucket.set_most_in_flight(limit.most_in_flight());
         let adapt = Adapt::new(limit.policy(context.policy));
         Ok(Arc::new_cyclic(|entry| Self {
             name: name.into(),
-            gate: Gate::new(bucket, clock, Waker::from(Arc::new(Bell(Weak::clone(entry))))),
+            id,
+            gate: Gate::new(bucket, more, clock, Waker::from(Arc::new(Bell(Weak::clone(entry))))),
             refunds: AtomicU64::new(limit.refunds()),
             most_waiting: AtomicU64::new(limit.most_waiting()),
             incidents: AtomicU64::new(0),
-            settings: Mutex::new(Settings { limit, adapt, current }),
+            settings: Mutex::new(Settings { limit: *limit, adapt, current }),
             context,
         }))
     }
@@ -93,13 +98,13 @@ impl Entry {
     #[inline(always)]
     pub(crate) fn check_at(&self, n: u64, now: u64) -> Result<(), TryAcquireError> {
         if n == 0 {
-            return self.check_slowly(n);
+            return self.check_slowly(n, now);
         }
         match self.gate.bucket.take(n, now) {
             Take::Taken => Ok(()),
             Take::Short(deficit) => Err(TryAcquireError::Exhausted { shortage: Shortage(deficit) }),
             Take::Lost => self.check_again(n, now),
-            Take::Unusual => self.check_slowly(n),
+            Take::Unusual => self.check_slowly(n, now),
         }
     }
 
@@ -110,34 +115,43 @@ impl Entry {
                 Take::Taken => return Ok(()),
                 Take::Lost => {}
                 // An old reading may be why: see with a new one.
-                Take::Short(_) | Take::Unusual => return self.check_slowly(n),
+                Take::Short(_) | Take::Unusual => return self.check_slowly(n, now),
             }
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn check_slowly(&self, n: u64) -> Result<(), TryAcquireError> {
-        let mut nudged = false;
+    fn check_slowly(&self, n: u64, now: u64) -> Result<(), TryAcquireError> {
+        let taken = if self.gate.is_compound() && n > 0 {
+            self.gate.take_in_turn(n, now)
+        } else {
+            self.take_slowly(n)
+        };
+        match taken {
+            Err(Refusal::Stale) => self.check_anew(n),
+            taken => taken.map_err(TryAcquireError::from_refusal),
+        }
+    }
+
+    fn check_anew(&self, n: u64) -> Result<(), TryAcquireError> {
         loop {
-            let now = self.now();
-            let taken = if n == 0 {
-                self.gate.bucket.view(now).check(0)
-            } else {
-                self.gate.bucket.take_slowly(n, now, false)
-            };
-            match taken {
-                Ok(()) => return Ok(()),
-                Err(Refusal::Stale) => self.bring_up_to_date(),
-                // There are tokens for the head of the line. If it does not come for them, it
-                // steps aside, and then there may be nobody in line.
-                Err(Refusal::InLine) if !nudged => {
-                    nudged = true;
-                    self.tend(Gate::nudge);
-                }
-                Err(Refusal::InLine) => return Err(self.in_line(n, now)),
-                Err(refusal) => return Err(TryAcquireError::from_refusal(refusal)),
+            self.bring_up_to_date();
+            match self.take_slowly(n) {
+                Err(Refusal::Stale) => {}
+                taken => return taken.map_err(TryAcquireError::from_refusal),
             }
+        }
+    }
+
+    fn take_slowly(&self, n: u64) -> Result<(), Refusal> {
+        let now = self.now();
+        if n == 0 {
+            return self.gate.peek(n, now);
+        }
+        match self.gate.bucket.take_slowly(n, now, false) {
+            Err(Refusal::InLine) => self.gate.take_in_turn(n, now),
+            taken => taken,
         }
     }
 
@@ -205,57 +219,42 @@ impl Entry {
         self.end_by(0, false);
     }
 
-    /// Says whether somebody is in line.
+    /// Says whether somebody may be in line.
     fn give_back(&self, n: u64) -> bool {
         loop {
-            match self.gate.bucket.refund(n, self.now()) {
+            match self.gate.give_back(n, self.now()) {
                 Err(_) => self.bring_up_to_date(),
                 Ok(in_line) => return in_line,
             }
         }
     }
 
-    // ---- waiting ------------------------------------------------------------------------------
-
-    pub(crate) fn join(
-        &self,
-        n: u64,
-        is_thread: bool,
-        deadline: Option<u64>,
-        event: &Call,
-    ) -> Step {
-        self.until_fresh(|now| {
-            let refunds = self.refunds.load(Ordering::Relaxed) != 0; // a hint: see `Request`
-            self.gate.join(
-                Request {
-                    n,
-                    is_thread,
-                    deadline,
-                    most_waiting: self.most_waiting.load(Ordering::Relaxed), // alone
-                    may_be_refunded: refunds && self.gate.bucket.in_flight() > 0,
-                    event: Call::clone(event),
-                },
-                now,
-            )
-        })
-    }
-
-    pub(crate) fn look(&self, ticket: Ticket) -> Step {
-        self.until_fresh(|now| self.gate.look(ticket, now))
-    }
-
-    fn until_fresh(&self, step: impl Fn(u64) -> Step) -> Step {
-        loop {
-            match step(self.now()) {
-                Step::Stale => self.bring_up_to_date(),
-                step => return step,
-            }
+    /// A permit of `n` tokens ends, and cost `actual` ones. One that is not in flight any more, because
+    /// its name was released once too often, changes nothing.
+    pub(crate) fn settle(&self, n: u64, actual: u64) {
+        let left = if n > 0 { self.gate.bucket.leave() } else { Some(false) };
+        let Some(in_line) = left else { return };
+        // The charge first: who is let in by the place in flight finds it.
+        if actual > n && self.gate.charge(actual - n, self.now()).is_err() {
+            self.charge_slowly(actual - n);
+        }
+        if (actual < n && self.give_back(n - actual)) || in_line {
+            self.tend(Gate::serve);
         }
     }
 
-    /// Drop out of the line.
-    pub(crate) fn give_up(&self, ticket: Ticket) {
-        self.tend(|gate, now| gate.leave(ticket, now));
+    // ---- waiting ------------------------------------------------------------------------------
+
+    /// This resource as where somebody waits for `n` tokens.
+    pub(crate) fn place(&self, n: u64, ticket: Ticket) -> Place<'_> {
+        let refunds = self.refunds.load(Ordering::Relaxed) != 0; // a hint: see `Place`
+        Place {
+            gate: &self.gate,
+            n,
+            ticket,
+            most_waiting: self.most_waiting.load(Ordering::Relaxed), // alone
+            may_be_refunded: refunds && self.gate.bucket.in_flight() > 0,
+        }
     }
 
     /// Serve the line, in a slot that still answers.
@@ -269,53 +268,45 @@ impl Entry {
 
     /// Would `n` be admitted now? Takes nothing.
     pub(crate) fn peek(&self, n: u64) -> Result<(), TryAcquireError> {
-        let mut nudged = false;
         loop {
-            let view = self.gate.bucket.view(self.now());
-            return match view.check(n) {
-                Err(Refusal::Stale) => {
-                    self.bring_up_to_date();
-                    continue;
-                }
-                Err(refusal) => Err(TryAcquireError::from_refusal(refusal)),
-                // The line is served, too: its head may not be coming for what is there.
-                Ok(()) if n > 0 && view.has_waiters() && !nudged => {
-                    nudged = true;
-                    self.tend(Gate::nudge);
-                    continue;
-                }
-                Ok(()) if n > 0 && view.has_waiters() => Err(self.in_line(n, view.now())),
-                Ok(()) => Ok(()),
-            };
+            match self.gate.peek(n, self.now()) {
+                Err(Refusal::Stale) => self.bring_up_to_date(),
+                peeked => return peeked.map_err(TryAcquireError::from_refusal),
+            }
         }
-    }
-
-    #[cold]
-    fn in_line(&self, n: u64, now: u64) -> TryAcquireError {
-        let deficit = self.gate.deficit_in_line(n, now);
-        TryAcquireError::from_refusal(Refusal::Short(deficit))
     }
 
     pub(crate) fn capacity(&self) -> Capacity {
         loop {
-            let view = self.gate.bucket.view(self.now());
-            if view.check(0) == Err(Refusal::Stale) {
+            let outlook = self.gate.look_around(self.now());
+            if outlook.check(0) == Err(Refusal::Stale) {
                 self.bring_up_to_date();
                 continue;
             }
             let settings = self.settings.lock();
             let limit = settings.limit;
-            let per_window = limit.per_window(settings.adapt.factor());
+            let factor = settings.adapt.factor();
             drop(settings);
+            let windows: Vec<WindowCapacity> = std::iter::zip(outlook.views(), limit.windows())
+                .map(|(view, window)| WindowCapacity {
+                    available: view.available(),
+                    total: view.whole_capacity(),
+                    per_window: window.per_window(factor),
+                    window: window.length,
+                    limit: window.depth(),
+                })
+                .collect();
+            let WindowCapacity { total, per_window, window, limit, .. } = windows[0];
             return Capacity {
                 resource: self.name.to_string(),
-                available: view.available(),
-                total: view.whole_capacity(),
+                available: outlook.available(),
+                total,
                 per_window,
-                window: limit.window(),
+                window,
                 in_flight: self.gate.bucket.in_flight(),
                 waiting: self.gate.waiting(),
-                limit: limit.depth(),
+                limit,
+                windows,
             };
         }
     }

@@ -55,6 +55,7 @@ impl TryAcquireError {
             Refusal::TooBig(capacity) => Self::ExceedsCapacity { capacity },
             // The callers settle what is stale or in line; nothing is admitted in doubt.
             Refusal::Removed | Refusal::Stale | Refusal::InLine => Self::UnknownResource,
+            Refusal::NoRoom => Self::TooManyInFlight,
             Refusal::Closed => Self::Closed,
         }
     }
@@ -130,8 +131,13 @@ pub enum ConfigError {
     InvalidCapacity,
     /// A window is at least 1 ns, and at most 2^64 ns (584 years).
     InvalidWindow,
-    /// A burst is at least 1 token, and at most 2^52.
+    /// A burst is at least 1 token, and at most 2^52; that of a strict limit at most what it allows.
     InvalidBurst,
+    /// A limit has at most 4 windows.
+    TooManyWindows,
+    /// What a permit's end does, how many are in flight or wait, recovery and cooldown belong to the
+    /// first of several limits: set them before [`Limit::and`](crate::Limit::and), or after it.
+    Misplaced,
     /// At least one permit must be able to be in flight.
     InvalidInFlight,
     /// A recovery's interval is not zero, and its factor is a finite number above 1.
@@ -149,7 +155,14 @@ impl fmt::Display for ConfigError {
         f.write_str(match self {
             Self::InvalidCapacity => "the capacity must be 1 to 2^52 tokens a window",
             Self::InvalidWindow => "the window must be 1 ns to 2^64 ns (584 years)",
-            Self::InvalidBurst => "the burst must be 1 to 2^52 tokens",
+            Self::InvalidBurst => {
+                "the burst must be 1 to 2^52 tokens, and of a strict limit no more than it allows"
+            }
+            Self::TooManyWindows => "a limit has at most 4 windows",
+            Self::Misplaced => {
+                "on_release, max_in_flight, max_waiting, recovery and cooldown belong to the first \
+                 of several limits, not to what `and` adds"
+            }
             Self::InvalidInFlight => "max_in_flight must be at least 1",
             Self::InvalidRecovery => {
                 "a recovery needs an interval above zero and a finite factor above 1"

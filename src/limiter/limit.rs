@@ -1,10 +1,21 @@
 //! What a resource may do, and what of it is refused.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::error::ConfigError;
-use crate::adapt::{Policy, Recovery, nanos};
-use crate::bucket::rate::{Factor, MAX_TOKENS, Terms};
+use super::window::Window;
+use crate::adapt::{Policy, Recovery};
+use crate::bucket::Terms;
+use crate::bucket::rate::MAX_TOKENS;
+
+/// So many windows a limit may have.
+pub(crate) const MOST_WINDOWS: usize = 4;
+
+/// Something for each window of a limit.
+pub(crate) type EachWindow<T> = SmallVec<[T; MOST_WINDOWS]>;
 
 /// What the end of a permit does to its tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,30 +44,128 @@ pub enum OnRelease {
 /// token's lateness is lost: at 100/s that is about 1 %, at 1,000/s about 10 %.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limit {
-    capacity: u64,
-    window: Duration,
-    burst: Option<u64>,
-    on_release: OnRelease,
+    first: Window,
+    more: [Option<Window>; MOST_WINDOWS - 1],
+    on_release: Option<OnRelease>,
     max_in_flight: Option<u64>,
     max_waiting: Option<u64>,
     recovery: Option<Recovery>,
     cooldown: Option<Duration>,
+    /// What could not be put together.
+    fault: Option<Fault>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    TooManyWindows,
+    Misplaced,
+    NoBurst,
 }
 
 impl Limit {
     /// `capacity` tokens every `window`, refilled evenly: 5 a second is one every 200 ms.
     #[must_use]
     pub const fn new(capacity: u64, window: Duration) -> Self {
+        Self::of(Window { capacity, length: window, burst: None, is_strict: false })
+    }
+
+    const fn of(first: Window) -> Self {
         Self {
-            capacity,
-            window,
-            burst: None,
-            on_release: OnRelease::Spend,
+            first,
+            more: [None; MOST_WINDOWS - 1],
+            on_release: None,
             max_in_flight: None,
             max_waiting: None,
             recovery: None,
             cooldown: None,
+            fault: None,
         }
+    }
+
+    /// Strict: never more than `n` tokens in *any* stretch of time as long as `window`, its two ends
+    /// included, wherever it begins. For upstreams that count in fixed or sliding windows.
+    ///
+    /// A bucket of `per_second(n)` lets `n` through at once and `n` more in the second after: twice
+    /// what an upstream may count. A strict bucket makes room: of `n`, its burst `b` may come at once,
+    /// and `n + 1 - b` accrue evenly in a window, which together stay below `n + 1`.
+    ///
+    /// ```text
+    ///  tokens in the window that began with a burst
+    ///  n |                          .-'|   at most n, in every window
+    ///    |                     .-'     |
+    ///    |                .-'          |   n + 1 - b accrue in a window: the rate
+    ///    |           .-'               |
+    ///  b |.     .-'                    |
+    ///    | `-'                         |   b at once: the burst
+    ///    +-----------------------------+-> time
+    ///    0                           window
+    /// ```
+    ///
+    /// So the burst costs rate, and which of the two you need is yours to say, by
+    /// [`burst`](Self::burst):
+    ///
+    /// | `at_most(100, minute)` | at once | then |
+    /// | --- | --- | --- |
+    /// | `.burst(1)` | 1 | 100 a minute, one every 0.6 s |
+    /// | by default a tenth | 10 | 91 a minute |
+    /// | `.burst(50)` | 50 | 51 a minute |
+    /// | `.burst(100)` | 100 | 1 a minute |
+    ///
+    /// It is strict by this process's clock, at the time a token is granted. An upstream counts at the
+    /// time a request arrives: leave room for jitter on the way, by a longer window. A cut scales
+    /// both burst and rate; recovery without a cap stops at what was configured. Tokens that users
+    /// give back may be granted again. A window in which one limit was replaced by another has at most
+    /// what the larger of the two allows.
+    #[must_use]
+    pub const fn at_most(n: u64, window: Duration) -> Self {
+        Self::of(Window { capacity: n, length: window, burst: None, is_strict: true })
+    }
+
+    /// And in other windows too: `per_second(10).and(Limit::per_day(10_000))`. All or nothing: a
+    /// request is admitted where every window has room for it, and else costs nothing in any. Up to
+    /// four windows.
+    ///
+    /// Each window keeps its own burst; set the first's before or after. What a permit's end does, how
+    /// many are in flight or wait, recovery and cooldown belong to the resource: set them on the
+    /// first, not on `other`, which is a [`ConfigError`].
+    ///
+    /// Several windows are kept under a lock, which an uncontended call takes in a few nanoseconds:
+    /// a limit of one window is lock-free.
+    #[must_use]
+    pub const fn and(mut self, other: Self) -> Self {
+        if other.on_release.is_some()
+            || other.max_in_flight.is_some()
+            || other.max_waiting.is_some()
+            || other.recovery.is_some()
+            || other.cooldown.is_some()
+        {
+            self.fault = Some(Fault::Misplaced);
+        }
+        if other.fault.is_some() {
+            self.fault = other.fault;
+        }
+        self = self.with(other.first);
+        let mut i = 0;
+        while i < other.more.len() {
+            if let Some(window) = other.more[i] {
+                self = self.with(window);
+            }
+            i += 1;
+        }
+        self
+    }
+
+    const fn with(mut self, window: Window) -> Self {
+        let mut i = 0;
+        while i < self.more.len() {
+            if self.more[i].is_none() {
+                self.more[i] = Some(window);
+                return self;
+            }
+            i += 1;
+        }
+        self.fault = Some(Fault::TooManyWindows);
+        self
     }
 
     /// `n` tokens a second.
@@ -87,14 +196,17 @@ impl Limit {
     /// [which burst](Self#which-burst).
     #[must_use]
     pub const fn burst(mut self, n: u64) -> Self {
-        self.burst = Some(n);
+        self.first.burst = NonZeroU64::new(n);
+        if n == 0 {
+            self.fault = Some(Fault::NoBurst);
+        }
         self
     }
 
     /// What the end of a permit does to its tokens. Default: [`OnRelease::Spend`].
     #[must_use]
     pub const fn on_release(mut self, policy: OnRelease) -> Self {
-        self.on_release = policy;
+        self.on_release = Some(policy);
         self
     }
 
@@ -133,23 +245,36 @@ impl Limit {
         self
     }
 
-    /// Tokens that accrue in a window, scaled and rounded down, but never less than one.
-    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // at most 2^52 tokens
-    pub(crate) fn per_window(&self, factor: f64) -> u64 {
-        ((self.capacity as f64 * factor) as u64).max(1)
+    /// The first window, which stands for the limit where there is room for one.
+    pub(crate) fn first(&self) -> &Window {
+        &self.first
     }
 
-    pub(crate) fn window(&self) -> Duration {
-        self.window
+    /// All windows, the first one first.
+    pub(crate) fn windows(&self) -> impl Iterator<Item = &Window> {
+        std::iter::once(&self.first).chain(self.more.iter().flatten())
     }
 
-    pub(crate) fn depth(&self) -> u64 {
-        self.burst.unwrap_or(self.capacity)
+    /// Which window of `old` each window goes on from: one of the same length if there is one, or
+    /// else the next that is left over.
+    pub(crate) fn windows_from(&self, old: &Self) -> EachWindow<Option<usize>> {
+        let mut left: EachWindow<Option<Duration>> =
+            old.windows().map(|window| Some(window.length)).collect();
+        let mut take = |is_it: &dyn Fn(Duration) -> bool| {
+            let found = left.iter().position(|length| length.is_some_and(is_it));
+            found.inspect(|index| left[*index] = None)
+        };
+        let mut from: EachWindow<Option<usize>> =
+            self.windows().map(|window| take(&|length| length == window.length)).collect();
+        for from in from.iter_mut().filter(|from| from.is_none()) {
+            *from = take(&|_| true);
+        }
+        from
     }
 
     /// Whether a permit's end gives its tokens back: 1 or 0.
     pub(crate) fn refunds(&self) -> u64 {
-        u64::from(self.on_release == OnRelease::Refund)
+        u64::from(self.on_release == Some(OnRelease::Refund))
     }
 
     pub(crate) fn most_in_flight(&self) -> u64 {
@@ -172,26 +297,22 @@ impl Limit {
     /// The factor at which one token a window is left: no cut goes below.
     #[allow(clippy::cast_precision_loss)] // at most 2^52
     pub(crate) fn least_factor(&self) -> f64 {
-        1.0 / self.capacity as f64
+        1.0 / self.first.capacity as f64
     }
 
     /// What part of this limit `tokens` a window are.
     #[allow(clippy::cast_precision_loss)] // at most 2^52
     pub(crate) fn factor_of(&self, tokens: u64) -> f64 {
-        tokens.min(MAX_TOKENS) as f64 / self.capacity as f64
+        tokens.min(MAX_TOKENS) as f64 / self.first.capacity as f64
     }
 
-    /// This limit as a bucket's terms, scaled.
-    pub(crate) fn terms(&self, factor: f64) -> Result<Terms, ConfigError> {
-        let window = nanos(self.window);
-        if self.window.is_zero() || Duration::from_nanos(window) != self.window {
-            return Err(ConfigError::InvalidWindow);
-        }
-        if !(1..=MAX_TOKENS).contains(&self.capacity) {
-            return Err(ConfigError::InvalidCapacity);
-        }
-        if !(1..=MAX_TOKENS).contains(&self.depth()) {
-            return Err(ConfigError::InvalidBurst);
+    /// This limit as the terms of its buckets, scaled.
+    pub(crate) fn terms(&self, factor: f64) -> Result<EachWindow<Terms>, ConfigError> {
+        match self.fault {
+            Some(Fault::TooManyWindows) => return Err(ConfigError::TooManyWindows),
+            Some(Fault::Misplaced) => return Err(ConfigError::Misplaced),
+            Some(Fault::NoBurst) => return Err(ConfigError::InvalidBurst),
+            None => {}
         }
         if self.max_in_flight == Some(0) {
             return Err(ConfigError::InvalidInFlight);
@@ -199,7 +320,6 @@ impl Limit {
         if self.recovery.is_some_and(|recovery| !recovery.is_valid()) {
             return Err(ConfigError::InvalidRecovery);
         }
-        Terms::new(self.capacity, window, self.depth(), Factor::new(factor))
-            .ok_or(ConfigError::RateTooHigh)
+        self.windows().map(|window| window.terms(factor)).collect()
     }
 }

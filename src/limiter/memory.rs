@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use papaya::{Equivalent, HashMap};
 
-use super::acquire::{self, Acquire};
+use super::acquire::{self, Acquire, AcquireAll};
 use super::capacity::{Callback, Capacity, CapacityUpdate};
 use super::change::{Heard, Hearing, Standing};
 use super::context::Context;
 use super::entry::Entry;
 use super::error::{AcquireError, ConfigError, TryAcquireError};
+use super::group::Group;
 use super::limit::{Limit, OnRelease};
 use super::permit::Permit;
+use super::permits::Permits;
 use super::resource::Resource;
 use crate::bucket::Kind;
 use crate::clock::Clock;
@@ -42,8 +44,8 @@ struct Inner {
     /// Its hash is seeded for each process.
     entries: HashMap<Name, Arc<Entry>, foldhash::fast::RandomState>,
     clock: Clock,
-    /// Held by whoever adds, removes or closes.
-    admin: Mutex<()>,
+    /// Held by whoever adds, removes or closes; the next resource's id.
+    admin: Mutex<u64>,
     closed: AtomicBool,
     context: Arc<Context>,
 }
@@ -107,7 +109,7 @@ impl MemoryLimiter {
         Self(Arc::new(Inner {
             entries: HashMap::with_hasher(foldhash::fast::RandomState::default()),
             clock,
-            admin: Mutex::new(()),
+            admin: Mutex::new(0),
             closed: AtomicBool::new(false),
             context: Arc::new(context),
         }))
@@ -144,19 +146,20 @@ impl MemoryLimiter {
             return Err(ConfigError::EmptyName);
         }
         loop {
-            let admin = self.0.admin.lock();
+            let mut admin = self.0.admin.lock();
             if self.is_closed() {
                 return Err(ConfigError::Closed);
             }
             let Some(entry) = self.entry(resource) else {
                 let context = Arc::clone(&self.0.context);
-                let entry = Entry::new(resource, limit, self.0.clock.clone(), context)?;
+                let entry = Entry::new(resource, *admin, &limit, self.0.clock.clone(), context)?;
+                *admin += 1;
                 self.0.entries.pin().insert(Name(resource.into()), Arc::clone(&entry));
                 return Ok(Resource(entry));
             };
             // What follows may call back, and a callback may configure.
             drop(admin);
-            if let Some(configured) = entry.configure(limit) {
+            if let Some(configured) = entry.configure(&limit) {
                 return configured.map(|()| Resource(entry));
             }
             // Removed meanwhile: add it again.
@@ -311,6 +314,81 @@ impl MemoryLimiter {
         let entry = self.entry(resource).ok_or_else(|| self.missing_for_waiters())?;
         acquire::blocking(entry, n, timeout)
     }
+
+    // ---- taking of several --------------------------------------------------------------------
+
+    /// Take tokens of several resources and a permit of each, all or none, or fail at once:
+    /// `&[("gpt-4o/requests", 1), ("gpt-4o/tokens", 1_200)]`. Names may come in any order, and several
+    /// times: then they are added up. Never overtakes those who wait.
+    ///
+    /// # Errors
+    ///
+    /// See [`TryAcquireError`]; nothing was taken. `retry_after` is the latest of all.
+    pub fn try_acquire_all(&self, wanted: &[(&str, u64)]) -> Result<Permits, TryAcquireError> {
+        self.group(wanted).ok_or_else(|| self.missing())?.try_acquire()
+    }
+
+    /// Wait for tokens of several resources and a permit of each, all or none, holding nothing
+    /// meanwhile: see [`AcquireAll`].
+    pub fn acquire_all(&self, wanted: &[(&str, u64)]) -> AcquireAll {
+        match self.group(wanted) {
+            Some(group) => AcquireAll::new(group),
+            None => AcquireAll::failed(self.missing_for_waiters()),
+        }
+    }
+
+    /// The same for a thread, with or without a timeout.
+    ///
+    /// # Errors
+    ///
+    /// As [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`].
+    pub fn blocking_acquire_all(
+        &self,
+        wanted: &[(&str, u64)],
+        timeout: Option<Duration>,
+    ) -> Result<Permits, AcquireError> {
+        let group = self.group(wanted).ok_or_else(|| self.missing_for_waiters())?;
+        acquire::blocking_all(&group, timeout)
+    }
+
+    /// [`try_acquire_all`](Self::try_acquire_all) by handles, without the look-up of names. The
+    /// handles must be this limiter's.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_acquire_all`](Self::try_acquire_all); [`TryAcquireError::UnknownResource`] for another
+    /// limiter's handle.
+    pub fn try_acquire_all_of(
+        &self,
+        wanted: &[(&Resource, u64)],
+    ) -> Result<Permits, TryAcquireError> {
+        self.group_of(wanted).ok_or(TryAcquireError::UnknownResource)?.try_acquire()
+    }
+
+    /// [`acquire_all`](Self::acquire_all) by handles, without the look-up of names. Another limiter's
+    /// handle is an [`AcquireError::UnknownResource`].
+    pub fn acquire_all_of(&self, wanted: &[(&Resource, u64)]) -> AcquireAll {
+        match self.group_of(wanted) {
+            Some(group) => AcquireAll::new(group),
+            None => AcquireAll::failed(AcquireError::UnknownResource),
+        }
+    }
+
+    fn group(&self, wanted: &[(&str, u64)]) -> Option<Group> {
+        let entries = self.0.entries.pin();
+        let part = |(name, n): &(&str, u64)| Some((Arc::clone(entries.get(&Asked(name))?), *n));
+        wanted.iter().map(part).collect::<Option<_>>().map(Group::new)
+    }
+
+    fn group_of(&self, wanted: &[(&Resource, u64)]) -> Option<Group> {
+        let is_ours = |entry: &Entry| Arc::ptr_eq(&entry.context, &self.0.context);
+        let part = |(Resource(entry), n): &(&Resource, u64)| {
+            is_ours(entry).then(|| (Arc::clone(entry), *n))
+        };
+        wanted.iter().map(part).collect::<Option<_>>().map(Group::new)
+    }
+
+    // ---- ending -------------------------------------------------------------------------------
 
     /// End one forgotten permit of one token, by the limit's policy. Without a permit in flight,
     /// or a resource of this name, this does nothing.

@@ -34,6 +34,12 @@ impl<'a> Permit<'a> {
         Self { entry: Some(Holder::Borrowed(entry)), grant }
     }
 
+    /// The name of the resource; empty once the permit was forgotten.
+    #[must_use]
+    pub fn resource(&self) -> &str {
+        self.entry.as_ref().map_or("", |holder| &holder.entry().name)
+    }
+
     /// How many tokens were granted.
     #[must_use]
     pub fn tokens(&self) -> u64 {
@@ -60,6 +66,19 @@ impl<'a> Permit<'a> {
     /// End it and give its tokens back, whatever the policy: the work did not happen.
     pub fn refund(mut self) {
         self.finish(|entry, n| entry.end_by(n, true));
+    }
+
+    /// End it at its actual cost, whatever the policy: the rest of what was granted is given back, or
+    /// what it cost more is charged. The charge may put the bucket in debt, which delays whoever comes
+    /// next. For calls whose cost is known only when they end: take an estimate, settle the count.
+    ///
+    /// By the limit as it is then, after a reconfiguration or a cut; a removed resource is not
+    /// touched. A permit of nothing (n = 0) was never in flight, and is charged all the same.
+    pub fn settle(mut self, actual: u64) {
+        let granted = self.grant.n;
+        if let Some(holder) = self.entry.take() {
+            holder.entry().settle(granted, actual);
+        }
     }
 
     /// Leave it in flight. [`MemoryLimiter::release`](crate::MemoryLimiter::release) ends it later.
@@ -101,6 +120,9 @@ impl Drop for Permit<'_> {
 
 impl fmt::Debug for Permit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("tokens", &self.grant.n).finish_non_exhaustive()
+        f.debug_struct("Permit")
+            .field("resource", &self.resource())
+            .field("tokens", &self.grant.n)
+            .finish_non_exhaustive()
     }
 }

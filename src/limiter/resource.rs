@@ -25,14 +25,14 @@ impl Resource {
         limit: super::Limit,
         clock: impl Into<crate::Clock>,
     ) -> Result<Self, super::ConfigError> {
-        Entry::new("model", limit, clock.into(), Arc::default()).map(Self)
+        Entry::new("model", 0, &limit, clock.into(), Arc::default()).map(Self)
     }
 
     /// What configuring the name again does, for models.
     #[cfg(loom)]
     #[doc(hidden)]
     pub fn reconfigure(&self, limit: super::Limit) -> Result<(), super::ConfigError> {
-        self.0.configure(limit).unwrap_or(Ok(()))
+        self.0.configure(&limit).unwrap_or(Ok(()))
     }
 
     /// What a neighbour's cut does, for models. Whether it changed anything.

@@ -1,8 +1,9 @@
 //! A resource's settings: what it was configured to, how that is scaled, and the slot in force.
 
-use super::limit::Limit;
+use super::limit::{EachWindow, Limit};
 use crate::adapt::Adapt;
-use crate::bucket::{Bucket, Change, Config, Kind};
+use crate::bucket::{Config, Kind, Terms};
+use crate::wait::{Gate, Reshape, Shape};
 
 /// So many steps of a recovery are taken one by one.
 const STEPS: u32 = 1_000;
@@ -12,13 +13,30 @@ const STEPS: u32 = 1_000;
 pub(super) struct Settings {
     pub(super) limit: Limit,
     pub(super) adapt: Adapt,
+    /// The slot in force of the first window.
     pub(super) current: Config,
 }
 
+/// What a change changes, beyond the limit and how it is scaled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn<'a> {
+    pub(super) kind: Kind,
+    pub(super) pause_until: u64,
+    pub(super) charge: u64,
+    /// The limit before, where it is another now.
+    pub(super) before: Option<&'a Limit>,
+}
+
+impl Default for Turn<'_> {
+    fn default() -> Self {
+        Self { kind: Kind::Open, pause_until: 0, charge: 0, before: None }
+    }
+}
+
 impl Settings {
-    /// What everybody can see of a capacity: the bucket's whole tokens, and those of a window.
+    /// What everybody can see of a capacity: the first bucket's whole tokens, and those of its window.
     pub(super) fn shown(&self) -> (u64, u64) {
-        (self.current.terms.whole, self.limit.per_window(self.adapt.factor()))
+        (self.current.terms.whole, self.limit.first().per_window(self.adapt.factor()))
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -27,7 +45,7 @@ impl Settings {
 
     /// What is due at `now`, each at its own time and at the rate of its own time. After very many
     /// steps the rest is taken as one, at present.
-    pub(super) fn catch_up(&mut self, bucket: &Bucket, now: u64) {
+    pub(super) fn catch_up(&mut self, gate: &Gate, now: u64) {
         let mut steps = 0;
         while !self.is_over() {
             let pause_ends = (self.current.kind == Kind::Paused).then_some(self.current.anchor);
@@ -39,27 +57,35 @@ impl Settings {
             if step.is_some_and(|step| step <= at) {
                 self.adapt.advance(at);
             }
-            self.swing(bucket, Kind::Open, 0, || at);
+            self.install(gate, Turn::default(), || at);
         }
     }
 
     /// Install the limit as it is scaled at present.
-    pub(super) fn swing(
-        &mut self,
-        bucket: &Bucket,
-        kind: Kind,
-        pause_until: u64,
-        clock: impl Fn() -> u64,
-    ) {
-        // At a factor of one it fits: that was seen when it was configured.
-        let terms = loop {
-            match self.limit.terms(self.adapt.factor()) {
-                Ok(terms) => break terms,
-                Err(_) if self.adapt.factor() > 1.0 => self.adapt.halve(),
-                Err(_) => break self.current.terms,
-            }
+    pub(super) fn install(&mut self, gate: &Gate, turn: Turn<'_>, clock: impl Fn() -> u64) {
+        let Turn { kind, pause_until, charge, before } = turn;
+        let Some(terms) = self.terms() else { return };
+        let from = before.map(|before| self.limit.windows_from(before));
+        let shape = |(index, (terms, window)): (usize, (&Terms, &super::window::Window))| Shape {
+            terms: *terms,
+            from: from.as_ref().map_or(Some(index), |from| from[index]),
+            keeps_spent: before.is_some() && window.is_strict,
         };
+        let windows: EachWindow<Shape> =
+            terms.iter().zip(self.limit.windows()).enumerate().map(shape).collect();
         let until = self.adapt.due();
-        bucket.swing(&mut self.current, Change { kind, terms, pause_until, until }, clock);
+        let to = Reshape { kind, pause_until, until, charge, windows: &windows };
+        gate.reshape(&mut self.current, &to, clock);
+    }
+
+    fn terms(&mut self) -> Option<EachWindow<Terms>> {
+        // At a factor of one it fits: that was seen when it was configured.
+        loop {
+            match self.limit.terms(self.adapt.factor()) {
+                Ok(terms) => return Some(terms),
+                Err(_) if self.adapt.factor() > 1.0 => self.adapt.halve(),
+                Err(_) => return None,
+            }
+        }
     }
 }

@@ -16,8 +16,9 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::limiter::{
-    Acquire, AcquireError, Callback, Capacity, CapacityUpdate, ConfigError, Context, Limit,
-    MemoryLimiter, Observers, OnRelease, Permit, Resource, TryAcquireError, rate_limiter,
+    Acquire, AcquireAll, AcquireError, Callback, Capacity, CapacityUpdate, ConfigError, Context,
+    Limit, MemoryLimiter, Observers, OnRelease, Permit, Permits, Resource, TryAcquireError,
+    rate_limiter,
 };
 use agent::Agent;
 use inbox::Inbox;
@@ -214,6 +215,11 @@ local! {
     fn blocking_acquire(&self, resource: &str) -> Result<Permit<'static>, AcquireError>;
     fn blocking_acquire_timeout(&self, resource: &str, timeout: Duration) -> Result<Permit<'static>, AcquireError>;
     fn blocking_acquire_n(&self, resource: &str, n: u64, timeout: Option<Duration>) -> Result<Permit<'static>, AcquireError>;
+    fn try_acquire_all(&self, wanted: &[(&str, u64)]) -> Result<Permits, TryAcquireError>;
+    fn acquire_all(&self, wanted: &[(&str, u64)]) -> AcquireAll;
+    fn blocking_acquire_all(&self, wanted: &[(&str, u64)], timeout: Option<Duration>) -> Result<Permits, AcquireError>;
+    fn try_acquire_all_of(&self, wanted: &[(&Resource, u64)]) -> Result<Permits, TryAcquireError>;
+    fn acquire_all_of(&self, wanted: &[(&Resource, u64)]) -> AcquireAll;
     fn release(&self, resource: &str);
     fn release_n(&self, resource: &str, n: u64);
     /// The cut applies here at once, by the configuration's `reduce_factor`, and is told to the

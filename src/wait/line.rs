@@ -22,15 +22,32 @@ pub(super) type Calls = SmallVec<[Call; 4]>;
 /// scheduler, short enough that a future which is held and not polled costs little.
 pub(super) const TURN: u64 = 10_000_000;
 
+/// How long, in nanoseconds, a head that has its tokens here and waits for others elsewhere is left
+/// alone. Then it is called, if anybody is behind it, to see whether it still comes.
+const PATIENCE: u64 = 50_000_000;
+
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) n: u64,
     /// A thread always comes when it is called, however late: its turn does not lapse.
     pub(super) is_thread: bool,
-    pub(super) deadline: Option<u64>,
+    deadline: Option<u64>,
     /// Since when it has been called and has not come.
     pub(super) called: Option<u64>,
-    pub(super) event: Call,
+    /// Since when it has its tokens here, and only another gate keeps it.
+    ready: Option<u64>,
+    event: Call,
+}
+
+impl Waiter {
+    pub(super) fn new(n: u64, is_thread: bool, deadline: Option<u64>, event: Call) -> Self {
+        Self { n, is_thread, deadline, called: None, ready: None, event }
+    }
+
+    /// Until when it is not called, for it was and has nothing to come for.
+    pub(super) fn is_left_until(&self) -> Option<u64> {
+        self.ready.map(|ready| ready.saturating_add(PATIENCE))
+    }
 }
 
 /// `present` is served strictly in its order. Everybody before `frontier` was called once; the sum
@@ -86,8 +103,9 @@ impl Line {
         }
     }
 
-    /// The waiter has come: it is in its place again, and answers for itself.
-    pub(super) fn come(&mut self, ticket: Ticket) -> Option<&Waiter> {
+    /// The waiter has come: it is in its place again, and answers for itself. `false` where it is not
+    /// in line.
+    pub(super) fn come(&mut self, ticket: Ticket) -> bool {
         if let Some(waiter) = self.away.remove(&ticket) {
             if ticket < self.frontier {
                 self.covered = self.covered.saturating_add(waiter.n);
@@ -95,11 +113,18 @@ impl Line {
             }
             self.present.insert(ticket, waiter);
         }
-        let waiter = self.present.get_mut(&ticket)?;
+        let Some(waiter) = self.present.get_mut(&ticket) else { return false };
         waiter.called = None;
         // It was called for its deadline, and then the clock stepped back.
         self.deadlines.extend(waiter.deadline.map(|deadline| (deadline, ticket)));
-        Some(waiter)
+        true
+    }
+
+    /// Whether the waiter, who has just come, lacks nothing here.
+    pub(super) fn note_ready(&mut self, ticket: Ticket, is_ready: bool, now: u64) {
+        if let Some(waiter) = self.present.get_mut(&ticket) {
+            waiter.ready = is_ready.then_some(now);
+        }
     }
 
     pub(super) fn is_head(&self, ticket: Ticket) -> bool {
@@ -189,6 +214,6 @@ impl Line {
 }
 
 fn call(waiter: &mut Waiter, now: u64, calls: &mut Calls) {
-    waiter.called = Some(now);
+    (waiter.called, waiter.ready) = (Some(now), None);
     calls.push(Arc::clone(&waiter.event));
 }
