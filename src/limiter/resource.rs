@@ -22,10 +22,19 @@ impl Resource {
     #[cfg(loom)]
     #[doc(hidden)]
     pub fn alone(
+        id: u64,
         limit: super::Limit,
         clock: impl Into<crate::Clock>,
     ) -> Result<Self, super::ConfigError> {
-        Entry::new("model", 0, &limit, clock.into(), Arc::default()).map(Self)
+        Entry::new("model", id, &limit, clock.into(), Arc::default()).map(Self)
+    }
+
+    /// Several of them, to take from at once or to wait for.
+    #[cfg(loom)]
+    #[doc(hidden)]
+    pub fn together(wanted: &[(&Self, u64)]) -> super::group::Group {
+        let part = |(Self(entry), n): &(&Self, u64)| (Arc::clone(entry), *n);
+        super::group::Group::new(wanted.iter().map(part).collect())
     }
 
     /// What configuring the name again does, for models.

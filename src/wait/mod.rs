@@ -256,7 +256,7 @@ impl Gate {
     /// Take `n` tokens, whether they are there or not. `Stale` also where the debt is too deep for
     /// the line: [`Gate::reshape`] takes it.
     pub(crate) fn charge(&self, n: u64, now: u64) -> Result<(), Stale> {
-        match self.bucket.charge(n, now, false) {
+        match self.bucket.charge(n, now, seeded("charge-without-lock")) {
             Ok(()) => return Ok(()),
             Err(Refusal::InLine) => {}
             Err(_) => return Err(Stale),
@@ -286,11 +286,16 @@ impl Gate {
         let mut queue = self.queue.lock();
         let Some((first, more)) = to.windows.split_first() else { return };
         if queue.more.is_empty() && more.is_empty() {
+            if seeded("swing-without-lock") {
+                drop(queue);
+            }
             return self.bucket.swing(current, to.change(first), clock);
         }
         self.is_compound.store(!more.is_empty(), Ordering::Relaxed);
         // From here on nobody takes, and the reading is of a later time than any that took.
-        self.bucket.set_waiters(true);
+        if !seeded("reshape-without-bit") {
+            self.bucket.set_waiters(true);
+        }
         let now = clock();
         let present: SmallVec<[Plain; 4]> =
             std::iter::once(self.bucket.lift(current)).chain(queue.more.drain(..)).collect();

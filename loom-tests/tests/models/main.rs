@@ -7,6 +7,8 @@
 #![cfg(loom)]
 
 mod cuts;
+mod groups;
+mod windows;
 
 use std::future::Future;
 use std::pin::pin;
@@ -40,6 +42,14 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "cuts::a_refusal_of_what_was_granted_before_a_cut_joins_it",
         "cut twice",
     ),
+    ("locks-in-any-order", "groups::two_in_opposite_order", "deadlock"),
+    ("group-without-bit", "groups::one_beside_a_single_call", "not conserved"),
+    ("take-and-roll-back", "groups::a_refusal_beside_a_refill_makes_no_token", "over-issued"),
+    ("take-and-roll-back", "groups::a_refusal_beside_a_reconfiguration_makes_no_token", "made"),
+    ("swing-without-lock", "groups::one_beside_a_reconfiguration", "not conserved"),
+    ("charge-without-lock", "groups::one_beside_a_settlement", "not conserved"),
+    ("ready-without-look", "groups::a_wait_for_two_hears_of_each", "deadlock"),
+    ("reshape-without-bit", "windows::another_window_beside_a_taker", "over-issued"),
     ("arm-without-look", "time_that_passes_wakes_who_waits", "deadlock"),
 ];
 
@@ -61,7 +71,17 @@ fn explore(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
 
 fn resource(limit: Limit) -> (Resource, ManualClock) {
     let time = ManualClock::new();
-    (Resource::alone(limit, time.clone()).expect("a limit that fits"), time)
+    (alone(0, limit, &time), time)
+}
+
+fn alone(id: u64, limit: Limit, time: &ManualClock) -> Resource {
+    Resource::alone(id, limit, time.clone()).expect("a limit that fits")
+}
+
+/// Two resources of one clock.
+fn two(one: Limit, other: Limit) -> (Resource, Resource, ManualClock) {
+    let time = ManualClock::new();
+    (alone(1, one, &time), alone(2, other, &time), time)
 }
 
 fn take(resource: &Resource, times: usize) -> u64 {

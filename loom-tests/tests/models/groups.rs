@@ -1,0 +1,163 @@
+//! Several resources at once: all or nothing, and nothing made or lost by what is refused.
+
+use loom::thread;
+use tollgate::{Limit, OnRelease, Permits};
+
+use crate::{HOUR, SECOND, long_model, model, take, two};
+
+#[test]
+fn two_in_opposite_order() {
+    model(|| {
+        let (a, b, _) = two(Limit::per_hour(2), Limit::per_hour(2));
+        let (other_a, other_b) = (a.clone(), b.clone());
+        let beside = thread::spawn(move || {
+            let group = tollgate::Resource::together(&[(&other_b, 2), (&other_a, 1)]);
+            group.try_acquire().map(Permits::forget).is_ok()
+        });
+        let group = tollgate::Resource::together(&[(&a, 1), (&b, 2)]);
+        let taken = group.try_acquire().map(Permits::forget).is_ok();
+        assert!(taken != beside.join().unwrap(), "both, or neither");
+        assert_eq!((a.capacity().available, b.capacity().available), (1, 0), "not conserved");
+        assert_eq!((a.capacity().in_flight, b.capacity().in_flight), (1, 1));
+    });
+}
+
+#[test]
+fn one_beside_a_single_call() {
+    model(|| {
+        let (a, b, _) = two(Limit::per_hour(1), Limit::per_hour(1));
+        let other = b.clone();
+        let beside = thread::spawn(move || take(&other, 1));
+        let group = tollgate::Resource::together(&[(&a, 1), (&b, 1)]);
+        let both = u64::from(group.try_acquire().map(Permits::forget).is_ok());
+        let single = beside.join().unwrap();
+        assert_eq!(both + single, 1, "not conserved");
+        assert_eq!(a.capacity().available, 1 - both, "not conserved");
+    });
+}
+
+/// The first has a full bucket again before the refusal: nothing is given back on top of it.
+#[test]
+fn a_refusal_beside_a_refill_makes_no_token() {
+    model(|| {
+        let (a, b, time) = two(Limit::per_second(2), Limit::per_day(1));
+        assert_eq!(take(&b, 1), 1);
+        let other = a.clone();
+        let beside = thread::spawn(move || {
+            time.advance(SECOND);
+            take(&other, 3)
+        });
+        let group = tollgate::Resource::together(&[(&a, 2), (&b, 1)]);
+        assert!(group.try_acquire().is_err());
+        assert!(beside.join().unwrap() + take(&a, 1) <= 2, "over-issued");
+    });
+}
+
+#[test]
+fn a_refusal_beside_a_reconfiguration_makes_no_token() {
+    model(|| {
+        let (a, b, _) = two(Limit::per_hour(4), Limit::per_day(1));
+        assert_eq!(take(&b, 1), 1);
+        let other = a.clone();
+        let beside = thread::spawn(move || {
+            other.reconfigure(Limit::per_hour(2)).unwrap();
+            other.reconfigure(Limit::per_hour(4)).unwrap();
+        });
+        let group = tollgate::Resource::together(&[(&a, 4), (&b, 1)]);
+        assert!(group.try_acquire().is_err());
+        beside.join().unwrap();
+        assert_eq!(a.capacity().available, 2, "made, or lost");
+    });
+}
+
+#[test]
+fn one_beside_a_reconfiguration() {
+    model(|| {
+        let (a, b, _) = two(Limit::per_hour(1), Limit::per_hour(2));
+        let other = b.clone();
+        let beside = thread::spawn(move || other.reconfigure(Limit::per_hour(1)).unwrap());
+        let group = tollgate::Resource::together(&[(&a, 1), (&b, 2)]);
+        let both = u64::from(group.try_acquire().map(Permits::forget).is_ok());
+        beside.join().unwrap();
+        assert_eq!(a.capacity().available, 1 - both, "not conserved");
+        assert_eq!(b.capacity().available, 1 - both, "not conserved");
+        assert_eq!(b.capacity().in_flight, both);
+    });
+}
+
+/// One call turns out to have cost more than its estimate, beside another.
+#[test]
+fn one_beside_a_settlement() {
+    model(|| {
+        let (a, b, _) = two(Limit::per_hour(1), Limit::per_hour(4));
+        let permit = b.try_acquire().unwrap().into_owned();
+        let beside = thread::spawn(move || permit.settle(3));
+        let group = tollgate::Resource::together(&[(&a, 1), (&b, 2)]);
+        let both = u64::from(group.try_acquire().map(Permits::forget).is_ok());
+        beside.join().unwrap();
+        assert_eq!(a.capacity().available, 1 - both, "not conserved");
+        assert_eq!(b.capacity().available, if both == 1 { 0 } else { 1 }, "not conserved");
+    });
+}
+
+/// A settlement, a reconfiguration and a call at once: the debt stays, in whatever order.
+#[test]
+fn a_settlement_beside_a_reconfiguration() {
+    long_model(|| {
+        let (a, b, time) = two(Limit::per_hour(1), Limit::per_hour(4));
+        let permit = b.try_acquire_n(2).unwrap().into_owned();
+        let (other_a, other_b) = (a.clone(), b.clone());
+        let settling = thread::spawn(move || permit.settle(6));
+        let beside = thread::spawn(move || {
+            let group = tollgate::Resource::together(&[(&other_a, 1), (&other_b, 2)]);
+            u64::from(group.try_acquire().map(Permits::forget).is_ok())
+        });
+        b.reconfigure(Limit::per_hour(8)).unwrap();
+        settling.join().unwrap();
+        let both = beside.join().unwrap();
+        assert_eq!(a.capacity().available, 1 - both, "not conserved");
+        // Two were held: 6 - 2 more were charged, and 2 taken by the call.
+        let owed = 2 + 2 * both;
+        time.advance(HOUR / 8 * u32::try_from(owed).unwrap());
+        assert_eq!(b.capacity().available, 0, "forgiven");
+        time.advance(HOUR / 8);
+        assert_eq!(b.capacity().available, 1, "charged twice");
+    });
+}
+
+/// The one comes back before, while or after it waits for the other.
+#[test]
+fn a_wait_for_two_hears_of_each() {
+    long_model(|| {
+        let limit = Limit::new(1, HOUR).on_release(OnRelease::Refund);
+        let (a, b, _) = two(limit, limit);
+        let (one, other) = (a.try_acquire().unwrap(), b.try_acquire().unwrap());
+        let (one, other) = (one.into_owned(), other.into_owned());
+        let group = tollgate::Resource::together(&[(&b, 1), (&a, 1)]);
+        let waiter = thread::spawn(move || group.blocking_acquire().map(Permits::forget));
+        drop(one);
+        drop(other);
+        waiter.join().unwrap().unwrap();
+        assert_eq!((a.capacity().available, b.capacity().available), (0, 0), "over-issued");
+    });
+}
+
+/// Who waits for both and who waits for one have their turns, whoever is first.
+#[test]
+fn a_wait_for_two_passes_its_turn_on() {
+    long_model(|| {
+        let limit = Limit::new(1, HOUR).on_release(OnRelease::Refund);
+        let (a, b, _) = two(limit, limit);
+        let held = b.try_acquire().unwrap().into_owned();
+        let group = tollgate::Resource::together(&[(&a, 1), (&b, 1)]);
+        let first = thread::spawn(move || group.blocking_acquire().map(drop));
+        let second = thread::spawn({
+            let a = a.clone();
+            move || a.blocking_acquire().map(drop)
+        });
+        drop(held);
+        first.join().unwrap().unwrap();
+        second.join().unwrap().unwrap();
+        assert_eq!((a.capacity().available, b.capacity().available), (1, 1), "not conserved");
+    });
+}
