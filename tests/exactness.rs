@@ -442,13 +442,24 @@ fn threads_get_what_was_earned<G: Gate>(new: impl Fn(Terms) -> G) {
 }
 
 fn threads_beside_rerating<G: Gate>(new: impl Fn(Terms) -> G) {
+    // Half the steps of 2 us at each rate, to the nanosecond. Never full again: nothing may get lost.
+    let wide = 1 << 30;
+    let (slow, fast) =
+        (Terms::per_second(1_000).burst(wide), Terms::per_second(1_000_000).burst(wide));
+    let gate = new(slow);
+    assert!(gate.take(wide));
+    let third = AtomicU64::new(0);
+    let take = |_| _ = third.fetch_add(gate.drain(1), Ordering::Relaxed);
+    let mut admitted = hammer(&gate, (2_000, 20_000), rerate_of(&gate, fast, slow), take);
+    admitted += third.into_inner() + gate.drain(u64::MAX);
+    assert_eq!(admitted, (10_000 * 2 * 1_000 + 10_000 * 2) / 1_000);
+
     let slow = Terms::per_second(1_000).burst(50);
     let fast = Terms::per_second(1_000_000).burst(50);
     let gate = new(slow);
     let rerate = rerate_of(&gate, fast, slow);
     let mut admitted = hammer(&gate, (2_000, 5_000), rerate, |_| std::thread::yield_now());
     admitted += gate.drain(u64::MAX);
-    // Half the steps of 2 us at each rate, to the nanosecond.
     let exact = 50 + (2_500 * 2 * 1_000 + 2_500 * 2) / 1_000;
     assert!(admitted <= exact, "{admitted} > {exact}");
     assert!(admitted >= 50, "{admitted}");
