@@ -199,6 +199,64 @@ api_client_refuses() {
     verdict 'api_client, misused' 'exit codes 2 and 1'
 }
 
+# A server that is not ours, and allows half of what the client was told: it hears of that by 429s.
+api_client_upstream() {
+    local url server wrong
+    python3 -u - >"$work/upstream" 2>&1 <<'SERVER' &
+import http.server, threading, time
+
+RATE, BURST = 25, 5
+lock, tokens, last = threading.Lock(), BURST, time.monotonic()
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        global tokens, last
+        with lock:
+            now = time.monotonic()
+            tokens, last = min(BURST, tokens + (now - last) * RATE), now
+            admitted = tokens >= 1
+            tokens -= admitted
+        self.send_response(200 if admitted else 429)
+        if not admitted:
+            self.send_header("Retry-After", "1")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(f"http://127.0.0.1:{server.server_port}/")
+server.serve_forever()
+SERVER
+    server=$!
+    if url=$(soon grep -m 1 '^http' "$work/upstream"); then
+        wrong=''
+        example api_client --upstream "$url" --rate 50 --burst 10 --tasks 8 --seconds 3 ||
+            wrong="exit code 0, not $?"
+    else
+        cp "$work/upstream" "$out"
+        wrong='a server in Python'
+    fi
+    kill "$server" 2>/dev/null || true
+    wait "$server" || true
+    wrong=${wrong:-$(in_order 'the only phase')}
+    wrong=${wrong:-$(tail -n 1 "$out" | python3 -c '
+import json, sys
+try:
+    found = json.loads(sys.stdin.read())
+    requests, refused = found["requests"], found["status_429"]
+    good = 0 < refused < requests / 3 and 0 < found["utilisation"] < 0.5
+except (ValueError, KeyError, TypeError):
+    good = False
+if not good:
+    print("JSON on the last line, with some 429s, less than a third, and a utilisation below 0.5")
+')}
+    verdict 'api_client, upstream' "$(tail -n 1 "$out")" "$wrong"
+}
+
 # soon COMMAND...: it prints something, within 20 s; print that.
 soon() {
     local said tries=0
@@ -289,6 +347,7 @@ rate_limiting
 worker_pool
 multi_limit_models
 api_client
+api_client_upstream
 api_client_refuses
 cargo build --quiet --release --examples --features nats
 rate_limiting_refuses

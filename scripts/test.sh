@@ -21,6 +21,7 @@ say "lints, and each set of features"
 cargo clippy --workspace --all-targets --quiet -- -D warnings
 cargo clippy --workspace --all-targets --quiet --all-features -- -D warnings
 cargo clippy --quiet --no-default-features --lib -- -D warnings
+cargo clippy --quiet --no-default-features --features tokio --lib -- -D warnings
 
 say "a light core"
 crates=$(cargo tree -e normal --no-default-features --prefix none | sort -u | grep -vc '^tollgate ')
@@ -38,7 +39,10 @@ say "tests, release"
 cargo test --quiet --release --lib --tests
 
 say "docs"
-RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features
+for features in --all-features '' --no-default-features; do
+    # shellcheck disable=SC2086 # none, where it is empty
+    RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps $features
+done
 
 say "loom: each model, and each seeded fault"
 RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom" \

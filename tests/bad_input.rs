@@ -55,6 +55,8 @@ fn refused() -> Vec<(Limit, ConfigError)> {
         (Limit::per_second(MOST), RateTooHigh),
         (Limit::per_second(5_100_000_000_000), RateTooHigh),
         (recovery(Duration::ZERO, 1.1), InvalidRecovery),
+        (recovery(Duration::from_nanos(100), 1.0 + 1e-9), InvalidRecovery),
+        (recovery(Duration::from_nanos(999_999), 1.1), InvalidRecovery),
     ];
     for factor in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, -2.0, 1.0, 0.99, 1e-300] {
         all.push((recovery(SECOND, factor), InvalidRecovery));
@@ -111,7 +113,7 @@ fn limits_at_the_edge_are_accepted() {
         Limit::new(1, forever).burst(MOST),
         Limit::new(1, Duration::from_nanos(1)).burst(MOST),
         Limit::per_second(5_000_000_000_000).burst(1),
-        recovery(Duration::from_nanos(1), f64::MAX),
+        recovery(Duration::from_millis(1), f64::MAX),
         recovery(Duration::MAX, 1.0 + f64::EPSILON),
         Limit::per_second(1).max_in_flight(u64::MAX).max_waiting(u64::MAX),
     ] {
@@ -553,7 +555,7 @@ fn errors_say_what_to_do() {
             ConfigError::InvalidWindow => "584 years",
             ConfigError::InvalidBurst => "burst",
             ConfigError::InvalidInFlight => "at least 1",
-            ConfigError::InvalidRecovery => "above 1",
+            ConfigError::InvalidRecovery => "at least 1 ms",
             _ => "5e12",
         };
         says(&limiter.configure("bad", limit).unwrap_err(), &[word]);

@@ -154,7 +154,7 @@ fn a_callback_may_configure_whoever_calls_it() {
         limiter.on_capacity_change(move |_| {
             let _ = again.configure("other", Limit::per_second(1));
         });
-        let recovery = Recovery { interval: Duration::from_micros(50), factor: 1.001, cap: true };
+        let recovery = Recovery { interval: Duration::from_millis(1), factor: 1.001, cap: true };
         let limit = Limit::per_second(1_000)
             .burst(1_000_000_000)
             .recovery(recovery)
@@ -167,7 +167,7 @@ fn a_callback_may_configure_whoever_calls_it() {
         assert!(waiter.as_mut().poll(&mut context).is_pending());
         for _ in 0..100 {
             api.announce_reduced("429");
-            for _ in 0..100 {
+            for _ in 0..1_000 {
                 limiter.configure("api", limit).unwrap();
             }
         }

@@ -4,6 +4,7 @@
 mod common;
 
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::{ByHandle, ByName, DAY, Dice, Gate, Log, MutexBucket, SECOND, Terms};
@@ -39,6 +40,7 @@ on_each! {
     what_accrued_counts_at_the_old_rate
     a_clock_that_steps_back_only_denies
     a_burst_that_flaps
+    threads_in_every_window
     threads_get_what_was_earned
     threads_beside_rerating
     threads_beside_a_flapping_burst
@@ -343,6 +345,41 @@ fn a_burst_that_flaps<G: Gate>(new: impl Fn(Terms) -> G) {
     assert!(log.admitted() > 10_000);
 }
 
+/// In phases, each at one reading of the clock, three threads together ask for more than there can
+/// be: they get all that is there, and no run of phases gets more than the bound.
+fn threads_in_every_window<G: Gate>(new: impl Fn(Terms) -> G) {
+    let terms = Terms::per_second(1_000_003).burst(7);
+    let gate = new(terms);
+    let mut dice = Dice(23);
+    let phases = turns(20_000, 5_000);
+    let (phase, taken) = (Barrier::new(4), AtomicU64::new(0));
+    let seen: Vec<_> = std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..phases {
+                    phase.wait();
+                    taken.fetch_add(gate.drain(4), Ordering::Relaxed);
+                    phase.wait();
+                }
+            });
+        }
+        let run = |_| {
+            gate.advance(dice.roll(4_000));
+            let there = gate.available();
+            phase.wait();
+            phase.wait();
+            (gate.now(), taken.swap(0, Ordering::Relaxed), there)
+        };
+        (0..phases).map(run).collect()
+    });
+    let mut log = Log::new(terms);
+    for (at, taken, there) in seen {
+        log.admit(at, taken);
+        // Of a full bucket the last may be late by a hair: the fraction of a unit is not lent.
+        assert!(taken <= there && taken + 1 >= there, "{taken} of {there} at {at}");
+    }
+}
+
 /// Threads take while this one does `also` and moves the clock, and one more does `beside` all the
 /// time; says how many were admitted.
 fn hammer<G: Gate>(
@@ -405,13 +442,24 @@ fn threads_get_what_was_earned<G: Gate>(new: impl Fn(Terms) -> G) {
 }
 
 fn threads_beside_rerating<G: Gate>(new: impl Fn(Terms) -> G) {
+    // Half the steps of 2 us at each rate, to the nanosecond. Never full again: nothing may get lost.
+    let wide = 1 << 30;
+    let (slow, fast) =
+        (Terms::per_second(1_000).burst(wide), Terms::per_second(1_000_000).burst(wide));
+    let gate = new(slow);
+    assert!(gate.take(wide));
+    let third = AtomicU64::new(0);
+    let take = |_| _ = third.fetch_add(gate.drain(1), Ordering::Relaxed);
+    let mut admitted = hammer(&gate, (2_000, 20_000), rerate_of(&gate, fast, slow), take);
+    admitted += third.into_inner() + gate.drain(u64::MAX);
+    assert_eq!(admitted, (10_000 * 2 * 1_000 + 10_000 * 2) / 1_000);
+
     let slow = Terms::per_second(1_000).burst(50);
     let fast = Terms::per_second(1_000_000).burst(50);
     let gate = new(slow);
     let rerate = rerate_of(&gate, fast, slow);
     let mut admitted = hammer(&gate, (2_000, 5_000), rerate, |_| std::thread::yield_now());
     admitted += gate.drain(u64::MAX);
-    // Half the steps of 2 us at each rate, to the nanosecond.
     let exact = 50 + (2_500 * 2 * 1_000 + 2_500 * 2) / 1_000;
     assert!(admitted <= exact, "{admitted} > {exact}");
     assert!(admitted >= 50, "{admitted}");
@@ -617,7 +665,7 @@ fn another_limit_keeps_the_factor_of_a_cut() {
 /// After the end nothing is admitted, and every thread hears of it.
 #[test]
 fn removed_or_closed_while_threads_hammer() {
-    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::sync::atomic::AtomicBool;
     for (close, by_name) in [(true, true), (true, false), (false, true), (false, false)] {
         let (time, limiter) = limiter();
         let limit = Limit::per_second(1_000).burst(1_000_000).max_in_flight(100);

@@ -497,8 +497,11 @@ async fn what_cannot_work_is_said() {
         let config = DistributedConfig { recovery_factor: factor, ..config(&bus, "a") };
         is(config, SwarmError::InvalidRecovery).await;
     }
-    let never = DistributedConfig { recovery_interval: Duration::ZERO, ..config(&bus, "a") };
-    is(never, SwarmError::InvalidRecovery).await;
+    for nanos in [0, 999_999] {
+        let recovery_interval = Duration::from_nanos(nanos);
+        let config = DistributedConfig { recovery_interval, ..config(&bus, "a") };
+        is(config, SwarmError::InvalidRecovery).await;
+    }
     is(config(&bus, ""), SwarmError::InvalidAgentId).await;
     is(config(&bus, &"a".repeat(257)), SwarmError::InvalidAgentId).await;
 }

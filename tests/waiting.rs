@@ -221,6 +221,42 @@ fn a_future_that_is_held_and_not_polled_blocks_nobody() {
     assert!(poll(held[2].as_mut()).is_ready());
 }
 
+/// On the clock alone, so that each step is seen: 600 ms, in which sixty turns come, nobody polls.
+#[test]
+fn a_stall_on_manual_time_is_followed_by_no_flood() {
+    const WAITERS: usize = 80;
+    let (_, resource, time) = manual(Limit::per_second(100).burst(1));
+    assert_eq!(drain(&resource), 1);
+    let mut tasks: Vec<_> = (0..WAITERS).map(|_| Some(Box::pin(resource.acquire()))).collect();
+    // Each that still waits, in the order they came; says who was served.
+    let mut poll_all = || {
+        let mut served = Vec::new();
+        for (number, task) in tasks.iter_mut().enumerate() {
+            let Some(future) = task else { continue };
+            if let Poll::Ready(permit) = poll(future.as_mut()) {
+                permit.expect("served").spend();
+                served.push(number);
+                *task = None;
+            }
+        }
+        served
+    };
+    assert!(poll_all().is_empty());
+    for _ in 0..600 {
+        time.advance(MS);
+    }
+    // What the bucket holds, to the first of those whose turns have come.
+    let mut served = poll_all();
+    assert_eq!(served, [0]);
+    for ms in 1..=WAITERS * 10 {
+        time.advance(MS);
+        served.extend(poll_all());
+        assert_eq!(served.len(), WAITERS.min(1 + ms / 10), "{ms} ms after the stall");
+    }
+    assert!(served.into_iter().eq(0..WAITERS));
+    assert_eq!(resource.capacity().waiting, 0);
+}
+
 #[test]
 fn reconfigure_pause_remove_and_close_reach_those_who_wait() {
     let (limiter, resource, time) = manual(Limit::per_hour(10));

@@ -74,8 +74,7 @@ impl Cut {
     pub(super) fn factor_at(&self, now: u64, way: &Way) -> f64 {
         let Some(recovery) = way.recovery else { return self.factor };
         let steps = self.age(now) / nanos(recovery.interval);
-        let grown = recovery.factor.powi(i32::try_from(steps).unwrap_or(i32::MAX));
-        (self.factor * grown).min(way.ceiling)
+        (self.factor * power(recovery.factor, steps)).min(way.ceiling)
     }
 
     /// When it is next scaled otherwise.
@@ -103,6 +102,11 @@ impl Cut {
         let below = |at: u64| self.factor_at(at, way) <= other.factor_at(at, way);
         below(now) && self.next_step(now, way).is_none_or(below)
     }
+}
+
+#[allow(clippy::cast_precision_loss)] // a clock counts less than 2^53 ms
+fn power(factor: f64, steps: u64) -> f64 {
+    i32::try_from(steps).map_or_else(|_| factor.powf(steps as f64), |steps| factor.powi(steps))
 }
 
 /// How every cut of a resource is undone.

@@ -32,7 +32,7 @@ pub(crate) use cut::{Cut, Origin, Size};
 /// after the resource.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recovery {
-    /// Time between two steps, and from a cut to the first.
+    /// Time between two steps, and from a cut to the first: at least 1 ms.
     pub interval: Duration,
     /// What each step multiplies the limit by: above 1, and finite.
     pub factor: f64,
@@ -48,9 +48,12 @@ impl Default for Recovery {
     }
 }
 
+/// Far longer than a step takes, so that whoever catches up with what is due gets done.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
+
 impl Recovery {
     pub(crate) fn is_valid(&self) -> bool {
-        self.factor.is_finite() && self.factor > 1.0 && !self.interval.is_zero()
+        self.factor.is_finite() && self.factor > 1.0 && self.interval >= SHORTEST_INTERVAL
     }
 }
 

@@ -51,6 +51,19 @@ fn recovers_from_the_least_too() {
 }
 
 #[test]
+fn the_smallest_factor_arrives_too() {
+    let interval = Duration::from_millis(1);
+    let recovery = Some(Recovery { interval, factor: 1.0 + 1e-10, cap: true });
+    let mut adapt = Adapt::new(Policy { recovery, ..policy() });
+    refused(&mut adapt, None, 0);
+    // ln 2 / 1e-10 steps, which is more than an i32 counts.
+    adapt.advance(6_900_000 * SECOND);
+    assert!(adapt.factor() < 1.0);
+    adapt.advance(6_950_000 * SECOND);
+    assert!(is(&adapt, 1.0) && adapt.cuts.is_empty());
+}
+
+#[test]
 fn without_a_cap_it_passes_the_original_and_ends() {
     let recovery = Some(Recovery { cap: false, ..Recovery::default() });
     let mut adapt = Adapt::new(Policy { recovery, ..policy() });

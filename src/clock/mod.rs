@@ -88,7 +88,8 @@ impl Clock {
     /// costs several times that of [`Clock::system`].
     ///
     /// It follows the runtime that it is used in, and outside of any the machine's time: so one that
-    /// is paused must be used inside. Its timers need the runtime's time driver (`enable_time`).
+    /// is paused must be used inside. Its timers need the runtime's time driver (`enable_time`): without
+    /// it a timer's task panics, and a thread of the crate's wakes the waiter instead.
     #[cfg(feature = "tokio")]
     #[must_use]
     pub fn tokio() -> Self {

@@ -140,7 +140,7 @@ pub enum ConfigError {
     Misplaced,
     /// At least one permit must be able to be in flight.
     InvalidInFlight,
-    /// A recovery's interval is not zero, and its factor is a finite number above 1.
+    /// A recovery's interval is at least 1 ms, and its factor is a finite number above 1.
     InvalidRecovery,
     /// More than about 5e12 tokens a second: an hour of it would not fit into the bucket's word.
     RateTooHigh,
@@ -165,7 +165,7 @@ impl fmt::Display for ConfigError {
             }
             Self::InvalidInFlight => "max_in_flight must be at least 1",
             Self::InvalidRecovery => {
-                "a recovery needs an interval above zero and a finite factor above 1"
+                "a recovery needs an interval of at least 1 ms and a finite factor above 1"
             }
             Self::RateTooHigh => "the rate must be below 5e12 tokens a second",
             Self::EmptyName => "a resource needs a name",

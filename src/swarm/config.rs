@@ -20,7 +20,8 @@ pub struct DistributedConfig {
     pub agent_id: String,
     /// What a cut multiplies a limit by: above 0, below 1. Default: 0.5.
     pub reduce_factor: f64,
-    /// Time from a cut to the first step of its recovery, and between steps. Default: 30 seconds.
+    /// Time from a cut to the first step of its recovery, and between steps: at least 1 ms. Default:
+    /// 30 seconds.
     pub recovery_interval: Duration,
     /// What each step multiplies the limit by: above 1. Default: 1.1.
     pub recovery_factor: f64,
@@ -92,7 +93,7 @@ pub enum SwarmError {
     InvalidAgentId,
     /// A cut's factor is above 0 and below 1.
     InvalidReduceFactor,
-    /// A recovery's interval is not zero, and its factor is a finite number above 1.
+    /// A recovery's interval is at least 1 ms, and its factor is a finite number above 1.
     InvalidRecovery,
     /// A limiter of a swarm is made inside a tokio runtime, which runs its task.
     NoRuntime,
@@ -106,7 +107,7 @@ impl fmt::Display for SwarmError {
             Self::InvalidAgentId => "agent_id must have 1 to 256 bytes",
             Self::InvalidReduceFactor => "reduce_factor must be above 0 and below 1",
             Self::InvalidRecovery => {
-                "recovery_interval must be above zero, and recovery_factor finite and above 1"
+                "recovery_interval must be at least 1 ms, and recovery_factor finite and above 1"
             }
             Self::NoRuntime => "make a DistributedLimiter inside a tokio runtime",
             Self::Bus(error) => return write!(f, "the swarm cannot be joined: {error}"),
