@@ -48,7 +48,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("take-and-roll-back", "groups::a_refusal_beside_a_reconfiguration_makes_no_token", "made"),
     ("swing-without-lock", "groups::one_beside_a_reconfiguration", "not conserved"),
     ("charge-without-lock", "groups::one_beside_a_settlement", "not conserved"),
-    ("ready-without-look", "groups::a_wait_for_two_hears_of_each", "deadlock"),
+    ("ready-without-look", "groups::a_wait_for_two_hears_of_what_was_there_before", "deadlock"),
     ("reshape-without-bit", "windows::another_window_beside_a_taker", "over-issued"),
     ("arm-without-look", "time_that_passes_wakes_who_waits", "deadlock"),
 ];
