@@ -117,8 +117,12 @@ struct Part {
 #[derive(Debug)]
 enum State<W> {
     Failed(AcquireError),
-    New { wanted: W, deadline: Option<u64> },
-    Waiting(Waiting),
+    New {
+        wanted: W,
+        deadline: Option<u64>,
+    },
+    /// Boxed, so that a future which need not wait is small.
+    Waiting(Box<Waiting>),
     Done,
 }
 
@@ -225,7 +229,7 @@ fn bring_up_to_date(parts: &[Part]) {
 enum Entered<G> {
     Granted(G),
     Failed(AcquireError),
-    Waiting(Waiting),
+    Waiting(Box<Waiting>),
 }
 
 fn enter<W: Wanted>(wanted: &W, is_thread: bool, deadline: Option<u64>) -> Entered<W::Granted> {
@@ -246,7 +250,7 @@ fn enter<W: Wanted>(wanted: &W, is_thread: bool, deadline: Option<u64>) -> Enter
     match waiting.join(is_thread) {
         None => {
             waiting.listener = Some(early.unwrap_or_else(|| waiting.event.listen()));
-            Entered::Waiting(waiting)
+            Entered::Waiting(Box::new(waiting))
         }
         Some(Ok(granted)) => Entered::Granted(W::granted(granted)),
         Some(Err(error)) => Entered::Failed(error),

@@ -14,10 +14,8 @@ use crate::wait::{self, Places};
 
 /// What is wanted of each resource: each once, in the order of their ids, which is that of their
 /// locks.
-///
-/// Public for models.
 #[derive(Debug)]
-pub struct Group(SmallVec<[(Arc<Entry>, u64); 4]>);
+pub(crate) struct Group(SmallVec<[(Arc<Entry>, u64); 4]>);
 
 impl Group {
     /// Resources of one limiter, in any order; what is wanted of one several times is added up.
@@ -40,21 +38,13 @@ impl Group {
         &self.0
     }
 
-    /// Takes from all, or from none.
-    #[allow(clippy::missing_errors_doc)] // see `MemoryLimiter::try_acquire_all`
-    pub fn try_acquire(&self) -> Result<Permits, TryAcquireError> {
+    pub(crate) fn try_acquire(&self) -> Result<Permits, TryAcquireError> {
         let seen: SmallVec<[u64; 4]> = self.0.iter().map(|(entry, _)| entry.incidents()).collect();
         self.take()?;
         let grant = |((entry, n), seen): (&(Arc<Entry>, u64), u64)| {
             Permit::owned(Arc::clone(entry), Grant { n: *n, seen })
         };
         Ok(Permits::new(self.0.iter().zip(seen).map(grant)))
-    }
-
-    /// Waits for all, for models.
-    #[cfg(loom)]
-    pub fn blocking_acquire(&self) -> Result<Permits, super::AcquireError> {
-        super::acquire::blocking_all(self, None)
     }
 
     fn take(&self) -> Result<(), TryAcquireError> {

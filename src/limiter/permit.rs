@@ -34,7 +34,7 @@ impl<'a> Permit<'a> {
         Self { entry: Some(Holder::Borrowed(entry)), grant }
     }
 
-    /// The name of the resource; empty once the permit was forgotten.
+    /// The name of the resource.
     #[must_use]
     pub fn resource(&self) -> &str {
         self.entry.as_ref().map_or("", |holder| &holder.entry().name)

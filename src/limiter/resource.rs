@@ -29,12 +29,28 @@ impl Resource {
         Entry::new("model", id, &limit, clock.into(), Arc::default()).map(Self)
     }
 
-    /// Several of them, to take from at once or to wait for.
     #[cfg(loom)]
-    #[doc(hidden)]
-    pub fn together(wanted: &[(&Self, u64)]) -> super::group::Group {
+    fn group(wanted: &[(&Self, u64)]) -> super::group::Group {
         let part = |(Self(entry), n): &(&Self, u64)| (Arc::clone(entry), *n);
         super::group::Group::new(wanted.iter().map(part).collect())
+    }
+
+    /// What a limiter's `try_acquire_all` does, for models.
+    #[cfg(loom)]
+    #[doc(hidden)]
+    pub fn try_acquire_all(
+        wanted: &[(&Self, u64)],
+    ) -> Result<super::permits::Permits, TryAcquireError> {
+        Self::group(wanted).try_acquire()
+    }
+
+    /// What a limiter's `blocking_acquire_all` does, for models.
+    #[cfg(loom)]
+    #[doc(hidden)]
+    pub fn blocking_acquire_all(
+        wanted: &[(&Self, u64)],
+    ) -> Result<super::permits::Permits, AcquireError> {
+        acquire::blocking_all(&Self::group(wanted), None)
     }
 
     /// What configuring the name again does, for models.

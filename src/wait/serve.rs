@@ -83,7 +83,7 @@ impl Gate {
         let (tokens, room) = (outlook.available(), self.bucket.room());
         let uncalled = line.head().filter(|head| head.called.is_none());
         if let Some((n, left)) = uncalled.map(|head| (head.n, head.is_left_until())) {
-            // Only a timeout ends the wait of a head that nobody polls and that has its tokens here.
+            // It has its tokens here, and is called only to see whether it still comes.
             let is_left = left.is_some_and(|until| now < until || !line.others_present());
             let fits = n <= tokens && room > 0 && line.head_is_covered();
             if (fits && !is_left) || n > outlook.whole_capacity() {
