@@ -87,6 +87,13 @@ pub(crate) enum Take {
     Unusual,
 }
 
+/// From where to where a take moves the word.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Move {
+    from: Word,
+    to: Word,
+}
+
 impl Bucket {
     /// A full bucket, and the configuration that its owner keeps under the configuration lock.
     pub(crate) fn new(terms: Terms, now: u64) -> (Self, Config) {
@@ -105,6 +112,16 @@ impl Bucket {
     /// One try to take `n >= 1` tokens at `now`, short enough to be inlined.
     #[inline]
     pub(crate) fn take(&self, n: u64, now: u64) -> Take {
+        match self.plan(n, now) {
+            Ok(Move { from, to }) if self.swap(from, to) => Take::Taken,
+            Ok(_) => Take::Lost,
+            Err(take) => take,
+        }
+    }
+
+    /// Where such a try would move the word, or what comes of it.
+    #[inline]
+    pub(crate) fn plan(&self, n: u64, now: u64) -> Result<Move, Take> {
         let word = self.word();
         // A branch, where an index would do, lets the processor read the slot before the word.
         let slot = if word.parity() == 0 { &self.slots[0] } else { &self.slots[1] };
@@ -112,7 +129,7 @@ impl Bucket {
         // One compare for a horizon that has passed, a pause, a closed bucket, and a reading from
         // before the anchor, which wraps to a huge elapsed time.
         if elapsed >= slot.horizon() || word.has_waiters() || n > slot.whole() {
-            return Take::Unusual;
+            return Err(Take::Unusual);
         }
         let (floor, ceil) = slot.accrued(elapsed);
         let (origin, capacity) = (slot.origin(), slot.capacity());
@@ -124,12 +141,32 @@ impl Bucket {
                 let (offset, rate, carry) = (elapsed.cast_signed(), slot.rate(), slot.carry());
                 // Second look: a slot that was rewritten meanwhile says nothing.
                 if self.word().same_generation(word) || seeded("torn-denial") {
-                    return Take::Short(Deficit { offset, need, rate, carry });
+                    return Err(Take::Short(Deficit { offset, need, rate, carry }));
                 }
-                return Take::Lost;
+                return Err(Take::Lost);
             }
         };
-        if self.swap(word, word.moved(origin, next)) { Take::Taken } else { Take::Lost }
+        Ok(Move { from: word, to: word.moved(origin, next) })
+    }
+
+    /// Keep everybody from taking, if the bucket is where `plan` goes from. For who holds the queue's
+    /// lock, and lets go by [`Bucket::let_go`].
+    #[inline]
+    pub(crate) fn hold(&self, plan: &Move) -> bool {
+        let before = Word(self.hot.word.fetch_or(Word::WAITERS, Ordering::AcqRel));
+        if before != plan.from && !before.has_waiters() {
+            self.set_waiters(false);
+        }
+        before == plan.from
+    }
+
+    /// Move a bucket that is held along the plan, or leave it where it was. A store will do: a word
+    /// with the bit set is written by nobody else, but by an RMW that changes nothing (see
+    /// [`Bucket::leave`]).
+    #[inline]
+    pub(crate) fn let_go(&self, plan: &Move, is_taken: bool) {
+        let word = if is_taken { plan.to } else { plan.from };
+        self.hot.word.store(word.0, Ordering::Release);
     }
 
     /// Take `n` tokens at `now`, whatever the case; with `head` for the head of the line, whom the

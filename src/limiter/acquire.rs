@@ -90,17 +90,17 @@ impl Wanted for Group {
     type Granted = Permits;
 
     fn deadline(&self, timeout: Duration) -> Option<u64> {
-        Some(self.parts().first()?.0.deadline(timeout))
+        Some(self.0.first()?.0.deadline(timeout))
     }
     fn try_acquire(&self) -> Result<Permits, TryAcquireError> {
-        Self::try_acquire(self)
+        self.asked().try_acquire()
     }
     fn parts(&self) -> Parts {
-        let wanted = self.parts().iter().filter(|(_, n)| *n > 0);
+        let wanted = self.0.iter().filter(|(_, n)| *n > 0);
         wanted.map(|(entry, n)| Part { entry: Arc::clone(entry), n: *n, ticket: 0 }).collect()
     }
     fn granted(parts: Granted) -> Permits {
-        Permits::new(parts)
+        Permits::new(parts.into_iter().collect())
     }
 }
 
@@ -143,7 +143,8 @@ impl Waiting {
     /// Join the lines, and try once more. `None` while the wait goes on.
     fn join(&mut self, is_thread: bool) -> Option<Result<Granted, AcquireError>> {
         let event = Call::clone(&self.event);
-        let request = Request { is_thread, deadline: self.deadline, event };
+        let bounds = self.parts.iter().map(|part| part.entry.bound()).collect();
+        let request = Request { is_thread, deadline: self.deadline, event, bounds };
         self.step(|places, now| wait::join(places, &request, now))
     }
 

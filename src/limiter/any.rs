@@ -47,6 +47,8 @@ pub trait RateLimiter: Send + Sync {
         n: u64,
         timeout: Option<Duration>,
     ) -> Result<Permit<'static>, AcquireError>;
+    /// See [`MemoryLimiter::check_all`].
+    fn check_all(&self, wanted: &[(&str, u64)]) -> Result<(), TryAcquireError>;
     /// See [`MemoryLimiter::try_acquire_all`].
     fn try_acquire_all(&self, wanted: &[(&str, u64)]) -> Result<Permits, TryAcquireError>;
     /// See [`MemoryLimiter::acquire_all`].
@@ -151,6 +153,9 @@ macro_rules! rate_limiter {
                 timeout: Option<std::time::Duration>,
             ) -> Result<$crate::Permit<'static>, $crate::AcquireError> {
                 self.blocking_acquire_n(resource, n, timeout)
+            }
+            fn check_all(&self, wanted: &[(&str, u64)]) -> Result<(), $crate::TryAcquireError> {
+                self.check_all(wanted)
             }
             fn try_acquire_all(
                 &self,

@@ -13,7 +13,7 @@ use crate::adapt::Adapt;
 use crate::bucket::{Bucket, Plain, Refusal, Take};
 use crate::clock::Clock;
 use crate::sync::{AtomicU64, Mutex, Ordering};
-use crate::wait::{Gate, Place, Ticket};
+use crate::wait::{Bound, Gate, Place, Ticket};
 
 /// A resource. It outlives its removal in the handles that were taken before, closed for good.
 #[derive(Debug)]
@@ -245,13 +245,15 @@ impl Entry {
 
     // ---- waiting ------------------------------------------------------------------------------
 
-    /// This resource as where somebody waits for `n` tokens.
+    /// This resource as where somebody takes, or waits for, `n` tokens.
+    #[inline]
     pub(crate) fn place(&self, n: u64, ticket: Ticket) -> Place<'_> {
-        let refunds = self.refunds.load(Ordering::Relaxed) != 0; // a hint: see `Place`
-        Place {
-            gate: &self.gate,
-            n,
-            ticket,
+        Place { gate: &self.gate, n, ticket }
+    }
+
+    pub(crate) fn bound(&self) -> Bound {
+        let refunds = self.refunds.load(Ordering::Relaxed) != 0; // a hint: see `Bound`
+        Bound {
             most_waiting: self.most_waiting.load(Ordering::Relaxed), // alone
             may_be_refunded: refunds && self.gate.bucket.in_flight() > 0,
         }

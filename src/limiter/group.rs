@@ -12,58 +12,103 @@ use crate::bucket::Refusal;
 use crate::sync::seeded;
 use crate::wait::{self, Places};
 
-/// What is wanted of each resource: each once, in the order of their ids, which is that of their
+/// What is asked of each resource: each once, in the order of their ids, which is that of their
 /// locks.
 #[derive(Debug)]
-pub(crate) struct Group(SmallVec<[(Arc<Entry>, u64); 4]>);
+pub(crate) struct Asked<'a>(SmallVec<[(&'a Arc<Entry>, u64); 4]>);
 
-impl Group {
-    /// Resources of one limiter, in any order; what is wanted of one several times is added up.
-    pub(crate) fn new(mut parts: SmallVec<[(Arc<Entry>, u64); 4]>) -> Self {
-        // Two of one name, where the name was removed and configured again, have two ids.
-        if !seeded("locks-in-any-order") {
-            parts.sort_by_key(|(entry, _)| entry.id);
+/// The same, to keep.
+#[derive(Debug)]
+pub(crate) struct Group(pub(super) SmallVec<[(Arc<Entry>, u64); 4]>);
+
+impl<'a> Asked<'a> {
+    /// Of resources of one limiter, in any order; what is asked of one several times is added up.
+    /// `None` if there is none of one.
+    #[inline]
+    pub(crate) fn new(parts: impl Iterator<Item = Option<(&'a Arc<Entry>, u64)>>) -> Option<Self> {
+        let mut asked = SmallVec::new();
+        for part in parts {
+            asked.push(part?);
         }
-        parts.dedup_by(|(later, more), (entry, n)| {
-            let is_same = later.id == entry.id;
-            if is_same {
-                *n = n.saturating_add(*more);
-            }
-            is_same
-        });
-        Self(parts)
+        // A name that was removed and configured again is two resources.
+        let is_below = |pair: &[(&Arc<Entry>, u64)]| pair[0].0.id < pair[1].0.id;
+        if !asked.windows(2).all(is_below) && !seeded("locks-in-any-order") {
+            merge(&mut asked);
+        }
+        Some(Self(asked))
     }
 
-    pub(crate) fn parts(&self) -> &[(Arc<Entry>, u64)] {
-        &self.0
+    pub(crate) fn to_group(&self) -> Group {
+        Group(self.0.iter().map(|(entry, n)| (Arc::clone(entry), *n)).collect())
+    }
+
+    pub(crate) fn check(&self) -> Result<(), TryAcquireError> {
+        self.take(false)
     }
 
     pub(crate) fn try_acquire(&self) -> Result<Permits, TryAcquireError> {
-        let seen: SmallVec<[u64; 4]> = self.0.iter().map(|(entry, _)| entry.incidents()).collect();
-        self.take()?;
-        let grant = |((entry, n), seen): (&(Arc<Entry>, u64), u64)| {
-            Permit::owned(Arc::clone(entry), Grant { n: *n, seen })
-        };
-        Ok(Permits::new(self.0.iter().zip(seen).map(grant)))
+        // Before the take: see `Entry::incidents`.
+        let mut seen: SmallVec<[u64; 4]> = SmallVec::new();
+        for (entry, _) in &self.0 {
+            seen.push(entry.incidents());
+        }
+        self.take(true)?;
+        let mut permits = SmallVec::new();
+        for ((entry, n), seen) in self.0.iter().zip(seen) {
+            permits.push(Permit::owned(Arc::clone(entry), Grant { n: *n, seen }));
+        }
+        Ok(Permits::new(permits))
     }
 
-    fn take(&self) -> Result<(), TryAcquireError> {
+    #[inline]
+    fn take(&self, permits: bool) -> Result<(), TryAcquireError> {
         let Some((first, _)) = self.0.first() else { return Ok(()) };
-        // Nothing is granted to everybody, if there is anything at all.
-        for (entry, _) in self.0.iter().filter(|(_, n)| *n == 0) {
-            entry.check(0)?;
+        let mut places = Places::new();
+        for (entry, n) in &self.0 {
+            if *n > 0 {
+                places.push(entry.place(*n, 0));
+            } else {
+                // Nothing is granted to everybody, if there is anything at all.
+                entry.check(0)?;
+            }
         }
-        let wanted = self.0.iter().filter(|(_, n)| *n > 0);
-        let places: Places<'_> = wanted.map(|(entry, n)| entry.place(*n, 0)).collect();
+        match wait::take(&places, permits, first.now()) {
+            Ok(()) => Ok(()),
+            Err(Refusal::Stale) => self.take_anew(&places, permits),
+            Err(refusal) => Err(TryAcquireError::from_refusal(refusal)),
+        }
+    }
+
+    #[cold]
+    fn take_anew(&self, places: &Places<'_>, permits: bool) -> Result<(), TryAcquireError> {
         loop {
-            match wait::take(&places, first.now()) {
-                Err(Refusal::Stale) => {
-                    for (entry, _) in &self.0 {
-                        entry.bring_up_to_date();
-                    }
-                }
+            let mut now = 0;
+            for (entry, _) in &self.0 {
+                entry.bring_up_to_date();
+                now = entry.now();
+            }
+            match wait::take(places, permits, now) {
+                Err(Refusal::Stale) => {}
                 taken => return taken.map_err(TryAcquireError::from_refusal),
             }
         }
     }
+}
+
+impl Group {
+    pub(crate) fn asked(&self) -> Asked<'_> {
+        Asked(self.0.iter().map(|(entry, n)| (entry, *n)).collect())
+    }
+}
+
+#[cold]
+fn merge(asked: &mut SmallVec<[(&Arc<Entry>, u64); 4]>) {
+    asked.sort_by_key(|(entry, _)| entry.id);
+    asked.dedup_by(|(later, more), (entry, n)| {
+        let is_same = later.id == entry.id;
+        if is_same {
+            *n = n.saturating_add(*more);
+        }
+        is_same
+    });
 }

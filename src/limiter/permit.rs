@@ -106,6 +106,7 @@ impl<'a> Permit<'a> {
 }
 
 impl Permit<'static> {
+    #[inline]
     pub(crate) fn owned(entry: Arc<Entry>, grant: Grant) -> Self {
         Self { entry: Some(Holder::Owned(entry)), grant }
     }

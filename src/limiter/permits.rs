@@ -26,8 +26,9 @@ use super::permit::Permit;
 pub struct Permits(SmallVec<[Permit<'static>; 4]>);
 
 impl Permits {
-    pub(crate) fn new(permits: impl IntoIterator<Item = Permit<'static>>) -> Self {
-        Self(permits.into_iter().collect())
+    #[inline]
+    pub(crate) fn new(permits: SmallVec<[Permit<'static>; 4]>) -> Self {
+        Self(permits)
     }
 
     /// Each resource's permit, once each, whatever the order and number of times they were asked for.

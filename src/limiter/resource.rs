@@ -30,9 +30,9 @@ impl Resource {
     }
 
     #[cfg(loom)]
-    fn group(wanted: &[(&Self, u64)]) -> super::group::Group {
-        let part = |(Self(entry), n): &(&Self, u64)| (Arc::clone(entry), *n);
-        super::group::Group::new(wanted.iter().map(part).collect())
+    fn asked<'a>(wanted: &[(&'a Self, u64)]) -> super::group::Asked<'a> {
+        super::group::Asked::new(wanted.iter().map(|(Self(entry), n)| Some((entry, *n))))
+            .expect("each is there")
     }
 
     /// What a limiter's `try_acquire_all` does, for models.
@@ -41,7 +41,7 @@ impl Resource {
     pub fn try_acquire_all(
         wanted: &[(&Self, u64)],
     ) -> Result<super::permits::Permits, TryAcquireError> {
-        Self::group(wanted).try_acquire()
+        Self::asked(wanted).try_acquire()
     }
 
     /// What a limiter's `blocking_acquire_all` does, for models.
@@ -50,7 +50,7 @@ impl Resource {
     pub fn blocking_acquire_all(
         wanted: &[(&Self, u64)],
     ) -> Result<super::permits::Permits, AcquireError> {
-        acquire::blocking_all(&Self::group(wanted), None)
+        acquire::blocking_all(&Self::asked(wanted).to_group(), None)
     }
 
     /// What configuring the name again does, for models.

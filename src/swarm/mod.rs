@@ -215,6 +215,8 @@ local! {
     fn blocking_acquire(&self, resource: &str) -> Result<Permit<'static>, AcquireError>;
     fn blocking_acquire_timeout(&self, resource: &str, timeout: Duration) -> Result<Permit<'static>, AcquireError>;
     fn blocking_acquire_n(&self, resource: &str, n: u64, timeout: Option<Duration>) -> Result<Permit<'static>, AcquireError>;
+    fn check_all(&self, wanted: &[(&str, u64)]) -> Result<(), TryAcquireError>;
+    fn check_all_of(&self, wanted: &[(&Resource, u64)]) -> Result<(), TryAcquireError>;
     fn try_acquire_all(&self, wanted: &[(&str, u64)]) -> Result<Permits, TryAcquireError>;
     fn acquire_all(&self, wanted: &[(&str, u64)]) -> AcquireAll;
     fn blocking_acquire_all(&self, wanted: &[(&str, u64)], timeout: Option<Duration>) -> Result<Permits, AcquireError>;

@@ -46,7 +46,7 @@ use smallvec::SmallVec;
 
 pub(crate) use line::{Call, Ticket};
 pub(crate) use outlook::Outlook;
-pub(crate) use together::{Place, Places, Request, join, leave, look, take};
+pub(crate) use together::{Bound, Place, Places, Request, join, leave, look, take};
 
 use crate::bucket::{Bucket, Change, Config, Kind, Plain, Refusal, Stale, Terms};
 use crate::clock::Clock;

@@ -14,20 +14,15 @@ use smallvec::SmallVec;
 use super::line::{Calls, Ticket, Waiter};
 use super::outlook::worse;
 use super::{Call, Failure, Gate, Queue, Step, notify};
-use crate::bucket::{Refusal, Stale};
+use crate::bucket::{Move, Refusal, Stale, Take};
 use crate::sync::{MutexGuard, seeded};
 
 /// What is asked of one gate, and by which ticket it is waited for there.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'a> {
     pub(crate) gate: &'a Gate,
     pub(crate) n: u64,
     pub(crate) ticket: Ticket,
-    /// A line of this length takes nobody else.
-    pub(crate) most_waiting: u64,
-    /// Whether permits in flight may give tokens back: then a wait that is hopeless by the rate
-    /// alone may end in time all the same.
-    pub(crate) may_be_refunded: bool,
 }
 
 /// In the order in which their locks are taken, which is the same for all.
@@ -42,14 +37,59 @@ pub(crate) struct Request {
     /// A reading of the gates' clock.
     pub(crate) deadline: Option<u64>,
     pub(crate) event: Call,
+    /// Of each place.
+    pub(crate) bounds: SmallVec<[Bound; 4]>,
 }
 
-/// Take all, or nothing, without waiting.
-pub(crate) fn take(places: &[Place<'_>], now: u64) -> Result<(), Refusal> {
+/// What keeps a wait short.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound {
+    /// A line of this length takes nobody else.
+    pub(crate) most_waiting: u64,
+    /// Whether permits in flight may give tokens back: then a wait that is hopeless by the rate
+    /// alone may end in time all the same.
+    pub(crate) may_be_refunded: bool,
+}
+
+/// Take all, or nothing, without waiting; with permits, or only the tokens. Who is refused for want of
+/// tokens writes nothing.
+pub(crate) fn take(places: &[Place<'_>], permits: bool, now: u64) -> Result<(), Refusal> {
     #[cfg(loom)]
     if seeded("take-and-roll-back") {
         return take_and_roll_back(places, now);
     }
+    take_at_once(places, permits, now).unwrap_or_else(|| take_in_turn(places, permits, now))
+}
+
+/// The everyday case: buckets of one window, nobody in line, and nobody in between. `None` where it is
+/// not.
+#[inline]
+fn take_at_once(places: &[Place<'_>], permits: bool, now: u64) -> Option<Result<(), Refusal>> {
+    let mut plans: SmallVec<[Move; 4]> = SmallVec::new();
+    let mut verdict = Ok(());
+    for place in places {
+        match place.gate.bucket.plan(place.n, now) {
+            Ok(plan) => plans.push(plan),
+            Err(Take::Short(deficit)) => verdict = worse(verdict, Err(Refusal::Short(deficit))),
+            Err(_) => return None,
+        }
+    }
+    if verdict.is_err() {
+        return Some(verdict);
+    }
+    let _queues = lock(places);
+    let mut planned = places.iter().zip(&plans);
+    let held = planned.position(|(place, plan)| !place.gate.bucket.hold(plan));
+    let held = &places[..held.unwrap_or(places.len())];
+    let is_taken = held.len() == places.len() && (!permits || enter(places));
+    for (place, plan) in held.iter().zip(&plans) {
+        place.gate.bucket.let_go(plan, is_taken);
+    }
+    is_taken.then_some(Ok(()))
+}
+
+#[cold]
+fn take_in_turn(places: &[Place<'_>], permits: bool, now: u64) -> Result<(), Refusal> {
     // Who is refused anyway writes nothing.
     let glances = places.iter().map(|place| place.gate.glance(place.n, now));
     glances.reduce(worse).unwrap_or(Ok(()))?;
@@ -63,7 +103,7 @@ pub(crate) fn take(places: &[Place<'_>], now: u64) -> Result<(), Refusal> {
         }
         verdict = worse(verdict, turn.and_then(|()| place.gate.check_locked(queue, place.n, now)));
     }
-    let taken = verdict.and_then(|()| take_locked(places, &mut queues, now));
+    let taken = verdict.and_then(|()| take_locked(places, &mut queues, permits, now));
     for (place, queue) in places.iter().zip(&mut queues) {
         place.gate.unmark(queue);
     }
@@ -102,12 +142,10 @@ pub(crate) fn join(places: &mut [Place<'_>], request: &Request, now: u64) -> Ste
     }
     let mut step = look_locked(places, &mut queues, deadline, now, &mut calls);
     if step == Step::Waiting {
-        let is_full = |(place, queue): (&Place<'_>, &MutexGuard<'_, Queue>)| {
-            queue.line.len() as u64 > place.most_waiting
-        };
-        if places.iter().zip(&queues).any(is_full) {
+        let mut lines = queues.iter().zip(&request.bounds);
+        if lines.any(|(queue, bound)| queue.line.len() as u64 > bound.most_waiting) {
             step = Step::Failed(Failure::QueueFull);
-        } else if is_hopeless(places, &mut queues, deadline, now) {
+        } else if is_hopeless(places, &mut queues, request, now) {
             step = Step::Failed(Failure::TimedOut);
         }
         if step != Step::Waiting {
@@ -123,17 +161,12 @@ pub(crate) fn join(places: &mut [Place<'_>], request: &Request, now: u64) -> Ste
 
 /// By the rate, even if everybody else gave up. Where the rate is about to change, or permits in
 /// flight may give tokens back, nothing is certain.
-fn is_hopeless(
-    places: &[Place<'_>],
-    queues: &mut Queues<'_>,
-    deadline: Option<u64>,
-    now: u64,
-) -> bool {
-    let Some(deadline) = deadline else { return false };
-    places.iter().zip(queues).any(|(place, queue)| {
+fn is_hopeless(places: &[Place<'_>], queues: &mut Queues<'_>, request: &Request, now: u64) -> bool {
+    let Some(deadline) = request.deadline else { return false };
+    places.iter().zip(queues).zip(&request.bounds).any(|((place, queue), bound)| {
         let outlook = place.gate.outlook(queue, now);
         let wait = outlook.wait(place.n).min(outlook.remaining());
-        !place.may_be_refunded && now.saturating_add(wait) > deadline
+        !bound.may_be_refunded && now.saturating_add(wait) > deadline
     })
 }
 
@@ -188,7 +221,7 @@ fn look_locked(
         is_first &= is_head;
     }
     let taken = match verdict {
-        Ok(()) if is_first => take_locked(places, queues, now),
+        Ok(()) if is_first => take_locked(places, queues, true, now),
         Ok(()) => Err(Refusal::InLine),
         Err(refusal) => Err(refusal),
     };
@@ -215,28 +248,36 @@ fn look_locked(
     step
 }
 
-/// Take what is there everywhere. The permits are counted in first, and out again if there is no
-/// room for all.
-fn take_locked(places: &[Place<'_>], queues: &mut Queues<'_>, now: u64) -> Result<(), Refusal> {
-    for (entered, place) in places.iter().enumerate() {
-        if !place.gate.bucket.enter() {
-            for place in &places[..entered] {
-                place.gate.bucket.leave();
-            }
-            return Err(Refusal::NoRoom);
-        }
+/// Take what is there everywhere.
+fn take_locked(
+    places: &[Place<'_>],
+    queues: &mut Queues<'_>,
+    permits: bool,
+    now: u64,
+) -> Result<(), Refusal> {
+    if permits && !enter(places) {
+        return Err(Refusal::NoRoom);
     }
     for (place, queue) in places.iter().zip(queues) {
         if let Err(refusal) = place.gate.take_locked(queue, place.n, now) {
             // Nobody takes between a look and this: it happens where a model sees to it that somebody
             // does. What was taken so far would be void.
-            for place in places {
+            for place in places.iter().filter(|_| permits) {
                 place.gate.bucket.leave();
             }
             return Err(refusal);
         }
     }
     Ok(())
+}
+
+/// Count the permits in, and out again if there is no room for all.
+fn enter(places: &[Place<'_>]) -> bool {
+    let full = places.iter().position(|place| !place.gate.bucket.enter());
+    for place in &places[..full.unwrap_or(0)] {
+        place.gate.bucket.leave();
+    }
+    full.is_none()
 }
 
 fn drop_out(places: &[Place<'_>], queues: &mut Queues<'_>) {
