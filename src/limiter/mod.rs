@@ -13,7 +13,9 @@ mod memory;
 mod permit;
 mod permits;
 mod resource;
+mod scan;
 mod settings;
+mod text;
 mod window;
 
 pub use crate::adapt::Recovery;
@@ -36,3 +38,4 @@ pub use memory::MemoryLimiter;
 pub use permit::Permit;
 pub use permits::Permits;
 pub use resource::Resource;
+pub use scan::ParseLimitError;
