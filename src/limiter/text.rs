@@ -206,3 +206,34 @@ impl fmt::Display for Time {
         write!(f, "{unit}{plural}")
     }
 }
+
+/// As its text (feature `serde`). A limit that `configure` would not accept is an error.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Limit {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.terms(1.0).map_err(serde::ser::Error::custom)?;
+        serializer.collect_str(self)
+    }
+}
+
+/// From its text (feature `serde`), which is read as by `parse`.
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Limit {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl serde::de::Visitor<'_> for Text {
+            type Value = Limit;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(r#"a limit, like "100/min" or "10/s burst 20""#)
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Limit, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Text)
+    }
+}
