@@ -22,6 +22,7 @@ cargo clippy --workspace --all-targets --quiet -- -D warnings
 cargo clippy --workspace --all-targets --quiet --all-features -- -D warnings
 cargo clippy --quiet --no-default-features --lib -- -D warnings
 cargo clippy --quiet --no-default-features --features tokio --lib -- -D warnings
+cargo clippy --quiet --no-default-features --features serde --lib --test text_serde -- -D warnings
 
 say "a light core"
 crates=$(cargo tree -e normal --no-default-features --prefix none | sort -u | grep -vc '^tollgate ')
@@ -30,9 +31,9 @@ echo "$crates crates besides itself"
 
 say "tests, debug"
 cargo test --quiet
-say "tests over NATS"
-cargo test --quiet --all-features --test nats --test swarm_nats
-cargo test --quiet --all-features --doc nats
+say "tests over NATS, and with serde"
+cargo test --quiet --all-features --test nats --test swarm_nats --test text_serde
+cargo test --quiet --all-features --doc
 say "tests, without default features"
 cargo test --quiet --no-default-features --lib --tests
 say "tests, release"

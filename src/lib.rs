@@ -13,6 +13,7 @@
 //! * [`Limit`] says which burst to choose for a full rate.
 //! * [`OnRelease`] tells a rate limit from a concurrency limit.
 //! * [`Acquire`] is a wait: its order, its timeout, and what cancelling it does.
+//! * [Limits as text](Limit#impl-FromStr-for-Limit) are for configuration files: `"10/s burst 20"`.
 //! * [`ManualClock`] is time for tests.
 //! * `DistributedLimiter` (feature `swarm`, a default) is a limiter whose neighbours slow down with it,
 //!   over a `MessageBus`: `MemoryBus`, `NatsBus` (feature `nats`), or yours.
@@ -49,8 +50,8 @@ pub use bus::{BusError, BusFuture, Delivery, MemoryBus, MessageBus, Subscription
 pub use clock::{Clock, ManualClock};
 pub use limiter::{
     Acquire, AcquireAll, AcquireError, Capacity, CapacityUpdate, ConfigError, Limit, MemoryLimiter,
-    OnRelease, Permit, Permits, RateLimiter, Recovery, Resource, Shortage, TryAcquireError,
-    UpdateKind, WindowCapacity,
+    OnRelease, ParseLimitError, Permit, Permits, RateLimiter, Recovery, Resource, Shortage,
+    TryAcquireError, UpdateKind, WindowCapacity,
 };
 #[cfg(feature = "swarm")]
 pub use swarm::{DistributedConfig, DistributedLimiter, SwarmError, SwarmStats};

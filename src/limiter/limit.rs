@@ -33,7 +33,8 @@ pub enum OnRelease {
 /// [`burst`](Self::burst) says otherwise.
 ///
 /// Any value can be built; [`MemoryLimiter::configure`](crate::MemoryLimiter::configure) tells what
-/// is wrong with it.
+/// is wrong with it. A limit can be [read from text](#impl-FromStr-for-Limit) and shown as text:
+/// `"100/min"`, `"10/s burst 20"`.
 ///
 /// # Which burst
 ///
@@ -46,17 +47,17 @@ pub enum OnRelease {
 pub struct Limit {
     first: Window,
     more: [Option<Window>; MOST_WINDOWS - 1],
-    on_release: Option<OnRelease>,
-    max_in_flight: Option<u64>,
-    max_waiting: Option<u64>,
-    recovery: Option<Recovery>,
-    cooldown: Option<Duration>,
+    pub(super) on_release: Option<OnRelease>,
+    pub(super) max_in_flight: Option<u64>,
+    pub(super) max_waiting: Option<u64>,
+    pub(super) recovery: Option<Recovery>,
+    pub(super) cooldown: Option<Duration>,
     /// What could not be put together.
-    fault: Option<Fault>,
+    pub(super) fault: Option<Fault>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     TooManyWindows,
     Misplaced,
     NoBurst,

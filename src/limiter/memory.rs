@@ -1,22 +1,20 @@
 //! The limiter of one process: resources by name.
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use papaya::{Equivalent, HashMap};
+use papaya::HashMap;
 
-use super::acquire::{self, Acquire, AcquireAll};
+use super::acquire::{self, Acquire};
 use super::capacity::{Callback, Capacity, CapacityUpdate};
 use super::change::{Heard, Hearing, Standing};
 use super::context::Context;
 use super::entry::Entry;
 use super::error::{AcquireError, ConfigError, TryAcquireError};
-use super::group;
 use super::limit::{Limit, OnRelease};
+use super::name::{Asked, Name};
 use super::permit::Permit;
-use super::permits::Permits;
 use super::resource::Resource;
 use crate::bucket::Kind;
 use crate::clock::Clock;
@@ -38,58 +36,16 @@ use crate::sync::{AtomicBool, Mutex, Ordering};
 /// `burst + rate x (t2 - t1)`, plus what users gave back. Whatever the interleaving, a stalled
 /// thread, a clock that steps back, a new configuration or idle years only deny.
 #[derive(Clone)]
-pub struct MemoryLimiter(Arc<Inner>);
+pub struct MemoryLimiter(pub(super) Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     /// Its hash is seeded for each process.
-    entries: HashMap<Name, Arc<Entry>, foldhash::fast::RandomState>,
+    pub(super) entries: HashMap<Name, Arc<Entry>, foldhash::fast::RandomState>,
     clock: Clock,
     /// Held by whoever adds, removes or closes; the next resource's id.
     admin: Mutex<u64>,
     closed: AtomicBool,
-    context: Arc<Context>,
-}
-
-/// A resource's name as a key. A `str` would hash an end mark after its bytes, which sets keys of
-/// several strings apart and costs a second round.
-#[derive(PartialEq, Eq)]
-struct Name(Box<str>);
-
-impl Hash for Name {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(self.0.as_bytes());
-    }
-}
-
-struct Asked<'a>(&'a str);
-
-impl Hash for Asked<'_> {
-    #[inline]
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(self.0.as_bytes());
-    }
-}
-
-impl Equivalent<Name> for Asked<'_> {
-    #[inline]
-    fn equivalent(&self, name: &Name) -> bool {
-        same(self.0.as_bytes(), name.0.as_bytes())
-    }
-}
-
-/// Equality with names of usual lengths compared in place, by their first and last bytes which
-/// overlap in the middle: a call of `memcmp` is a tenth of a look-up.
-#[inline]
-fn same(a: &[u8], b: &[u8]) -> bool {
-    fn ends<const N: usize>(bytes: &[u8]) -> Option<([u8; N], [u8; N])> {
-        Some((*bytes.first_chunk()?, *bytes.last_chunk()?))
-    }
-    a.len() == b.len()
-        && match a.len() {
-            8..16 => ends::<8>(a) == ends::<8>(b),
-            16..=32 => ends::<16>(a) == ends::<16>(b),
-            _ => a == b,
-        }
+    pub(super) context: Arc<Context>,
 }
 
 impl MemoryLimiter {
@@ -315,107 +271,6 @@ impl MemoryLimiter {
         acquire::blocking(entry, n, timeout)
     }
 
-    // ---- taking of several --------------------------------------------------------------------
-
-    /// Take tokens of several resources, all or none; no permits: in-flight is neither counted nor
-    /// looked at. See [`try_acquire_all`](Self::try_acquire_all).
-    ///
-    /// # Errors
-    ///
-    /// See [`TryAcquireError`]; nothing was taken. `retry_after` is the latest of all.
-    pub fn check_all(&self, wanted: &[(&str, u64)]) -> Result<(), TryAcquireError> {
-        self.asked(wanted, |asked| asked.check())?
-    }
-
-    /// [`check_all`](Self::check_all) by handles, without the look-up of names. The handles must be
-    /// this limiter's.
-    ///
-    /// # Errors
-    ///
-    /// As [`check_all`](Self::check_all); [`TryAcquireError::UnknownResource`] for another limiter's
-    /// handle.
-    #[inline]
-    pub fn check_all_of(&self, wanted: &[(&Resource, u64)]) -> Result<(), TryAcquireError> {
-        self.asked_of(wanted).ok_or(TryAcquireError::UnknownResource)?.check()
-    }
-
-    /// Take tokens of several resources and a permit of each, all or none, or fail at once:
-    /// `&[("gpt-4o/requests", 1), ("gpt-4o/tokens", 1_200)]`. Names may come in any order, and several
-    /// times: then they are added up. Never overtakes those who wait.
-    ///
-    /// # Errors
-    ///
-    /// See [`TryAcquireError`]; nothing was taken. `retry_after` is the latest of all.
-    pub fn try_acquire_all(&self, wanted: &[(&str, u64)]) -> Result<Permits, TryAcquireError> {
-        self.asked(wanted, |asked| asked.try_acquire())?
-    }
-
-    /// [`try_acquire_all`](Self::try_acquire_all) by handles, without the look-up of names. The
-    /// handles must be this limiter's.
-    ///
-    /// # Errors
-    ///
-    /// As [`try_acquire_all`](Self::try_acquire_all); [`TryAcquireError::UnknownResource`] for another
-    /// limiter's handle.
-    #[inline]
-    pub fn try_acquire_all_of(
-        &self,
-        wanted: &[(&Resource, u64)],
-    ) -> Result<Permits, TryAcquireError> {
-        self.asked_of(wanted).ok_or(TryAcquireError::UnknownResource)?.try_acquire()
-    }
-
-    /// Wait for tokens of several resources and a permit of each, all or none, holding nothing
-    /// meanwhile: see [`AcquireAll`].
-    pub fn acquire_all(&self, wanted: &[(&str, u64)]) -> AcquireAll {
-        match self.asked(wanted, |asked| asked.to_group()) {
-            Ok(group) => AcquireAll::new(group),
-            Err(_) => AcquireAll::failed(self.missing_for_waiters()),
-        }
-    }
-
-    /// [`acquire_all`](Self::acquire_all) by handles, without the look-up of names. Another limiter's
-    /// handle is an [`AcquireError::UnknownResource`].
-    pub fn acquire_all_of(&self, wanted: &[(&Resource, u64)]) -> AcquireAll {
-        match self.asked_of(wanted) {
-            Some(asked) => AcquireAll::new(asked.to_group()),
-            None => AcquireAll::failed(AcquireError::UnknownResource),
-        }
-    }
-
-    /// [`acquire_all`](Self::acquire_all) for a thread, with or without a timeout.
-    ///
-    /// # Errors
-    ///
-    /// As [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`].
-    pub fn blocking_acquire_all(
-        &self,
-        wanted: &[(&str, u64)],
-        timeout: Option<Duration>,
-    ) -> Result<Permits, AcquireError> {
-        match self.asked(wanted, |asked| asked.to_group()) {
-            Ok(group) => acquire::blocking_all(&group, timeout),
-            Err(_) => Err(self.missing_for_waiters()),
-        }
-    }
-
-    fn asked<R>(
-        &self,
-        wanted: &[(&str, u64)],
-        act: impl FnOnce(group::Asked<'_>) -> R,
-    ) -> Result<R, TryAcquireError> {
-        let entries = self.0.entries.pin();
-        let part = |(name, n): &(&str, u64)| entries.get(&Asked(name)).map(|entry| (entry, *n));
-        group::Asked::new(wanted.iter().map(part)).map(act).ok_or_else(|| self.missing())
-    }
-
-    #[inline]
-    fn asked_of<'a>(&self, wanted: &[(&'a Resource, u64)]) -> Option<group::Asked<'a>> {
-        group::Asked::new(wanted.iter().map(|(Resource(entry), n)| {
-            Arc::ptr_eq(&entry.context, &self.0.context).then_some((entry, *n))
-        }))
-    }
-
     // ---- ending -------------------------------------------------------------------------------
 
     /// End one forgotten permit of one token, by the limit's policy. Without a permit in flight,
@@ -500,12 +355,12 @@ impl MemoryLimiter {
     }
 
     #[cold]
-    fn missing(&self) -> TryAcquireError {
+    pub(super) fn missing(&self) -> TryAcquireError {
         if self.is_closed() { TryAcquireError::Closed } else { TryAcquireError::UnknownResource }
     }
 
     #[cold]
-    fn missing_for_waiters(&self) -> AcquireError {
+    pub(super) fn missing_for_waiters(&self) -> AcquireError {
         if self.is_closed() { AcquireError::Closed } else { AcquireError::UnknownResource }
     }
 }

@@ -1,0 +1,239 @@
+//! Limits as text: how people write them, and how they are shown.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::limit::{Limit, OnRelease};
+use super::scan::{ParseLimitError, Parsed, Scanner};
+use super::window::Window;
+use crate::adapt::Recovery;
+
+const NANOS: u128 = 1_000_000_000;
+
+/// The units of time, the longest first, as they are shown and as else they may be written; and how
+/// many nanoseconds they have.
+const UNITS: [(&str, &[&str], u128); 7] = [
+    ("day", &["d", "days"], 86_400 * NANOS),
+    ("h", &["hour", "hours"], 3_600 * NANOS),
+    ("min", &["minute", "minutes"], 60 * NANOS),
+    ("s", &["sec", "second", "seconds"], NANOS),
+    ("ms", &[], 1_000_000),
+    ("us", &["\u{b5}s", "\u{3bc}s"], 1_000), // micro and mu
+    ("ns", &[], 1),
+];
+const UNIT: &str = r#"a unit of time ("ns", "us", "ms", "s", "min", "h", "day")"#;
+
+/// Reads a limit: `"100/min"`, `"10/s burst 20 and 10_000/day"`, `"at most 100/min burst 10"`,
+/// `"60/min, in flight 5, waiting 100, recovery x1.1 every 30s"`.
+///
+/// ```text
+/// limit   = window { "and" window } { [","] setting }
+/// window  = ["at most"] number ("/" | "per") time ["burst" number]
+/// time    = [number] unit
+/// unit    = "ns" | "us" | "ms" | "s" | "sec" | "second" | "seconds" | "min" | "minute" | "minutes"
+///         | "h" | "hour" | "hours" | "d" | "day" | "days"
+/// setting = "refund" | "spend"
+///         | "in flight" number
+///         | "waiting" number
+///         | "cooldown" time
+///         | "recovery" "x" factor "every" time ["uncapped"]
+/// ```
+///
+/// | text | is |
+/// | --- | --- |
+/// | `10/s`, `5/90s`, `3 per 7 days` | [`Limit::new`] |
+/// | `at most 100/min` | [`Limit::at_most`] |
+/// | `burst 20` | [`Limit::burst`], of the window before it |
+/// | `and 10000/day` | [`Limit::and`] |
+/// | `refund`, `spend` | [`Limit::on_release`] |
+/// | `in flight 5` | [`Limit::max_in_flight`] |
+/// | `waiting 100` | [`Limit::max_waiting`] |
+/// | `cooldown 5s` | [`Limit::cooldown`] |
+/// | `recovery x1.1 every 30s` | [`Limit::recovery`]; with `uncapped` without a cap |
+///
+/// Settings are of the whole limit, follow its windows in any order, and each is said once. Numbers
+/// may have underscores, as in Rust; a factor may have a fraction. Upper and lower
+/// case are alike, and white space may be anywhere but within words and numbers, or be left out
+/// between a word and a number.
+///
+/// This is about the text alone. A limit that makes no sense, as `0/s`, is read, and
+/// [`MemoryLimiter::configure`](crate::MemoryLimiter::configure) says what is wrong with it.
+impl FromStr for Limit {
+    type Err = ParseLimitError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Scanner::new(text).limit()
+    }
+}
+
+/// What a limit is made of.
+impl Scanner<'_> {
+    fn limit(&mut self) -> Parsed<Limit> {
+        let mut limit = self.window()?;
+        while self.accept("and") {
+            limit = limit.and(self.window()?);
+        }
+        loop {
+            let comma = self.accept(",");
+            if !self.setting(&mut limit)? {
+                let ends = !comma && self.accept("");
+                return if ends { Ok(limit) } else { Err(self.error()) };
+            }
+        }
+    }
+
+    fn window(&mut self) -> Parsed<Limit> {
+        let new = if self.accept("at most") { Limit::at_most } else { Limit::new };
+        let capacity = self.count()?;
+        if !self.accept("/") && !self.accept("per") {
+            return Err(self.error());
+        }
+        let limit = new(capacity, self.time()?);
+        Ok(if self.accept("burst") { limit.burst(self.count()?) } else { limit })
+    }
+
+    fn setting(&mut self, limit: &mut Limit) -> Parsed<bool> {
+        Ok(self.once(&mut limit.on_release, "refund", |_| Ok(OnRelease::Refund))?
+            || self.once(&mut limit.on_release, "spend", |_| Ok(OnRelease::Spend))?
+            || self.once(&mut limit.max_in_flight, "in flight", Self::count)?
+            || self.once(&mut limit.max_waiting, "waiting", Self::count)?
+            || self.once(&mut limit.cooldown, "cooldown", Self::time)?
+            || self.once(&mut limit.recovery, "recovery", Self::recovery)?)
+    }
+
+    /// A setting that was not said yet.
+    fn once<T>(
+        &mut self,
+        setting: &mut Option<T>,
+        words: &str,
+        value: fn(&mut Self) -> Parsed<T>,
+    ) -> Parsed<bool> {
+        let is_it = setting.is_none() && self.accept(words);
+        if is_it {
+            *setting = Some(value(self)?);
+        }
+        Ok(is_it)
+    }
+
+    fn recovery(&mut self) -> Parsed<Recovery> {
+        self.need("x")?;
+        let factor = self.factor()?;
+        self.need("every")?;
+        Ok(Recovery { interval: self.time()?, factor, cap: !self.accept("uncapped") })
+    }
+
+    fn time(&mut self) -> Parsed<Duration> {
+        let start = self.at();
+        let count = self.number().unwrap_or(1);
+        let Some((_, _, nanos)) = UNITS.iter().find(|(name, others, _)| {
+            self.accept_quietly(name) || others.iter().any(|other| self.accept_quietly(other))
+        }) else {
+            self.miss(UNIT);
+            return Err(self.error());
+        };
+        let time = count.checked_mul(*nanos).and_then(|nanos| {
+            let seconds = u64::try_from(nanos / NANOS).ok()?;
+            Some(Duration::new(seconds, (nanos % NANOS) as u32))
+        });
+        time.ok_or_else(|| self.too_much(start, "a shorter time"))
+    }
+
+    fn count(&mut self) -> Parsed<u64> {
+        let start = self.at();
+        let number = self.number().ok_or_else(|| self.error())?;
+        u64::try_from(number).map_err(|_| self.too_much(start, "a number below 2^64"))
+    }
+}
+
+/// The shortest text of this limit, which reads back as an equal one: `100/min`, `10/s burst 20`,
+/// `at most 100/min and 10000/day, refund, in flight 5`. Of a limit that cannot be built, of more than
+/// four windows for example, it says so, and does not read back.
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, window) in self.windows().enumerate() {
+            f.write_str(if index == 0 { "" } else { " and " })?;
+            write!(f, "{window}")?;
+        }
+        f.write_str(match self.on_release {
+            None => "",
+            Some(OnRelease::Spend) => ", spend",
+            Some(OnRelease::Refund) => ", refund",
+        })?;
+        if let Some(n) = self.max_in_flight {
+            write!(f, ", in flight {n}")?;
+        }
+        if let Some(n) = self.max_waiting {
+            write!(f, ", waiting {n}")?;
+        }
+        if let Some(cooldown) = self.cooldown {
+            write!(f, ", cooldown {}", Time(cooldown))?;
+        }
+        if let Some(Recovery { interval, factor, cap }) = self.recovery {
+            let uncapped = if cap { "" } else { " uncapped" };
+            write!(f, ", recovery x{factor} every {}{uncapped}", Time(interval))?;
+        }
+        match (self.fault, self.terms(1.0)) {
+            (Some(_), Err(error)) => write!(f, " ({error})"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at_most = if self.is_strict { "at most " } else { "" };
+        // `#` leaves a count of one out: "10/s".
+        write!(f, "{at_most}{}/{:#}", self.capacity, Time(self.length))?;
+        self.burst.map_or(Ok(()), |burst| write!(f, " burst {burst}"))
+    }
+}
+
+/// A time as a whole number of the longest unit that it is a multiple of.
+struct Time(Duration);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = self.0.as_nanos();
+        let fits = |(_, _, nanos): &&(_, _, u128)| all != 0 && all.is_multiple_of(*nanos);
+        // No time at all is shown in seconds.
+        let (unit, _, nanos) = UNITS.iter().find(fits).unwrap_or(&UNITS[3]);
+        let count = all / nanos;
+        if count != 1 || !f.alternate() {
+            write!(f, "{count}")?;
+        }
+        let plural = if count > 1 && *unit == "day" { "s" } else { "" };
+        write!(f, "{unit}{plural}")
+    }
+}
+
+/// As its text (feature `serde`). A limit that `configure` would not accept is an error.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Limit {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.terms(1.0).map_err(serde::ser::Error::custom)?;
+        serializer.collect_str(self)
+    }
+}
+
+/// From its text (feature `serde`), which is read as by `parse`.
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Limit {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl serde::de::Visitor<'_> for Text {
+            type Value = Limit;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(r#"a limit, like "100/min" or "10/s burst 20""#)
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Limit, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Text)
+    }
+}
