@@ -1,9 +1,9 @@
 //! Ratios between limiters, measured side by side: `cargo bench --bench ratios`.
 //!
 //! The contenders of a group take turns of 2 ms, in an order that rotates, and each round gives one
-//! ratio to the floor and one to governor; the table has the medians. What slows the whole machine
-//! for a while falls out of them. Time is the threads' CPU time, and a turn counts only if each of
-//! its threads had a CPU for itself and they ran side by side.
+//! ratio to the floor and one to governor, or to the peer in its place; the table has the medians.
+//! What slows the whole machine for a while falls out of them. Time is the threads' CPU time, and a
+//! turn counts only if each of its threads had a CPU for itself and they ran side by side.
 //!
 //! `cargo bench --bench ratios -- denied` runs the groups with "denied" in their names.
 //! `ratios --calls "GROUP/CONTENDER" N` makes N calls and ends, for counting instructions.

@@ -1,8 +1,8 @@
 //! What is compared: each limiter as a loop of calls, in groups that ask the same of each.
 //!
 //! Every call's whole result goes through `black_box`, whatever it holds, and every loop counts what
-//! was admitted: a bench of the wrong path shows. All read quanta's counter, but for leaky-bucket
-//! (std's `Instant`) and tokio's Semaphore (no clock). Limiters live for ever, by `Box::leak`, so
+//! was admitted: a bench of the wrong path shows. All read quanta's counter, but for leaky-bucket and
+//! throttle-net (std's `Instant`) and tokio's Semaphore (no clock). Limiters live for ever, by `Box::leak`, so
 //! that permits may borrow them.
 
 mod own;
@@ -16,12 +16,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota};
+use throttle_net::{MultiLimiter, Throttle};
 use tokio::sync::Semaphore;
 use tollgate::{Limit, MemoryLimiter, OnRelease, Resource};
 
 use own::{Floor, Oracle, Time};
 
-/// Limiters under one load. The first is the floor, the second governor.
+/// Limiters under one load. The first is the floor, the second governor; where governor has nothing
+/// of the kind, the peer that has.
 pub(crate) struct Group {
     pub(crate) name: &'static str,
     /// Whether this load is always admitted, or never.
@@ -246,10 +248,53 @@ fn named(load: Load, count: usize) -> Vec<Contender> {
     [floor(load)].into_iter().chain(by_name(load, count)).collect()
 }
 
+/// The limits of one call, of which the last is `last`, and the others always have room.
+fn three(last: Load) -> Vec<Contender> {
+    const NAMES: [&str; 3] = ["gpt-4o/requests", "gpt-4o/tokens", "gpt-4o/images"];
+    let loads = [OPEN, OPEN, last];
+    let limiter: &'static MemoryLimiter = Box::leak(Box::default());
+    let [one, two, three]: [&'static Resource; 3] = std::array::from_fn(|i| {
+        let resource = limiter.configure(NAMES[i], loads[i].limit()).expect("a limit");
+        loads[i].ready(resource, Resource::check)
+    });
+    let windows = OPEN.limit().and(OPEN.limit()).and(last.limit());
+    let windows = limiter.configure("windows", windows).expect("a limit");
+    let windows = last.ready(windows, Resource::check);
+    let all = NAMES.map(|name| (name, 1));
+    vec![
+        Contender::new("three checks, not atomic", |_| {
+            one.check().and_then(|()| two.check()).and_then(|()| three.check())
+        }),
+        throttle_net(NAMES, last),
+        Contender::new("tollgate, check 3 names", move |_| limiter.check_all(black_box(&all))),
+        Contender::new("tollgate, check 3 handles", |_| {
+            limiter.check_all_of(black_box(&[(one, 1), (two, 1), (three, 1)]))
+        }),
+        Contender::new("tollgate, permits, 3 names", move |_| {
+            limiter.try_acquire_all(black_box(&all))
+        }),
+        Contender::new("tollgate, permits, 3 handles", |_| {
+            limiter.try_acquire_all_of(black_box(&[(one, 1), (two, 1), (three, 1)]))
+        }),
+        Contender::new("tollgate, 3 windows, handle", |_| windows.check()),
+        Contender::new("tollgate, 3 windows, name", |_| limiter.check(black_box("windows"))),
+    ]
+}
+
+fn throttle_net(names: [&'static str; 3], last: Load) -> Contender {
+    let open = || Throttle::per_second(u32::MAX);
+    let last_throttle = if last.drained { Throttle::per_duration(1, last.token) } else { open() };
+    let builder = MultiLimiter::builder().dimension(names[0], open()).dimension(names[1], open());
+    let limiter = builder.dimension(names[2], last_throttle).build();
+    let all = names.map(|name| (name, 1));
+    let limiter = last.ready(limiter, |limiter| limiter.try_acquire_costs(&all));
+    Contender::new("throttle-net", move |_| limiter.try_acquire_costs(black_box(&all)))
+}
+
 /// A group, made when it is run: thousands of names are not left about while others are measured.
 pub(crate) type MakeGroup = fn() -> Group;
 
-pub(crate) const GROUPS: [MakeGroup; 10] = [
+pub(crate) const GROUPS: [MakeGroup; 12] = [
     || {
         let mut contenders = vec![floor(OPEN), governor_direct(OPEN), handle(OPEN), oracle(OPEN)];
         contenders.extend([ratelimit(true), leaky_bucket(true)]);
@@ -283,4 +328,6 @@ pub(crate) const GROUPS: [MakeGroup; 10] = [
         Group { name: "permit, taken and dropped", admitted: true, contenders }
     },
     || Group { name: "acquire, without waiting", admitted: true, contenders: acquires() },
+    || Group { name: "three limits, admitted", admitted: true, contenders: three(OPEN) },
+    || Group { name: "three limits, denied", admitted: false, contenders: three(SHUT) },
 ];
