@@ -158,6 +158,30 @@ multi_limit_models() {
     verdict multi_limit_models 'admissions, refusals and what is left' "$wrong"
 }
 
+# Within each budget, with nearly all of it used: so what was too much came back, and what was too
+# little was charged.
+llm_budget() {
+    local wrong
+    example llm_budget || { verdict llm_budget '' "exit code 0, not $?"; return; }
+    wrong=$(in_order '^32 tasks' 'llm/requests, window 250ms: ' 'llm/tokens, window 250ms: ' \
+        'llm/tokens, window 60s: ' 'settling gave [1-9][0-9]* back and charged [1-9]' \
+        '^  [1-9][0-9]* of these calls')
+    if [[ -z $wrong ]]; then
+        wrong=$(tail -n 1 "$out" | python3 -c '
+import json, sys
+try:
+    found = json.loads(sys.stdin.read())
+    good = found["calls"] > 200 and found["exceeded"] == 0 and 0.95 <= found["utilisation"] <= 1
+    good = good and found["given_back"] > found["charged"] > 0
+except (ValueError, KeyError, TypeError):
+    good = False
+if not good:
+    print("JSON on the last line, with no budget exceeded and a utilisation of 0.95 to 1")
+')
+    fi
+    verdict llm_budget "$(tail -n 1 "$out")" "$wrong"
+}
+
 api_client() {
     local wrong
     example api_client || { verdict api_client '' "exit code 0, not $?"; return; }
@@ -346,6 +370,7 @@ cargo build --quiet --release --examples
 rate_limiting
 worker_pool
 multi_limit_models
+llm_budget
 api_client
 api_client_upstream
 api_client_refuses
