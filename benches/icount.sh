@@ -15,9 +15,9 @@ if [ $# = 0 ]; then
     done
     set -- "$@" "by name, admitted, 1 name/governor keyed" "by name, admitted, 1 name/tollgate, name"
     set -- "$@" "permit, taken and dropped/tollgate, Spend" "acquire, without waiting/tollgate, acquire"
-    for limits in "three checks, not atomic" "throttle-net" "tollgate, 3 names" "tollgate, 3 handles" \
-        "tollgate, 3 windows, handle"; do
-        set -- "$@" "three limits, admitted/$limits" "three limits, denied/$limits"
+    for limits in "throttle-net" "tollgate, check 3 names" "tollgate, check 3 handles" \
+        "tollgate, permits, 3 handles" "tollgate, 3 windows, handle"; do
+        set -- "$@" "three limits, admitted/$limits"
     done
 fi
 echo "| call | instructions |"
