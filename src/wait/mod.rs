@@ -205,10 +205,16 @@ impl Gate {
     }
 
     fn outlook(&self, queue: &mut Queue, now: u64) -> Outlook {
+        let first = self.bucket.view(now);
+        // A change that is due at an earlier time comes first, or a fresh anchor would leave no time
+        // before it to be counted.
+        let is_due = first.check(0) == Err(Refusal::Stale);
         let mut views = SmallVec::new();
-        views.push(self.bucket.view(now));
+        views.push(first);
         views.extend(queue.more.iter_mut().map(|plain| {
-            plain.mend(now);
+            if !is_due {
+                plain.mend(now);
+            }
             plain.view(now)
         }));
         Outlook(views)
