@@ -206,11 +206,6 @@ impl Terms {
         Some(Self { unit, capacity, whole: capacity / unit, rate, horizon, period })
     }
 
-    /// Whole tokens that `to` holds less than this, rounded up.
-    pub(crate) fn lost_capacity(&self, to: &Self) -> u64 {
-        self.capacity.div_ceil(self.unit).saturating_sub(to.whole)
-    }
-
     /// Nanoseconds in which so many tokens have certainly accrued.
     fn time_for(&self, tokens: u64) -> u64 {
         let when = |units| self.rate.when(units, 0).unwrap_or(u64::MAX);

@@ -90,15 +90,15 @@ pub(crate) struct Shape {
     pub(crate) terms: Terms,
     /// Which of the present windows it goes on from; `None` for a full one.
     pub(crate) from: Option<usize>,
-    /// See [`Change::keeps_spent`].
-    pub(crate) keeps_spent: bool,
+    /// So many tokens less than that one it holds, before any cut, of which none may be had again.
+    pub(crate) lost: u64,
 }
 
 impl Reshape<'_> {
     fn change(&self, shape: &Shape) -> Change {
         let Self { kind, pause_until, until, charge, .. } = *self;
-        let Shape { terms, keeps_spent, .. } = *shape;
-        Change { kind, terms, pause_until, until, charge, keeps_spent }
+        let charge = charge.saturating_add(shape.lost);
+        Change { kind, terms: shape.terms, pause_until, until, charge }
     }
 }
 
