@@ -245,11 +245,14 @@ impl Level {
         let (from_unit, to_unit) = (i128::from(from.unit), i128::from(to.unit));
         let tokens = self.0.div_euclid(from_unit) - (i128::from(charge) << CARRY_BITS);
         let rest = self.0.rem_euclid(from_unit) * to_unit;
-        let fitting = tokens.clamp(least / to_unit, most / to_unit + (1 << CARRY_BITS));
+        // A debt that the line cannot hold is paid off before anything else accrues: in whole tokens, so
+        // that no fraction of one is owed twice.
+        let whole = 1_i128 << CARRY_BITS;
+        let beyond =
+            (least / to_unit - tokens).max(0).unsigned_abs().div_ceil(whole.unsigned_abs());
+        let fitting = (tokens + beyond.cast_signed() * whole).min(most / to_unit + whole);
         let level = (fitting * to_unit + rest.div_euclid(from_unit)).min(most);
-        // A debt that the line cannot hold is paid off before anything else accrues.
-        let excess = saturate((fitting - tokens).max(0).unsigned_abs() >> CARRY_BITS);
-        let delay = if fitting > tokens { to.time_for(excess.saturating_add(1)) } else { 0 };
+        let delay = if beyond > 0 { to.time_for(saturate(beyond)) } else { 0 };
         let units = level >> CARRY_BITS;
         let fraction = (level & ((1 << CARRY_BITS) - 1)) as u64;
         let position = (i128::from(to.capacity) - units) as u64;
