@@ -184,6 +184,8 @@ impl Gate {
         if queue.line.is_empty() {
             return Ok(());
         }
+        // A newcomer is somebody behind it, too.
+        queue.line.call_left_head(now, calls);
         match self.check_locked(queue, n, now) {
             Ok(()) | Err(Refusal::Short(_)) => {}
             Err(refusal) => return Err(refusal),
