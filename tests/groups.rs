@@ -4,12 +4,12 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use common::windows::{Windows, any_windows, together};
-use common::{Dice, SECOND, Terms};
+use common::{Dice, SECOND, Terms, Watchdog};
 use tollgate::{Limit, ManualClock, MemoryLimiter, OnRelease, Permits, TryAcquireError};
 
 const SEEDS: u64 = if cfg!(debug_assertions) { 800 } else { 10_000 };
@@ -18,33 +18,6 @@ const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 fn limiter() -> (ManualClock, MemoryLimiter) {
     let time = ManualClock::new();
     (time.clone(), MemoryLimiter::with_clock(time))
-}
-
-/// A deadlock is a failure that ends the whole run.
-struct Watchdog(std::sync::Arc<AtomicBool>);
-
-impl Watchdog {
-    fn new() -> Self {
-        let done = std::sync::Arc::new(AtomicBool::new(false));
-        let seen = done.clone();
-        thread::spawn(move || {
-            for _ in 0..1_200 {
-                thread::sleep(Duration::from_millis(100));
-                if seen.load(Ordering::Relaxed) {
-                    return;
-                }
-            }
-            eprintln!("deadlock: two minutes without an end");
-            std::process::abort();
-        });
-        Self(done)
-    }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Names in any order, some of them several times, some for nothing.
