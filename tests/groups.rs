@@ -4,7 +4,7 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -376,4 +376,39 @@ fn a_refusal_is_by_whoever_takes_longest() {
         let error = limiter.try_acquire_all(&names.map(|name| (name, 4))).unwrap_err();
         assert_eq!(error, TryAcquireError::ExceedsCapacity { capacity: 3 });
     }
+}
+
+/// The last token of each, again and again: either a group or a single call gets it, without the lock
+/// or with it, and no group gets half.
+#[test]
+fn a_race_for_the_last_token_has_one_winner() {
+    let _watchdog = Watchdog::new();
+    let (time, limiter) = limiter();
+    let all =
+        ["a", "b"].map(|name| limiter.configure(name, Limit::per_second(1).burst(1)).unwrap());
+    let taken = [AtomicU64::new(0), AtomicU64::new(0)];
+    let done = AtomicBool::new(false);
+    const ROUNDS: u64 = 15_000;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                if limiter.try_acquire_all_of(&[(&all[1], 1), (&all[0], 1)]).is_ok() {
+                    taken.iter().for_each(|each| _ = each.fetch_add(1, Ordering::Relaxed));
+                }
+            }
+        });
+        for round in 0..ROUNDS {
+            time.advance(Duration::from_secs(1));
+            let mine = round as usize % 2;
+            while all.iter().any(|one| one.peek(1).is_ok()) {
+                let granted = u64::from(all[mine].check().is_ok());
+                taken[mine].fetch_add(granted, Ordering::Relaxed);
+                let granted = u64::from(all[1 - mine].check().is_ok());
+                taken[1 - mine].fetch_add(granted, Ordering::Relaxed);
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    // Full at first, and the first second adds nothing.
+    assert_eq!(taken.map(AtomicU64::into_inner), [ROUNDS; 2]);
 }
