@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use common::watchdog::Watchdog;
 use common::windows::{Windows, any_windows, together};
-use common::{Dice, SECOND, Terms, Watchdog};
+use common::{Dice, SECOND, Terms};
 use tollgate::{Limit, ManualClock, MemoryLimiter, OnRelease, Permits, TryAcquireError};
 
 const SEEDS: u64 = if cfg!(debug_assertions) { 800 } else { 10_000 };
@@ -236,7 +237,7 @@ fn ledgers() -> BTreeMap<&'static str, Ledger> {
 fn the_ledger_of_many_threads_balances() {
     let _watchdog = Watchdog::new();
     let (_, limiter) = limiter();
-    let burst = |index: usize| if index % 2 == 0 { 1 << 20 } else { 3_000 };
+    let burst = |index: usize| if index.is_multiple_of(2) { 1 << 20 } else { 3_000 };
     let shape = |index: usize, turn: usize| {
         let terms = |tokens, window| Terms::new(tokens, window, burst(index));
         let stays = terms(1, SECOND);
@@ -382,18 +383,20 @@ fn a_refusal_is_by_whoever_takes_longest() {
 /// or with it, and no group gets half.
 #[test]
 fn a_race_for_the_last_token_has_one_winner() {
+    const ROUNDS: u64 = 15_000;
     let _watchdog = Watchdog::new();
     let (time, limiter) = limiter();
     let all =
         ["a", "b"].map(|name| limiter.configure(name, Limit::per_second(1).burst(1)).unwrap());
     let taken = [AtomicU64::new(0), AtomicU64::new(0)];
     let done = AtomicBool::new(false);
-    const ROUNDS: u64 = 15_000;
     thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 if limiter.try_acquire_all_of(&[(&all[1], 1), (&all[0], 1)]).is_ok() {
-                    taken.iter().for_each(|each| _ = each.fetch_add(1, Ordering::Relaxed));
+                    for each in &taken {
+                        each.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
             }
         });

@@ -43,6 +43,7 @@ struct SlidingLog {
     window: u64,
     admitted: VecDeque<(u64, u64)>,
     inside: u64,
+    total: u64,
     /// What was allowed, and until when.
     before: VecDeque<(u64, u64)>,
     now: u64,
@@ -51,7 +52,7 @@ struct SlidingLog {
 impl SlidingLog {
     fn new(strict: Strict) -> Self {
         let (admitted, before) = (VecDeque::new(), VecDeque::new());
-        Self { window: strict.window, admitted, inside: 0, before, now: strict.n }
+        Self { window: strict.window, admitted, inside: 0, total: 0, before, now: strict.n }
     }
 
     fn change(&mut self, strict: Strict, at: u64) {
@@ -71,6 +72,7 @@ impl SlidingLog {
     fn admit(&mut self, n: u64, at: u64, seed: u64) {
         self.admitted.push_back((at, n));
         self.inside += n;
+        self.total += n;
         while let Some((first, n)) = self.admitted.front().copied() {
             if first + self.window >= at {
                 break;
@@ -182,6 +184,48 @@ fn never_more_whatever_is_done_to_it() {
     }
 }
 
+/// Threads that take what they can while the limit becomes another one and back, and gets other windows
+/// beside it: the clock stands still in each phase, and moves between two.
+#[test]
+fn never_more_for_many_threads() {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    const PHASES: u64 = if cfg!(debug_assertions) { 1_000 } else { 10_000 };
+    let mut run = Run::new(5, |limit| limit);
+    let (begin, end, taken) = (Barrier::new(3), Barrier::new(3), AtomicU64::new(0));
+    let api = run.api.clone();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for phase in 0..PHASES {
+                    begin.wait();
+                    for turn in 0..10 {
+                        let n = 1 + (turn + phase) % 3;
+                        if api.check_n(n).is_ok() {
+                            taken.fetch_add(n, Ordering::Relaxed);
+                        }
+                    }
+                    end.wait();
+                }
+            });
+        }
+        for _ in 0..PHASES {
+            begin.wait();
+            if run.dice.roll(60) == 0 {
+                let strict = Strict::any(&mut run.dice, run.strict.window);
+                let more = run.dice.roll(2) == 0;
+                let beside = Limit::per_second(1_000_000_000).burst(1 << 40);
+                run.turn_to(strict, |limit| if more { limit.and(beside) } else { limit });
+            }
+            end.wait();
+            run.log.admit(taken.swap(0, Ordering::Relaxed), run.time.now(), run.seed);
+            let by = run.dice.roll(run.strict.window / 20 + 2);
+            run.time.advance(Duration::from_nanos(by));
+        }
+    });
+    assert!(run.log.total > PHASES / 10, "{} admitted", run.log.total);
+}
+
 /// Taking all there is as soon as it is there gets what the docs say: the burst, and `n + 1 - burst`
 /// a window.
 #[test]
@@ -189,7 +233,7 @@ fn unrelenting_demand_gets_the_documented_rate() {
     for (n, burst) in [(1, 1), (10, 1), (10, 10), (100, 1), (100, 10), (100, 50), (100, 100)] {
         let time = ManualClock::new();
         let limiter = MemoryLimiter::with_clock(time.clone());
-        let limit = Limit::at_most(n, Duration::from_secs(60)).burst(burst);
+        let limit = Limit::at_most(n, Duration::from_mins(1)).burst(burst);
         let api = limiter.configure("api", limit).unwrap();
         assert_eq!(api.capacity().per_window, n + 1 - burst);
         let (mut served, mut end) = (0, false);
@@ -213,10 +257,10 @@ fn unrelenting_demand_gets_the_documented_rate() {
 fn a_strict_limit_shows_its_trade() {
     let time = ManualClock::new();
     let limiter = MemoryLimiter::with_clock(time.clone());
-    let api = limiter.configure("api", Limit::at_most(100, Duration::from_secs(60))).unwrap();
+    let api = limiter.configure("api", Limit::at_most(100, Duration::from_mins(1))).unwrap();
     let shown = api.capacity();
     assert_eq!((shown.available, shown.total, shown.per_window, shown.limit), (10, 10, 91, 10));
-    let few = limiter.configure("few", Limit::at_most(9, Duration::from_secs(60))).unwrap();
+    let few = limiter.configure("few", Limit::at_most(9, Duration::from_mins(1))).unwrap();
     assert_eq!((few.capacity().total, few.capacity().per_window), (1, 9));
 }
 
@@ -225,7 +269,7 @@ fn a_strict_limit_shows_its_trade() {
 fn configuring_the_same_costs_nothing() {
     let time = ManualClock::new();
     let limiter = MemoryLimiter::with_clock(time.clone());
-    let limit = Limit::at_most(100, Duration::from_secs(60)).burst(10);
+    let limit = Limit::at_most(100, Duration::from_mins(1)).burst(10);
     let api = limiter.configure("api", limit).unwrap();
     for total in [10, 7] {
         for _ in 0..100 {

@@ -3,13 +3,11 @@
 
 #![allow(dead_code)] // each suite uses its part
 
-mod watchdog;
+pub(crate) mod watchdog;
 pub(crate) mod windows;
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
-
-pub(crate) use watchdog::Watchdog;
 
 use tollgate::{Limit, ManualClock, MemoryLimiter, Permit, Resource};
 

@@ -125,7 +125,7 @@ impl Level {
         let next = Self::full(terms, factor, now.max(self.anchor).max(pause_until));
         let is_paused = (self.is_paused || pause_until > now) && next.anchor > now;
         let spent = next.capacity - self.held(now).min(next.capacity);
-        Self { spent, is_paused, ..next }
+        Self { is_paused, spent, ..next }
     }
 }
 
