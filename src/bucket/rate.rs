@@ -233,6 +233,14 @@ impl Level {
         Self((units << CARRY_BITS) + i128::from(fraction))
     }
 
+    /// Less what accrues in `nanos`, rounded up; at most 2^78 units, which is more than can be owed.
+    pub(crate) fn owe(&mut self, rate: Rate, nanos: u64) {
+        let low = u128::from(nanos) * u128::from(rate.lo);
+        let sum = u128::from(nanos) * u128::from(rate.hi) + (low >> 64);
+        let most = 1 << (78 + CARRY_BITS);
+        self.0 -= (sum.min(most - 1) + u128::from(low as u64 != 0)).cast_signed();
+    }
+
     /// The same level less `charge` tokens in another bucket's units, clipped to its capacity. A debt
     /// is kept.
     #[allow(clippy::cast_sign_loss)] // no position is negative: the level is at most the capacity

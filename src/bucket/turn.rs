@@ -28,16 +28,19 @@ impl Config {
             // Past the horizon the rate's own rounding may have reached a step of the carry.
             level.0 -= 1;
         }
+        // A debt that is being paid before the anchor goes on at the new rate.
+        let begin = now.max(self.anchor - self.delay);
+        level.owe(self.terms.rate, self.anchor.saturating_sub(begin));
         let was_full = position <= accrued.floor;
         let Rescaled { position, carry, delay } = level.rescale(&self.terms, &to.terms, to.charge);
         // A full bucket has nothing to carry: so whole tokens are on time again after a cut.
         let carry = if was_full { 0 } else { carry };
         // Never back: the time before the old anchor was counted by the slot before it.
-        let anchor = now.max(self.anchor).saturating_add(delay).max(to.pause_until);
+        let anchor = begin.max(to.pause_until).saturating_add(delay);
         let paused = self.kind == Kind::Paused || to.pause_until > now || delay > 0;
         let kind =
             if to.kind == Kind::Open && paused && anchor > now { Kind::Paused } else { to.kind };
-        (Self { kind, terms: to.terms, anchor, until: to.until, carry, origin: 0 }, position)
+        (Self { kind, terms: to.terms, anchor, delay, until: to.until, carry, origin: 0 }, position)
     }
 
     /// The same configuration, as it stands.
