@@ -87,6 +87,40 @@ fn a_debt_in_one_of_several_windows() {
     assert_eq!(api.check(), Ok(()));
 }
 
+/// What is owed beyond what the line holds is owed in tokens: another rate pays it off sooner or later, a
+/// cut later, and nothing does during a pause.
+#[test]
+fn a_debt_goes_on_at_the_new_rate() {
+    let minutely = Limit::per_hour(60).burst(1);
+    for (limit, wait) in [
+        (minutely, 1_001 * 60_000),
+        (Limit::per_second(10).burst(1), 100_100),
+        (Limit::per_day(1), 1_001 * 86_400_000),
+        (Limit::per_second(10).burst(1).and(Limit::per_minute(1)), 100_100),
+        (minutely.and(Limit::per_day(1)), 1_001 * 60_000),
+    ] {
+        let (time, limiter, api) = with(minutely);
+        // After ten minutes a thousand are owed.
+        permit(&api, 1).settle(1_011);
+        time.advance(Duration::from_mins(10));
+        assert_eq!(due(&api, 1), Duration::from_mins(1_001));
+        for _ in 0..10 {
+            limiter.configure("api", limit).unwrap();
+        }
+        let off = due(&api, 1).abs_diff(Duration::from_millis(wait));
+        assert!(off < Duration::from_micros(1), "{limit:?}: {:?}, not {wait} ms", due(&api, 1));
+        let before = due(&api, 1);
+        api.pause_for(Duration::from_hours(1));
+        let off = due(&api, 1).abs_diff(before + Duration::from_hours(1));
+        assert!(off < Duration::from_micros(1), "{limit:?}: {:?}, not {before:?}", due(&api, 1));
+    }
+    let (_, _, api) = with(minutely);
+    permit(&api, 1).settle(1_001);
+    api.announce_reduced("429");
+    let off = due(&api, 1).abs_diff(Duration::from_secs(1_001 * 80));
+    assert!(off < Duration::from_micros(1), "{:?}", due(&api, 1));
+}
+
 #[test]
 fn more_than_can_ever_be_paid() {
     for limit in [
