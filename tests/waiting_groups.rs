@@ -250,7 +250,7 @@ fn a_place_in_flight_of_each() {
     assert_eq!(available(&all), [93, 93, 99]);
 }
 
-/// Threads that want the same in opposite orders, and each of them alone.
+/// Threads that want the same in opposite orders, and each of them alone, while limits change.
 #[test]
 fn opposite_orders_do_not_wait_for_each_other() {
     let _watchdog = Watchdog::new();
@@ -279,8 +279,12 @@ fn opposite_orders_do_not_wait_for_each_other() {
                 done.fetch_add(1, Ordering::Relaxed);
             });
         }
+        let mut dice = Dice(11);
         while done.load(Ordering::Relaxed) < 6 {
             time.advance(SECOND / 4);
+            let limit = Limit::per_second(2);
+            let limit = if dice.roll(2) == 0 { limit } else { Limit::per_minute(600).and(limit) };
+            limiter.configure(["a", "b", "c"][dice.roll(3) as usize], limit).expect("a limit");
             thread::sleep(Duration::from_micros(100));
         }
     });
