@@ -302,6 +302,9 @@ impl Gate {
         let now = clock();
         let present: SmallVec<[Plain; 4]> =
             std::iter::once(self.bucket.lift(current)).chain(queue.more.drain(..)).collect();
+        // A pause is the resource's: a window that is added is paused, too, and may be the one that stays.
+        let paused = present.iter().map(Plain::paused_until).fold(to.pause_until, u64::max);
+        let to = Reshape { pause_until: paused, ..*to };
         let turned = |shape: &Shape| {
             let from = shape.from.and_then(|from| present.get(from).cloned());
             let mut plain = from.unwrap_or_else(|| Plain::full(shape.terms, now));
