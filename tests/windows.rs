@@ -350,6 +350,24 @@ fn a_window_goes_on_where_its_length_did() {
     }
 }
 
+/// Whichever of the windows was there when it began.
+#[test]
+fn a_pause_is_that_of_all_windows() {
+    let (time, limiter) = limiter();
+    let (second, minute) = (Limit::per_second(10), Limit::per_minute(50));
+    let api = limiter.configure("api", second).unwrap();
+    api.pause_for(Duration::from_secs(5));
+    for limit in [second.and(minute), minute.and(second), minute] {
+        time.advance(Duration::from_secs(1));
+        limiter.configure("api", limit).unwrap();
+        assert!(api.capacity().windows.iter().all(|window| window.available == 0));
+        let wait = 5 * SECOND - time.now();
+        assert_eq!(api.check().map_err(retry_after), Err(wait));
+    }
+    time.advance(Duration::from_secs(2));
+    assert_eq!(api.check_n(50), Ok(()));
+}
+
 /// Steps of a recovery that nobody saw, before a time that is past every horizon.
 #[test]
 fn a_recovery_nobody_watched_fills_each_window() {

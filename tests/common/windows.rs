@@ -242,7 +242,7 @@ impl Windows {
     /// A window goes on from one of its length, else from one that is left over, else it is full.
     pub(crate) fn reconfigure(&mut self, windows: &[Terms], now: u64) {
         self.catch_up(now);
-        let mut old: Vec<Option<Level>> = self.levels.drain(..).map(Some).collect();
+        let mut old: Vec<Option<Level>> = self.levels.iter().cloned().map(Some).collect();
         let mut from = vec![None; windows.len()];
         for (from, terms) in from.iter_mut().zip(windows) {
             let same = |level: &Option<Level>| {
@@ -254,10 +254,13 @@ impl Windows {
         for from in from.iter_mut().filter(|from| from.is_none()) {
             *from = left.next();
         }
+        // A pause is that of all.
+        let paused = self.levels.iter().filter(|level| level.is_paused).map(|level| level.anchor);
+        let paused = paused.max().unwrap_or(0);
         let factor = self.factor;
         let next = from.into_iter().zip(windows).map(|(from, terms)| match from {
             Some(level) => level.turned(*terms, factor, now, 0),
-            None => Level::full(*terms, factor, now),
+            None => Level::full(*terms, factor, now).turned(*terms, factor, now, paused),
         });
         self.levels = next.collect();
     }
