@@ -379,3 +379,24 @@ fn a_recovery_nobody_watched_fills_each_window() {
     let each = api.capacity().windows.into_iter().map(|window| window.available);
     assert_eq!(each.collect::<Vec<_>>(), [8, 100]);
 }
+
+/// What is shown is of one limit, not half of the one before it.
+#[test]
+fn what_is_shown_is_of_one_limit() {
+    let (_, limiter) = limiter();
+    let (few, more) = (Limit::per_second(5), Limit::per_minute(50).and(Limit::per_day(500)));
+    let api = limiter.configure("api", few).unwrap();
+    let turns = if cfg!(debug_assertions) { 20_000 } else { 200_000 };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for turn in 0..turns {
+                limiter.configure("api", if turn % 2 == 0 { more } else { few }).unwrap();
+            }
+        });
+        for _ in 0..turns {
+            let shown = api.capacity();
+            let each: Vec<_> = shown.windows.iter().map(|one| (one.total, one.limit)).collect();
+            assert!(each == [(5, 5)] || each == [(50, 50), (500, 500)], "{shown:?}");
+        }
+    });
+}
