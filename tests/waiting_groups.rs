@@ -6,7 +6,6 @@ mod common;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use std::time::Duration;
 use common::Dice;
 use common::watchdog::Watchdog;
 use tollgate::{
-    AcquireAll, AcquireError, Limit, ManualClock, MemoryLimiter, OnRelease, Permits, Resource,
+    AcquireAll, AcquireError, Limit, ManualClock, MemoryLimiter, OnRelease, Resource,
     TryAcquireError,
 };
 
@@ -316,7 +315,8 @@ fn singles_do_not_starve_a_group() {
 #[cfg(feature = "tokio")]
 mod on_paused_time {
     use super::*;
-    use tollgate::Clock;
+    use std::sync::{Arc, Mutex};
+    use tollgate::{Clock, Permits};
 
     /// Half of many, at random, are cancelled while others are served: all the others are, and the
     /// tokens add up.
