@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use allocation_counter::measure;
-use tollgate::{Clock, Limit, ManualClock, MemoryLimiter, OnRelease, RateLimiter};
+use tollgate::{Clock, Limit, ManualClock, MemoryLimiter, OnRelease, RateLimiter, Resource};
 
 fn now<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
@@ -121,5 +121,82 @@ fn denials_allocate_nothing() {
         allocates_nothing(&name("closed"), || {
             assert!(api.check().is_err() && limiter.try_acquire("api").is_err());
         });
+    }
+}
+
+/// Three resources of a limit each, and one of three windows: each with tokens for all.
+fn three(limiter: &MemoryLimiter) -> [Resource; 3] {
+    let plenty = Limit::per_second(1_000_000_000).burst(1 << 40);
+    let hourly = Limit::per_hour(1 << 40);
+    let daily = Limit::at_most(1 << 40, Duration::from_hours(24)).burst(1 << 39);
+    [("one", plenty), ("two", plenty.max_in_flight(9)), ("more", plenty.and(hourly).and(daily))]
+        .map(|(name, limit)| limiter.configure(name, limit).unwrap())
+}
+
+#[test]
+fn several_at_once_allocate_nothing() {
+    for (clock_name, clock) in clocks() {
+        let limiter = MemoryLimiter::with_clock(clock);
+        let all = three(&limiter);
+        let by_name = [("two", 2), ("more", 1), ("one", 3)];
+        let by_handle = [(&all[2], 1), (&all[0], 3), (&all[1], 2)];
+        let name = |verb| format!("{verb}, {clock_name}");
+        allocates_nothing(&name("three windows"), || {
+            all[2].check_n(2).unwrap();
+            limiter.check("more").unwrap();
+            drop(all[2].try_acquire().unwrap());
+            all[2].peek(1).unwrap();
+        });
+        allocates_nothing(&name("settle"), || {
+            for one in &all {
+                one.try_acquire_n(3).unwrap().settle(1);
+                one.try_acquire_n(1).unwrap().settle(2);
+            }
+        });
+        allocates_nothing(&name("all by name"), || {
+            drop(limiter.try_acquire_all(&by_name).unwrap());
+        });
+        allocates_nothing(&name("all by handle"), || {
+            drop(limiter.try_acquire_all_of(&by_handle).unwrap());
+        });
+        allocates_nothing(&name("settle all"), || {
+            limiter.try_acquire_all(&by_name).unwrap().settle(&[("one", 1), ("more", 5)]);
+        });
+        allocates_nothing(&name("acquire all"), || {
+            drop(now(limiter.acquire_all(&by_name)).unwrap());
+            drop(now(limiter.acquire_all_of(&by_handle)).unwrap());
+            drop(limiter.blocking_acquire_all(&by_name, None).unwrap());
+        });
+    }
+}
+
+#[test]
+fn denials_of_several_allocate_nothing() {
+    for (clock_name, clock) in clocks() {
+        let limiter = MemoryLimiter::with_clock(clock);
+        let all = three(&limiter);
+        let daily = Limit::per_day(1);
+        limiter.configure("few", daily).unwrap().check().unwrap();
+        let few = daily.and(Limit::per_second(5)).and(Limit::per_minute(50));
+        let few = limiter.configure("few windows", few).unwrap();
+        few.check().unwrap();
+        let name = |verb| format!("{verb}, {clock_name}");
+        allocates_nothing(&name("three windows"), || {
+            assert!(few.check().unwrap_err().retry_after() > Some(Duration::ZERO));
+            assert!(few.peek(1).is_err() && limiter.try_acquire("few windows").is_err());
+            assert!(few.check_n(2).is_err());
+        });
+        allocates_nothing(&name("all"), || {
+            for lacking in ["few", "few windows", "nobody"] {
+                assert!(limiter.try_acquire_all(&[("one", 1), (lacking, 1), ("two", 1)]).is_err());
+            }
+            assert!(limiter.try_acquire_all_of(&[(&all[0], 1), (&few, 1)]).is_err());
+            assert!(limiter.try_acquire_all(&[("more", u64::MAX), ("one", 1)]).is_err());
+        });
+        let held: Vec<_> = (0..9).map(|_| all[1].try_acquire().unwrap()).collect();
+        allocates_nothing(&name("too many in flight"), || {
+            assert!(limiter.try_acquire_all(&[("one", 1), ("two", 1)]).is_err());
+        });
+        drop(held);
     }
 }

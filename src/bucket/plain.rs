@@ -23,6 +23,12 @@ impl Plain {
         (self.config, self.position) = self.config.turned(self.position, to, now);
     }
 
+    /// When a pause ends, whatever debt is paid after it; 0 where there is none.
+    pub(crate) fn paused_until(&self) -> u64 {
+        let Config { kind, anchor, delay, .. } = self.config;
+        if kind == Kind::Paused { anchor - delay } else { 0 }
+    }
+
     /// Do what is due at `now`: the end of a pause, a fresh anchor.
     pub(crate) fn mend(&mut self, now: u64) {
         let Self { config, position } = self;

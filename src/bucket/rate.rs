@@ -206,11 +206,6 @@ impl Terms {
         Some(Self { unit, capacity, whole: capacity / unit, rate, horizon, period })
     }
 
-    /// Whole tokens that `to` holds less than this, rounded up.
-    pub(crate) fn lost_capacity(&self, to: &Self) -> u64 {
-        self.capacity.div_ceil(self.unit).saturating_sub(to.whole)
-    }
-
     /// Nanoseconds in which so many tokens have certainly accrued.
     fn time_for(&self, tokens: u64) -> u64 {
         let when = |units| self.rate.when(units, 0).unwrap_or(u64::MAX);
@@ -238,6 +233,14 @@ impl Level {
         Self((units << CARRY_BITS) + i128::from(fraction))
     }
 
+    /// Less what accrues in `nanos`, rounded up; at most 2^78 units, which is more than can be owed.
+    pub(crate) fn owe(&mut self, rate: Rate, nanos: u64) {
+        let low = u128::from(nanos) * u128::from(rate.lo);
+        let sum = u128::from(nanos) * u128::from(rate.hi) + (low >> 64);
+        let most = 1 << (78 + CARRY_BITS);
+        self.0 -= (sum.min(most - 1) + u128::from(low as u64 != 0)).cast_signed();
+    }
+
     /// The same level less `charge` tokens in another bucket's units, clipped to its capacity. A debt
     /// is kept.
     #[allow(clippy::cast_sign_loss)] // no position is negative: the level is at most the capacity
@@ -250,11 +253,14 @@ impl Level {
         let (from_unit, to_unit) = (i128::from(from.unit), i128::from(to.unit));
         let tokens = self.0.div_euclid(from_unit) - (i128::from(charge) << CARRY_BITS);
         let rest = self.0.rem_euclid(from_unit) * to_unit;
-        let fitting = tokens.clamp(least / to_unit, most / to_unit + (1 << CARRY_BITS));
+        // A debt that the line cannot hold is paid off before anything else accrues: in whole tokens, so
+        // that no fraction of one is owed twice.
+        let whole = 1_i128 << CARRY_BITS;
+        let beyond =
+            (least / to_unit - tokens).max(0).unsigned_abs().div_ceil(whole.unsigned_abs());
+        let fitting = (tokens + beyond.cast_signed() * whole).min(most / to_unit + whole);
         let level = (fitting * to_unit + rest.div_euclid(from_unit)).min(most);
-        // A debt that the line cannot hold is paid off before anything else accrues.
-        let excess = saturate((fitting - tokens).max(0).unsigned_abs() >> CARRY_BITS);
-        let delay = if fitting > tokens { to.time_for(excess.saturating_add(1)) } else { 0 };
+        let delay = if beyond > 0 { to.time_for(saturate(beyond)) } else { 0 };
         let units = level >> CARRY_BITS;
         let fraction = (level & ((1 << CARRY_BITS) - 1)) as u64;
         let position = (i128::from(to.capacity) - units) as u64;

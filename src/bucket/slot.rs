@@ -23,6 +23,8 @@ pub(crate) struct Config {
     pub(crate) terms: Terms,
     /// The clock reading from which accrual counts.
     pub(crate) anchor: u64,
+    /// What accrues in so many nanoseconds before the anchor pays a debt that the line cannot hold.
+    pub(super) delay: u64,
     /// Where the next change by itself is due (a step of a recovery), if there is one.
     pub(crate) until: Option<u64>,
     /// 2^-48ths of a unit that had accrued at the anchor.
@@ -33,7 +35,7 @@ pub(crate) struct Config {
 impl Config {
     /// As a bucket begins, when nothing was spent yet.
     pub(super) fn open(terms: Terms, now: u64) -> Self {
-        Self { kind: Kind::Open, terms, anchor: now, until: None, carry: 0, origin: 0 }
+        Self { kind: Kind::Open, terms, anchor: now, delay: 0, until: None, carry: 0, origin: 0 }
     }
 
     /// Elapsed time since the anchor up to which readers may go by this slot alone. 0 sends them

@@ -15,9 +15,6 @@ pub(crate) struct Change {
     pub(crate) until: Option<u64>,
     /// So many tokens are taken, whether they are there or not.
     pub(crate) charge: u64,
-    /// What was spent stays spent where the capacity shrinks. Else it is what is held that stays, as
-    /// far as it fits.
-    pub(crate) keeps_spent: bool,
 }
 
 impl Config {
@@ -31,24 +28,25 @@ impl Config {
             // Past the horizon the rate's own rounding may have reached a step of the carry.
             level.0 -= 1;
         }
+        // A debt that is being paid before the anchor goes on at the new rate.
+        let begin = now.max(self.anchor - self.delay);
+        level.owe(self.terms.rate, self.anchor.saturating_sub(begin));
         let was_full = position <= accrued.floor;
-        let shrunk = if to.keeps_spent { self.terms.lost_capacity(&to.terms) } else { 0 };
-        let charge = to.charge.saturating_add(shrunk);
-        let Rescaled { position, carry, delay } = level.rescale(&self.terms, &to.terms, charge);
+        let Rescaled { position, carry, delay } = level.rescale(&self.terms, &to.terms, to.charge);
         // A full bucket has nothing to carry: so whole tokens are on time again after a cut.
         let carry = if was_full { 0 } else { carry };
         // Never back: the time before the old anchor was counted by the slot before it.
-        let anchor = now.max(self.anchor).saturating_add(delay).max(to.pause_until);
+        let anchor = begin.max(to.pause_until).saturating_add(delay);
         let paused = self.kind == Kind::Paused || to.pause_until > now || delay > 0;
         let kind =
             if to.kind == Kind::Open && paused && anchor > now { Kind::Paused } else { to.kind };
-        (Self { kind, terms: to.terms, anchor, until: to.until, carry, origin: 0 }, position)
+        (Self { kind, terms: to.terms, anchor, delay, until: to.until, carry, origin: 0 }, position)
     }
 
     /// The same configuration, as it stands.
     pub(super) fn again(&self) -> Change {
         let Self { kind, terms, until, .. } = *self;
-        Change { kind, terms, pause_until: 0, until, charge: 0, keeps_spent: false }
+        Change { kind, terms, pause_until: 0, until, charge: 0 }
     }
 
     /// The anchor moved up to `now`, by a whole number of units where the rate allows it.

@@ -96,8 +96,9 @@ impl Wanted for Group {
         self.asked().try_acquire()
     }
     fn parts(&self) -> Parts {
-        let wanted = self.0.iter().filter(|(_, n)| *n > 0);
-        wanted.map(|(entry, n)| Part { entry: Arc::clone(entry), n: *n, ticket: 0 }).collect()
+        let part =
+            |(entry, n): &(Arc<Entry>, u64)| Part { entry: Arc::clone(entry), n: *n, ticket: 0 };
+        self.0.iter().map(part).collect()
     }
     fn granted(parts: Granted) -> Permits {
         Permits::new(parts.into_iter().collect())
@@ -130,6 +131,8 @@ enum State<W> {
 struct Waiting {
     /// Empty once it is out of the lines.
     parts: Parts,
+    /// Those of which nothing is wanted: granted with the others, and not waited for.
+    idle: Parts,
     deadline: Option<u64>,
     event: Call,
     listener: Option<EventListener>,
@@ -137,7 +140,8 @@ struct Waiting {
 
 impl Waiting {
     fn new(parts: Parts, deadline: Option<u64>) -> Self {
-        Self { parts, deadline, event: Call::new(Event::new()), listener: None }
+        let (parts, idle) = parts.into_iter().partition(|part| part.n > 0);
+        Self { parts, idle, deadline, event: Call::new(Event::new()), listener: None }
     }
 
     /// Join the lines, and try once more. `None` while the wait goes on.
@@ -180,10 +184,14 @@ impl Waiting {
             };
             // Out of the lines.
             let parts = std::mem::take(&mut self.parts);
+            let idle = std::mem::take(&mut self.idle).into_iter().map(|part| {
+                let seen = part.entry.incidents();
+                (part, seen)
+            });
             let grant =
                 |(part, seen): (Part, u64)| Permit::owned(part.entry, Grant { n: part.n, seen });
             return Some(match failure {
-                None => Ok(parts.into_iter().zip(seen).map(grant).collect()),
+                None => Ok(parts.into_iter().zip(seen).chain(idle).map(grant).collect()),
                 Some(error) => Err(error),
             });
         }

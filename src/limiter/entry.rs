@@ -280,15 +280,16 @@ impl Entry {
 
     pub(crate) fn capacity(&self) -> Capacity {
         loop {
+            // Both of one moment: a change in between would pair one limit's buckets with another's
+            // windows.
+            let settings = self.settings.lock();
             let outlook = self.gate.look_around(self.now());
+            let (limit, factor) = (settings.limit, settings.adapt.factor());
+            drop(settings);
             if outlook.check(0) == Err(Refusal::Stale) {
                 self.bring_up_to_date();
                 continue;
             }
-            let settings = self.settings.lock();
-            let limit = settings.limit;
-            let factor = settings.adapt.factor();
-            drop(settings);
             let windows: Vec<WindowCapacity> = std::iter::zip(outlook.views(), limit.windows())
                 .map(|(view, window)| WindowCapacity {
                     available: view.available(),

@@ -66,10 +66,10 @@ impl Settings {
         let Turn { kind, pause_until, charge, before } = turn;
         let Some(terms) = self.terms() else { return };
         let from = before.map(|before| self.limit.windows_from(before));
-        let shape = |(index, (terms, window)): (usize, (&Terms, &super::window::Window))| Shape {
-            terms: *terms,
-            from: from.as_ref().map_or(Some(index), |from| from[index]),
-            keeps_spent: before.is_some() && window.is_strict,
+        let shape = |(index, (terms, window)): (usize, (&Terms, &super::window::Window))| {
+            let from = from.as_ref().map_or(Some(index), |from| from[index]);
+            let old = from.and_then(|from| before?.windows().nth(from));
+            Shape { terms: *terms, from, lost: old.map_or(0, |old| window.lost_depth(old)) }
         };
         let windows: EachWindow<Shape> =
             terms.iter().zip(self.limit.windows()).enumerate().map(shape).collect();

@@ -28,6 +28,13 @@ impl Window {
         }
     }
 
+    /// Tokens that this holds less than `old`, which it goes on from, and that count as spent. In a strict
+    /// window what was spent stays spent: else its smaller burst would come on top of the larger one.
+    /// Before any cut: what a cut took from the bucket comes back, and was perhaps spent before it.
+    pub(crate) fn lost_depth(&self, old: &Self) -> u64 {
+        if self.is_strict { old.depth().saturating_sub(self.depth()) } else { 0 }
+    }
+
     /// Tokens that accrue in a window. What a strict bucket holds may be taken at once, and what
     /// accrues beside it in the window; with whole tokens, less than one more than the capacity is no
     /// more than the capacity.

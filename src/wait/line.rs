@@ -146,6 +146,13 @@ impl Line {
         }
     }
 
+    /// The head that was left alone long enough must show that it still comes.
+    pub(super) fn call_left_head(&mut self, now: u64, calls: &mut Calls) {
+        if self.head().and_then(Waiter::is_left_until).is_some_and(|until| now >= until) {
+            self.call_head(now, calls);
+        }
+    }
+
     /// The first who was never called, and what it takes to serve it and all before it.
     pub(super) fn first_uncovered(&self) -> Option<(u64, u64)> {
         let (_, waiter) = self.present.range(self.frontier..).next()?;

@@ -90,15 +90,15 @@ pub(crate) struct Shape {
     pub(crate) terms: Terms,
     /// Which of the present windows it goes on from; `None` for a full one.
     pub(crate) from: Option<usize>,
-    /// See [`Change::keeps_spent`].
-    pub(crate) keeps_spent: bool,
+    /// So many tokens less than that one it holds, before any cut, of which none may be had again.
+    pub(crate) lost: u64,
 }
 
 impl Reshape<'_> {
     fn change(&self, shape: &Shape) -> Change {
         let Self { kind, pause_until, until, charge, .. } = *self;
-        let Shape { terms, keeps_spent, .. } = *shape;
-        Change { kind, terms, pause_until, until, charge, keeps_spent }
+        let charge = charge.saturating_add(shape.lost);
+        Change { kind, terms: shape.terms, pause_until, until, charge }
     }
 }
 
@@ -184,6 +184,8 @@ impl Gate {
         if queue.line.is_empty() {
             return Ok(());
         }
+        // A newcomer is somebody behind it, too.
+        queue.line.call_left_head(now, calls);
         match self.check_locked(queue, n, now) {
             Ok(()) | Err(Refusal::Short(_)) => {}
             Err(refusal) => return Err(refusal),
@@ -205,10 +207,16 @@ impl Gate {
     }
 
     fn outlook(&self, queue: &mut Queue, now: u64) -> Outlook {
+        let first = self.bucket.view(now);
+        // A change that is due at an earlier time comes first, or a fresh anchor would leave no time
+        // before it to be counted.
+        let is_due = first.check(0) == Err(Refusal::Stale);
         let mut views = SmallVec::new();
-        views.push(self.bucket.view(now));
+        views.push(first);
         views.extend(queue.more.iter_mut().map(|plain| {
-            plain.mend(now);
+            if !is_due {
+                plain.mend(now);
+            }
             plain.view(now)
         }));
         Outlook(views)
@@ -299,6 +307,9 @@ impl Gate {
         let now = clock();
         let present: SmallVec<[Plain; 4]> =
             std::iter::once(self.bucket.lift(current)).chain(queue.more.drain(..)).collect();
+        // A pause is the resource's: a window that is added is paused, too, and may be the one that stays.
+        let paused = present.iter().map(Plain::paused_until).fold(to.pause_until, u64::max);
+        let to = Reshape { pause_until: paused, ..*to };
         let turned = |shape: &Shape| {
             let from = shape.from.and_then(|from| present.get(from).cloned());
             let mut plain = from.unwrap_or_else(|| Plain::full(shape.terms, now));

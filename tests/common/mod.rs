@@ -3,6 +3,9 @@
 
 #![allow(dead_code)] // each suite uses its part
 
+pub(crate) mod watchdog;
+pub(crate) mod windows;
+
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
