@@ -21,8 +21,6 @@ pub(crate) struct Heard {
     pub(crate) size: Size,
     /// In nanoseconds.
     pub(crate) age: u64,
-    /// From one who knows no incidents, and may cut for every refusal.
-    pub(crate) is_plain: bool,
     pub(crate) origin: Arc<Origin>,
 }
 
@@ -32,7 +30,7 @@ impl Heard {
         let (agent_id, reason) = ("neighbour".to_string(), "429".to_string());
         let timestamp = SystemTime::UNIX_EPOCH;
         let origin = Arc::new(Origin { agent_id, reason, timestamp, is_ours: false });
-        Self { id, size: Size::Factor(factor), age: 0, is_plain: false, origin }
+        Self { id, size: Size::Factor(factor), age: 0, origin }
     }
 
     fn cut(&self, limit: &Limit, now: u64) -> Cut {
@@ -174,12 +172,11 @@ impl Entry {
             }
             let (now, before) = (self.now(), settings.adapt.factor());
             let cut = heard.cut(&settings.limit, now);
-            let changed = if heard.is_plain {
-                settings.adapt.hear_plain(cut, now)
-            } else {
-                settings.adapt.hear(cut, now)
+            let counts = match heard.size {
+                Size::Factor(_) => settings.adapt.hear(cut, now),
+                Size::Tokens(_) => settings.adapt.hear_plain(cut, now),
             };
-            changed.then(|| self.take_effect(settings, before, &heard.origin))
+            counts.then(|| self.take_effect(settings, before, &heard.origin))
         })
     }
 

@@ -199,8 +199,7 @@ fn announced(payload: &[u8]) -> Option<Told> {
         (None, None) => (name_of(&message), Size::Tokens(message.new_capacity)),
         _ => return None,
     };
-    let is_plain = message.incident.is_none();
-    let heard = Heard { id, size, age: nanos(message.age_ms), is_plain, origin };
+    let heard = Heard { id, size, age: nanos(message.age_ms), origin };
     Some(Told {
         agent_id: message.agent_id,
         instance: message.instance.map(|Hex(instance)| instance),
@@ -219,7 +218,7 @@ fn stated(payload: &[u8]) -> Option<Told> {
             _ => return None,
         };
         let (Hex(id), age) = (cut.incident, nanos(cut.age_ms));
-        Some((cut.resource, Heard { id, size, age, is_plain: false, origin }))
+        Some((cut.resource, Heard { id, size, age, origin }))
     };
     let cuts: Option<Vec<_>> = message.cuts.into_iter().map(understand).collect();
     let Hex(instance) = message.instance;
@@ -302,7 +301,7 @@ mod tests {
         assert_eq!((told.agent_id.as_str(), told.instance), ("go-agent-1", None));
         let (resource, heard) = &told.cuts[0];
         assert_eq!(resource, "shared-api");
-        assert_eq!((heard.size, heard.age, heard.is_plain), (Size::Tokens(5), 0, true));
+        assert_eq!((heard.size, heard.age), (Size::Tokens(5), 0));
         assert_eq!(heard.origin.reason, "received 429");
         let since = heard.origin.timestamp.duration_since(SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(since, Duration::new(1_795_477_128, 858_236_705));
@@ -348,7 +347,6 @@ mod tests {
         assert_eq!((told.instance, told.is_all), (Some(0xdef), false));
         let (_, heard) = &told.cuts[0];
         assert_eq!((heard.id, heard.size, heard.age), (0xabc, Size::Factor(0.5), 1_000_000));
-        assert!(!heard.is_plain);
     }
 
     #[test]
