@@ -146,14 +146,14 @@ impl Agent {
 
     /// What stands of a resource has changed.
     fn stands(&mut self, resource: String) {
-        self.cut.insert(resource);
         // The date of the next step is another.
         self.alarm = None;
         let now = Instant::now();
         match &mut self.trickle {
-            Some(trickle) => trickle.differ(now),
+            Some(trickle) => trickle.differ(&resource, now),
             None => self.trickle = Some(Trickle::new(now)),
         }
+        self.cut.insert(resource);
     }
 
     /// Take the steps that are due, so that callbacks hear of them though nobody acquires, and wait
@@ -261,7 +261,11 @@ impl Agent {
     }
 
     fn states(&self) -> Vec<Vec<u8>> {
+        let is_said = |resource: &String| {
+            self.trickle.as_ref().is_some_and(|trickle| trickle.is_said(resource))
+        };
         let all: Vec<(&String, Standing)> = (self.cut.iter())
+            .filter(|resource| !is_said(resource))
             .filter_map(|resource| Some((resource, self.limiter.standing(resource)?)))
             .collect();
         let cuts: Vec<_> =
@@ -326,12 +330,8 @@ impl Agent {
             let agent_id = &self.id;
             tracing::warn!(agent_id, "another limiter uses this agent_id: give each its own");
         }
-        // An answer, to whomever: what it does not say will be said.
-        if subject == STATE && told.is_all {
-            self.asks = 0;
-        }
         if subject == QUERY {
-            self.trickle.iter_mut().for_each(|trickle| trickle.differ(Instant::now()));
+            self.trickle.iter_mut().for_each(|trickle| trickle.hurry(Instant::now()));
         } else {
             self.learn(subject, told);
         }
@@ -340,8 +340,6 @@ impl Agent {
     fn learn(&mut self, subject: &'static str, mut told: Told) {
         // By resource, in one piece.
         told.cuts.sort_by(|a, b| a.0.cmp(&b.0));
-        let mut known = BTreeSet::new();
-        let mut is_behind = false;
         for group in told.cuts.chunk_by(|a, b| a.0 == b.0) {
             let resource = &group[0].0;
             let cuts: Vec<_> = group.iter().map(|(_, heard)| heard.clone()).collect();
@@ -355,18 +353,13 @@ impl Agent {
                 tracing::info!(?resource, agent_id = ?told.agent_id, "a neighbour's cut");
                 self.stands(resource.clone());
             }
-            is_behind |= hearing.is_behind;
-            known.insert(resource);
-        }
-        // One cut, and not all that its sender knows: what it lacks says nothing.
-        if subject == CAPACITY {
-            return;
-        }
-        let Some(trickle) = &mut self.trickle else { return };
-        if is_behind {
-            trickle.differ(Instant::now());
-        } else if told.is_all && self.cut.iter().all(|resource| known.contains(resource)) {
-            trickle.agree();
+            let Some(trickle) = &mut self.trickle else { continue };
+            // An announcement is of one cut: what it lacks says nothing.
+            match subject {
+                STATE if hearing.is_behind => trickle.differ(resource, Instant::now()),
+                STATE => trickle.agree(resource),
+                _ => {}
+            }
         }
     }
 

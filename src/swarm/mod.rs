@@ -6,6 +6,8 @@ mod inbox;
 mod stats;
 mod trickle;
 mod wire;
+#[cfg(test)]
+mod wire_tests;
 
 use std::fmt;
 use std::future::Future;
