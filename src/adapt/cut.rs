@@ -7,9 +7,11 @@ use super::{Recovery, nanos};
 
 /// The most that a cut takes away: a millionth stays, on every agent alike.
 pub(crate) const LEAST: f64 = 1.0 / (1 << 20) as f64;
-/// Agents differ by so much at most in what they know of a cut's date, because messages are delayed;
-/// and by half the interval of the recovery, if that is less.
-const TELLING: i128 = 5_000_000_000;
+/// Agents differ by so much at most in what they know of a cut's date, because messages are delayed
+/// and passed on; and by half the interval of the recovery, if that is less.
+const TELLING: i128 = 10_000_000_000;
+/// If two agents' steps of a recovery are no further apart, they need not talk about it.
+const NOTICEABLE: i128 = 1_000_000_000;
 
 /// How far a cut goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,10 +60,13 @@ impl Cut {
         u64::try_from(i128::from(now) - self.start).unwrap_or(0)
     }
 
-    /// Heard no lower than `floor`, now and whenever it is told again.
+    /// Heard no lower than `floor`, now and whenever it is told again. What was told in tokens is passed
+    /// on in tokens, as many as that.
+    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // nothing turns on the last token
     pub(super) fn no_lower_than(self, floor: f64) -> Self {
-        let tokens = self.tokens.filter(|_| self.factor >= floor);
-        Self { floor, factor: self.factor.max(floor), tokens, ..self }
+        let rise = (floor / self.factor).max(1.0);
+        let tokens = self.tokens.map(|tokens| (tokens as f64 * rise).ceil() as u64);
+        Self { floor, factor: self.factor * rise, tokens, ..self }
     }
 
     /// With what another telling of it adds, if anything: it may be lower, and younger by more than
@@ -111,11 +116,11 @@ impl Cut {
 
     /// Whether who tells of this one is not noticeably above `other`, now or later.
     pub(super) fn stands_for(&self, other: &Self, now: u64, way: &Way) -> bool {
-        let delayed = Self { start: self.start + way.tolerance(), ..self.clone() };
         if self.id == other.id {
-            self.factor <= other.factor && delayed.start >= other.start
+            self.factor <= other.factor && self.start + way.tolerance() >= other.start
         } else {
-            delayed.covers(other, now, way)
+            let start = self.start + NOTICEABLE.min(way.tolerance());
+            Self { start, ..self.clone() }.covers(other, now, way)
         }
     }
 

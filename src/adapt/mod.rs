@@ -12,8 +12,8 @@
 //! # Incidents
 //!
 //! Many requests are refused at once when an upstream has had enough, and all of these refusals are
-//! one incident, which is worth one cut. It begins when a cut takes effect here, be it ours or a
-//! neighbour's. A refusal belongs to it if the cooldown has not passed, or if its request was sent
+//! one incident, which is worth one cut. It begins with a cut that takes effect here, be it ours or a
+//! neighbour's, at the date of that cut. A refusal belongs to it if the cooldown has not passed, or if its request was sent
 //! before, however long that took. It cuts only where the incident has not cut as far yet, and then
 //! from the level before it.
 
@@ -70,9 +70,9 @@ const CEILING: f64 = 1024.0;
 /// So many cuts are kept, of which none covers another: they lie within one step of the recovery.
 /// Agents with one policy have one or two.
 pub(crate) const MOST_CUTS: usize = 8;
-/// So many that were covered are remembered. A cut that was forgotten and is told once more seems to
+/// So many that count no more are remembered. A cut that was forgotten and is told once more seems to
 /// be younger, by what messages take.
-const MOST_COVERED: usize = 64;
+const MOST_SPENT: usize = 64;
 
 /// What a resource's limit is scaled by at present, and when that changes.
 #[derive(Clone, Debug)]
@@ -81,7 +81,8 @@ pub(crate) struct Adapt {
     way: Way,
     /// None of them covers another.
     cuts: Vec<Cut>,
-    covered: VecDeque<Cut>,
+    /// What another covers, or has recovered.
+    spent: VecDeque<Cut>,
     factor: f64,
     due: Option<u64>,
     incident: Option<Incident>,
@@ -105,7 +106,7 @@ impl Adapt {
             policy,
             way: Way::new(policy.recovery),
             cuts: Vec::new(),
-            covered: VecDeque::new(),
+            spent: VecDeque::new(),
             factor: 1.0,
             due: None,
             incident: None,
@@ -150,8 +151,7 @@ impl Adapt {
         let shallow = incident.filter(|incident| !incident.in_full);
         let level = shallow.map_or(self.factor, |incident| incident.level);
         let target = (level * self.policy.reduce).max(least.min(self.factor));
-        let at = shallow.map_or(now.into(), |incident| incident.at);
-        self.incident = Some(Incident { level, at, in_full: true });
+        self.incident = Some(Incident { level, at: now.into(), in_full: true });
         self.in_full += 1;
         self.insert(make(target), now);
         self.advance(now);
@@ -160,7 +160,7 @@ impl Adapt {
 
     /// A neighbour that knows of incidents cut. Whether that counts here.
     pub(crate) fn hear(&mut self, cut: Cut, now: u64) -> bool {
-        let mut all = self.cuts.iter().chain(&self.covered);
+        let mut all = self.cuts.iter().chain(&self.spent);
         let news = match all.find(|known| known.id == cut.id) {
             Some(known) => known.amended(&cut, &self.way),
             None => Some(cut),
@@ -169,7 +169,7 @@ impl Adapt {
             return false;
         };
         self.cuts.retain(|known| known.id != cut.id);
-        self.covered.retain(|known| known.id != cut.id);
+        self.spent.retain(|known| known.id != cut.id);
         let (before, start) = (self.factor, cut.start);
         let counts = self.insert(cut, now);
         self.advance(now);
@@ -221,14 +221,12 @@ impl Adapt {
         let way = self.way;
         let counts = !self.cuts.iter().any(|known| known.covers(&cut, now, &way));
         if counts {
-            self.covered.extend(self.cuts.extract_if(.., |known| cut.covers(known, now, &way)));
+            self.spent.extend(self.cuts.extract_if(.., |known| cut.covers(known, now, &way)));
             self.cuts.push(cut);
             self.merge(now);
         } else {
-            self.covered.push_back(cut);
+            self.spent.push_back(cut);
         }
-        let surplus = self.covered.len().saturating_sub(MOST_COVERED);
-        self.covered.drain(..surplus);
         counts
     }
 
@@ -242,15 +240,18 @@ impl Adapt {
         self.cuts.sort_by(|a, b| a.factor_at(now, &way).total_cmp(&b.factor_at(now, &way)));
         let lowest = self.cuts.remove(0);
         self.cuts[0].lower_to(lowest.factor_at(now, &way), now, &way);
-        self.covered.push_back(lowest);
+        self.spent.push_back(lowest);
     }
 
     /// Go by the factor of `now`.
     pub(crate) fn advance(&mut self, now: u64) {
         let way = self.way;
         if way.ceiling <= 1.0 {
-            self.cuts.retain(|cut| cut.factor_at(now, &way) < way.ceiling);
+            let is_over = |cut: &mut Cut| cut.factor_at(now, &way) >= way.ceiling;
+            self.spent.extend(self.cuts.extract_if(.., is_over));
         }
+        let surplus = self.spent.len().saturating_sub(MOST_SPENT);
+        self.spent.drain(..surplus);
         let lowest = self.cuts.iter().map(|cut| cut.factor_at(now, &way)).reduce(f64::min);
         self.factor = lowest.unwrap_or(1.0);
         self.due = self.cuts.iter().filter_map(|cut| cut.next_step(now, &way)).min();
@@ -260,7 +261,7 @@ impl Adapt {
     pub(crate) fn react_by(&mut self, policy: Policy, now: u64) {
         let way = Way::new(policy.recovery);
         if self.policy.recovery != policy.recovery {
-            for cut in self.cuts.iter_mut().chain(&mut self.covered) {
+            for cut in self.cuts.iter_mut().chain(&mut self.spent) {
                 cut.restart(cut.factor_at(now, &self.way).min(way.ceiling), now);
             }
         }

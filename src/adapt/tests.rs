@@ -238,8 +238,8 @@ fn told_again_a_cut_may_be_lower_or_much_younger_but_not_older() {
     assert_eq!(hear(0.5, 102, 90), (0.5, 130));
     assert_eq!(hear(0.999, 103, 3), (0.5, 130));
     assert_eq!(hear(0.5, 105, 0), (0.5, 130), "by what a message takes");
-    assert_eq!(hear(0.4, 106, 0), (0.4, 136));
-    assert_eq!(hear(0.3, 107, 90), (0.3, 136));
+    assert_eq!(hear(0.4, 111, 0), (0.4, 141));
+    assert_eq!(hear(0.3, 112, 90), (0.3, 141));
 }
 
 #[test]
@@ -287,7 +287,8 @@ fn who_does_not_know_of_a_cut_is_behind() {
     assert!(is_behind(&[cut(1, 0.9999, now, 0)]), "by the same name");
     assert!(is_behind(&[cut(1, 0.5, now, 239 * SECOND)]), "nor as old");
     assert!(is_behind(&[cut(2, 0.4, now, 130 * SECOND)]), "lower for now");
-    assert!(!is_behind(&[cut(2, 0.5, now, 14 * SECOND)]), "not noticeably above, ever");
+    assert!(is_behind(&[cut(2, 0.5, now, 14 * SECOND)]), "above for a part of each interval");
+    assert!(!is_behind(&[cut(2, 0.5, now, 11 * SECOND)]), "not noticeably above, ever");
     assert!(!is_behind(&[cut(2, 0.25, now, 14 * SECOND)]));
 }
 
@@ -302,13 +303,23 @@ fn a_cut_that_has_recovered_elsewhere_is_not_heard() {
 }
 
 #[test]
+fn what_has_recovered_here_does_not_come_back_from_who_is_late() {
+    let mut adapt = Adapt::new(policy());
+    adapt.hear(cut(1, 0.5, 0, 0), 0);
+    let now = 240 * SECOND;
+    adapt.advance(now);
+    assert!(!adapt.hear(cut(1, 0.5, now, now - 2 * SECOND), now) && is(&adapt, 1.0));
+    assert!(adapt.hear(cut(2, 0.5, now, now - 2 * SECOND), now));
+}
+
+#[test]
 fn a_flood_of_cuts_is_bounded() {
     let mut adapt = Adapt::new(policy());
     for i in 0..10_000_u32 {
         // Each a little lower and a little older, so that none covers another.
         let (id, factor) = (i.into(), 0.9 - 0.000_01 * f64::from(i));
         adapt.hear(cut(id, factor, 20 * SECOND, id * 1_000_000), 20 * SECOND);
-        assert!(adapt.cuts.len() <= MOST_CUTS && adapt.covered.len() <= MOST_COVERED);
+        assert!(adapt.cuts.len() <= MOST_CUTS && adapt.spent.len() <= MOST_SPENT);
     }
     assert!(is(&adapt, 0.9 - 0.000_01 * 9_999.0));
 }
