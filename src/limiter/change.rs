@@ -59,6 +59,8 @@ pub(crate) struct Standing {
 pub(crate) struct Hearing {
     /// It changed something here.
     pub(crate) is_news: bool,
+    /// It is of an incident that was not known here, and cut about as far as our own would.
+    pub(crate) is_incident: bool,
     /// The neighbour does not know of a cut that stands here.
     pub(crate) is_behind: bool,
 }
@@ -157,19 +159,26 @@ impl Entry {
 
     /// A neighbour told of all its cuts.
     pub(crate) fn hear_all(&self, told: &[Heard]) -> Hearing {
+        let before = self.settings.lock().adapt.in_full();
         let is_news = told.iter().fold(false, |is_news, heard| self.hear(heard) | is_news);
         let settings = self.settings.lock();
         let now = self.now();
         let told: Vec<Cut> = told.iter().map(|heard| heard.cut(&settings.limit, now)).collect();
-        Hearing { is_news, is_behind: settings.adapt.is_ahead_of(&told, now) }
+        Hearing {
+            is_news,
+            is_incident: is_news && settings.adapt.in_full() > before,
+            is_behind: settings.adapt.is_ahead_of(&told, now),
+        }
     }
 
     /// A neighbour cut. Whether that changed anything here.
     pub(crate) fn hear(&self, heard: &Heard) -> bool {
+        let early = seeded("limit-before-lock").then(|| self.settings.lock().limit);
         self.change(|settings| {
             if settings.is_over() {
                 return None;
             }
+            settings.limit = early.unwrap_or(settings.limit);
             let (now, before) = (self.now(), settings.adapt.factor());
             let cut = heard.cut(&settings.limit, now);
             let counts = match heard.size {

@@ -31,7 +31,9 @@ const SLACK: u64 = 1_000_000;
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The three subjects' subscriptions.
-pub(super) type Ears = [(&'static str, Option<Box<dyn Subscription>>); 3];
+pub(super) type Ears = [Ear; 3];
+
+type Ear = (&'static str, Option<Box<dyn Subscription>>);
 
 pub(super) async fn subscribe(bus: &dyn MessageBus) -> Result<Ears, BusError> {
     let mut ears = [(STATE, None), (QUERY, None), (CAPACITY, None)];
@@ -107,16 +109,20 @@ impl Agent {
         while !self.take_what_is_left() {
             self.recover();
             self.send();
-            let [state, query, capacity] = &mut ears;
             let inbox = Arc::clone(&self.inbox);
             let next = self.next();
+            // Which comes first is no matter of chance, so that a simulated swarm can be run again:
+            // each ear has its turn, and the last two only say that the loop has something to do.
+            ears.rotate_left(1);
+            let [first, second, third] = &mut ears;
             tokio::select! {
+                biased;
+                sent = sent(&mut self.sending) => self.sent(sent),
+                heard = listen(first) => self.hear(heard, first),
+                heard = listen(second) => self.hear(heard, second),
+                heard = listen(third) => self.hear(heard, third),
                 () = inbox.arrived() => {}
                 () = sleep_until(next) => {}
-                sent = sent(&mut self.sending) => self.sent(sent),
-                heard = listen(state) => self.hear(STATE, heard, state),
-                heard = listen(query) => self.hear(QUERY, heard, query),
-                heard = listen(capacity) => self.hear(CAPACITY, heard, capacity),
             }
             self.listen_again(&mut ears).await;
         }
@@ -292,12 +298,8 @@ impl Agent {
 
     // ---- hearing ------------------------------------------------------------------------------
 
-    fn hear(
-        &mut self,
-        subject: &'static str,
-        heard: Option<Delivery>,
-        ear: &mut (&'static str, Option<Box<dyn Subscription>>),
-    ) {
+    fn hear(&mut self, heard: Option<Delivery>, (subject, ear): &mut Ear) {
+        let subject = *subject;
         match heard {
             Some(Delivery::Message(payload)) => self.understand(subject, &payload),
             Some(Delivery::Lost(n)) => {
@@ -307,7 +309,7 @@ impl Agent {
                 self.ask(1); // what was in them
             }
             None => {
-                ear.1 = None;
+                *ear = None;
                 self.is_deaf = true;
             }
         }
@@ -349,8 +351,11 @@ impl Agent {
                 }
                 continue;
             };
-            if hearing.is_news {
+            // One that hardly cuts is not worth a line: anybody could fill the log with them.
+            if hearing.is_incident {
                 tracing::info!(?resource, agent_id = ?told.agent_id, "a neighbour's cut");
+            }
+            if hearing.is_news {
                 self.stands(resource.clone());
             }
             let Some(trickle) = &mut self.trickle else { continue };
@@ -397,7 +402,7 @@ fn told<'a>(
     })
 }
 
-async fn listen((_, ear): &mut (&'static str, Option<Box<dyn Subscription>>)) -> Option<Delivery> {
+async fn listen((_, ear): &mut Ear) -> Option<Delivery> {
     match ear {
         Some(subscription) => subscription.next().await,
         None => pending().await,
