@@ -168,7 +168,9 @@ async fn many_agents_say_much_in_few_messages() {
     let mut agents = Vec::new();
     for i in 0..8 {
         let agent = DistributedLimiter::new(config(&bus, &i.to_string())).await.unwrap();
-        names.iter().for_each(|name| agent.set_capacity(name, 10, SECOND).unwrap());
+        for name in &names {
+            agent.set_capacity(name, 10, SECOND).unwrap();
+        }
         agents.push(agent);
     }
     for (i, name) in names.iter().enumerate() {

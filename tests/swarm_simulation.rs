@@ -71,12 +71,14 @@ struct Swarm {
     network: Arc<Mutex<Network>>,
     agents: Vec<Agent>,
     admitted: Vec<Admitted>,
-    /// When they began.
+    /// When each began.
     incidents: Vec<At>,
-    others: Vec<Cut>,
+    /// Cuts of those who know no factors.
+    plain: Vec<Cut>,
+    /// Which limits there are.
     limits: Vec<u32>,
     is_attacked: bool,
-    /// Whom nobody should hear.
+    /// The end of whoever attacks.
     hostile: End,
 }
 
@@ -88,12 +90,11 @@ impl Swarm {
         let network = Arc::new(Mutex::new(Network::new(members, random.fork())));
         let hostile = End::of(members - 1, &network);
         let is_attacked = random.u8(..4) == 0;
-        // A cut in tokens is another factor of each limit.
-        let is_mixed = random.u8(..4) == 0;
-        let limits = if is_mixed { vec![100] } else { vec![100, 250, 1_000] };
+        // A cut in tokens is another factor of each limit, so where there are such limits are alike.
+        let limits = if random.u8(..4) == 0 { vec![100] } else { vec![100, 250, 1_000] };
         let (agents, admitted) = (Vec::new(), Vec::new());
-        let (incidents, others) = (Vec::new(), Vec::new());
-        Self { random, network, agents, admitted, incidents, others, limits, is_attacked, hostile }
+        let (incidents, plain) = (Vec::new(), Vec::new());
+        Self { random, network, agents, admitted, incidents, plain, limits, is_attacked, hostile }
     }
 
     /// How many there will be. Two more members are of another kind, and hostile.
@@ -158,7 +159,7 @@ impl Swarm {
         }
         let size = Size::Tokens(first.into(), (first / 4).into());
         let spreads = end.lock().log.iter().rev().take(3).any(|announced| announced.is_heard);
-        self.others.push(Cut { by: end.member, made: said, said, size, spreads });
+        self.plain.push(Cut { by: end.member, made: said, said, size, spreads });
     }
 
     /// What may be said to raise a limit, or to keep others from telling: of the cuts that were
@@ -275,7 +276,7 @@ impl Swarm {
                 spreads: announced.is_heard,
             }
         });
-        cuts.chain(self.others.iter().cloned()).collect()
+        cuts.chain(self.plain.iter().cloned()).collect()
     }
 
     /// How many admissions could only be at one factor, below the limit; or what is wrong.

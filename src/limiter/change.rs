@@ -178,7 +178,9 @@ impl Entry {
             if settings.is_over() {
                 return None;
             }
-            settings.limit = early.unwrap_or(settings.limit);
+            if let Some(early) = early {
+                settings.limit = early;
+            }
             let (now, before) = (self.now(), settings.adapt.factor());
             let cut = heard.cut(&settings.limit, now);
             let counts = match heard.size {
