@@ -40,6 +40,11 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "cuts::a_refusal_of_what_was_granted_before_a_cut_joins_it",
         "cut twice",
     ),
+    (
+        "limit-before-lock",
+        "cuts::a_neighbours_cut_beside_takers_and_a_reconfiguration",
+        "the cut, or the limit, was lost",
+    ),
     ("arm-without-look", "time_that_passes_wakes_who_waits", "deadlock"),
 ];
 
