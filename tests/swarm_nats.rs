@@ -94,7 +94,48 @@ async fn a_late_joiner_learns_within_a_second() {
     early.announce_reduced("api", "429");
     sleep(3 * SECOND).await;
     let late = agent(&connect(&server).await, "late").await;
-    all_show(&[late], 50).await;
+    let took = all_show(&[late], 50).await;
+    println!("a late joiner learns in {took:?}");
+    assert!(took < SECOND, "{took:?}");
+}
+
+/// `benches/swarm.rs` measures it. Here the bounds are generous: on a busy machine it is still soon.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_announcement_takes_effect_on_ten_others_soon() {
+    const ROUNDS: usize = 20;
+    let server = Server::start();
+    let mut agents = Vec::new();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    for id in 0..11 {
+        let agent = agent(&connect(&server).await, &id.to_string()).await;
+        for i in 0..ROUNDS {
+            agent.set_capacity(&i.to_string(), 100, SECOND).expect("a limit");
+        }
+        let tell = tell.clone();
+        agent.on_capacity_change(move |update| {
+            if !update.is_ours {
+                let _ = tell.send((update.resource.clone(), Instant::now()));
+            }
+        });
+        agents.push(agent);
+    }
+    sleep(SECOND).await;
+    let mut took = Vec::new();
+    for i in 0..ROUNDS {
+        let (api, start) = (i.to_string(), Instant::now());
+        agents[i % 11].announce_reduced(&api, "429");
+        for _ in 0..10 {
+            let (resource, at) =
+                timeout(GUARD, told.recv()).await.expect("all hear of it").unwrap();
+            assert_eq!(resource, api, "one cut, once");
+            took.push(at - start);
+        }
+        assert!(agents.iter().all(|agent| agent.capacity(&api).unwrap().total == 50));
+    }
+    took.sort();
+    let (median, worst) = (took[took.len() / 2], took[took.len() - 1]);
+    println!("{} effects: median {median:?}, worst {worst:?}", took.len());
+    assert!(median < Duration::from_millis(100), "{median:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,16 +7,19 @@ use super::{Recovery, nanos};
 
 /// The most that a cut takes away: a millionth stays, on every agent alike.
 pub(crate) const LEAST: f64 = 1.0 / (1 << 20) as f64;
-/// Of two tellings of a cut's age the older one counts, if they are no further apart: messages are
-/// delayed, never early. Beyond, it would be a way to undo a cut.
-const TELLING: i128 = 5_000_000_000;
+/// Agents differ by so much at most in what they know of a cut's date, because messages are delayed
+/// and passed on; and by half the interval of the recovery, if that is less.
+const TELLING: i128 = 10_000_000_000;
+/// If two agents' steps of a recovery are no further apart, they need not talk about it.
+const NOTICEABLE: i128 = 1_000_000_000;
 
 /// How far a cut goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Size {
     /// To this part of the limit.
     Factor(f64),
-    /// To so many tokens a window, whatever the limit: from one who knows no factors.
+    /// To so many tokens a window, whatever the limit: from one who knows neither factors nor
+    /// incidents.
     Tokens(u64),
 }
 
@@ -28,9 +31,9 @@ pub(crate) struct Cut {
     pub(crate) factor: f64,
     /// What it was told as, if not as a factor.
     pub(crate) tokens: Option<u64>,
-    start: i128,
-    /// Its start as it was first told.
-    told: i128,
+    /// It is heard no lower than this.
+    floor: f64,
+    pub(super) start: i128,
     pub(crate) origin: Arc<Origin>,
 }
 
@@ -46,7 +49,7 @@ pub(crate) struct Origin {
 impl Cut {
     pub(crate) fn new(id: u64, factor: f64, now: u64, age: u64, origin: Arc<Origin>) -> Self {
         let start = i128::from(now) - i128::from(age);
-        Self { id, factor: factor.max(LEAST), tokens: None, start, told: start, origin }
+        Self { id, factor: factor.max(LEAST), tokens: None, floor: 0.0, start, origin }
     }
 
     pub(crate) fn told_in(self, tokens: Option<u64>) -> Self {
@@ -57,17 +60,40 @@ impl Cut {
         u64::try_from(i128::from(now) - self.start).unwrap_or(0)
     }
 
-    /// Another telling of the same cut.
-    pub(super) fn heard_again(&mut self, other: &Self) {
-        self.factor = self.factor.min(other.factor);
-        if self.told - other.start <= TELLING {
-            self.start = self.start.min(other.start);
+    /// Heard no lower than `floor`, now and whenever it is told again. What was told in tokens is passed
+    /// on in tokens, as many as that.
+    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // nothing turns on the last token
+    pub(super) fn no_lower_than(self, floor: f64) -> Self {
+        let rise = (floor / self.factor).max(1.0);
+        let tokens = self.tokens.map(|tokens| (tokens as f64 * rise).ceil() as u64);
+        Self { floor, factor: self.factor * rise, tokens, ..self }
+    }
+
+    /// With what another telling of it adds, if anything: it may be lower, and younger by more than
+    /// a message takes. So nobody can bring its recovery forward, and what is told again and again
+    /// does not get younger by the delay of each telling.
+    pub(super) fn amended(&self, other: &Self, way: &Way) -> Option<Self> {
+        let mut amended = self.clone();
+        if other.factor.max(self.floor) < self.factor {
+            amended = Self { factor: other.factor, tokens: other.tokens, ..amended };
+            amended = amended.no_lower_than(self.floor);
         }
+        if other.start > self.start + way.tolerance() {
+            amended.start = other.start;
+        }
+        let is_news = amended.factor < self.factor || amended.start > self.start;
+        is_news.then_some(amended)
     }
 
     /// Count it from `now` on as if it were made then.
     pub(super) fn restart(&mut self, factor: f64, now: u64) {
-        (self.factor, self.start, self.told) = (factor, now.into(), now.into());
+        (self.factor, self.start) = (factor, now.into());
+    }
+
+    /// Scale the limit by `factor` at `now`, and go on from there.
+    pub(super) fn lower_to(&mut self, factor: f64, now: u64, way: &Way) {
+        self.factor *= factor / self.factor_at(now, way);
+        self.tokens = None;
     }
 
     /// What it scales the limit by, at most `ceiling`.
@@ -87,17 +113,19 @@ impl Cut {
         u64::try_from(self.start + steps * i128::from(interval)).ok()
     }
 
-    /// Whether who knows of this one is not noticeably above `other`: as messages are delayed, agents
-    /// differ in what they know of a cut's age.
+    /// Whether who tells of this one is not noticeably above `other`, now or later.
     pub(super) fn stands_for(&self, other: &Self, now: u64, way: &Way) -> bool {
-        let mut delayed = self.clone();
-        delayed.start += TELLING;
-        self.id == other.id || delayed.factor_at(now, way) <= other.factor_at(now, way)
+        if self.id == other.id {
+            self.factor <= other.factor && self.start + way.tolerance() >= other.start
+        } else {
+            let start = self.start + NOTICEABLE.min(way.tolerance());
+            Self { start, ..self.clone() }.covers(other, now, way)
+        }
     }
 
-    /// Whether this one scales by no more than `other` from now on, so that the other may be
-    /// forgotten. Both grow by the same steps at the same distance, and may be out of step: what
-    /// holds until after this one's next step holds ever after.
+    /// Whether this one scales by no more than `other` from now on, so that the other does not
+    /// count. Both grow by the same steps at the same distance, and may be out of step: what holds
+    /// until after this one's next step holds ever after.
     pub(super) fn covers(&self, other: &Self, now: u64, way: &Way) -> bool {
         let below = |at: u64| self.factor_at(at, way) <= other.factor_at(at, way);
         below(now) && self.next_step(now, way).is_none_or(below)
@@ -115,4 +143,12 @@ pub(super) struct Way {
     pub(super) recovery: Option<Recovery>,
     /// Where recovery ends.
     pub(super) ceiling: f64,
+}
+
+impl Way {
+    /// Two dates of a cut that are no further apart are taken for the same.
+    fn tolerance(&self) -> i128 {
+        let half = self.recovery.map(|recovery| i128::from(nanos(recovery.interval)) / 2);
+        half.map_or(TELLING, |half| half.min(TELLING))
+    }
 }

@@ -6,13 +6,14 @@
 //! A cut is what it left of the limit, and its date. From these two and the recovery follows what it
 //! scales the limit by at any later time. A resource is scaled by the lowest of its cuts. So agents
 //! that know of the same cuts are at the same factor at the same time, in whatever order and however
-//! often they heard of them, and hearing of one more never raises a limit.
+//! often they heard of them, and hearing of one more never raises a limit. Of a cut that is told again
+//! the lower factor counts, and the date only if it is much later: hearing never raises here either.
 //!
 //! # Incidents
 //!
 //! Many requests are refused at once when an upstream has had enough, and all of these refusals are
-//! one incident, which is worth one cut. It begins when a cut takes effect here, be it ours or a
-//! neighbour's. A refusal belongs to it if the cooldown has not passed, or if its request was sent
+//! one incident, which is worth one cut. It begins with a cut that takes effect here, be it ours or a
+//! neighbour's, at the date of that cut. A refusal belongs to it if the cooldown has not passed, or if its request was sent
 //! before, however long that took. It cuts only where the incident has not cut as far yet, and then
 //! from the level before it.
 
@@ -69,10 +70,12 @@ pub(crate) struct Policy {
 
 /// Where a recovery without a cap ends.
 const CEILING: f64 = 1024.0;
-/// So many cuts are kept, of which none covers another. Agents with one policy have one or two.
-const MOST_CUTS: usize = 16;
-/// So many that were covered are remembered, so as not to hear of them once more.
-const MOST_COVERED: usize = 64;
+/// So many cuts are kept, of which none covers another: they lie within one step of the recovery.
+/// Agents with one policy have one or two.
+pub(crate) const MOST_CUTS: usize = 8;
+/// So many that count no more are remembered. A cut that was forgotten and is told once more seems to
+/// be younger, by what messages take.
+const MOST_SPENT: usize = 64;
 
 /// What a resource's limit is scaled by at present, and when that changes.
 #[derive(Clone, Debug)]
@@ -81,7 +84,8 @@ pub(crate) struct Adapt {
     way: Way,
     /// None of them covers another.
     cuts: Vec<Cut>,
-    covered: VecDeque<u64>,
+    /// What another covers, or has recovered.
+    spent: VecDeque<Cut>,
     factor: f64,
     due: Option<u64>,
     incident: Option<Incident>,
@@ -93,8 +97,8 @@ pub(crate) struct Adapt {
 struct Incident {
     /// The factor before it.
     level: f64,
-    /// When it took effect here.
-    at: u64,
+    /// When its cut was made.
+    at: i128,
     /// Whether it has been cut for about as far as our own cut goes.
     in_full: bool,
 }
@@ -105,7 +109,7 @@ impl Adapt {
             policy,
             way: Way::new(policy.recovery),
             cuts: Vec::new(),
-            covered: VecDeque::new(),
+            spent: VecDeque::new(),
             factor: 1.0,
             due: None,
             incident: None,
@@ -150,45 +154,42 @@ impl Adapt {
         let shallow = incident.filter(|incident| !incident.in_full);
         let level = shallow.map_or(self.factor, |incident| incident.level);
         let target = (level * self.policy.reduce).max(least.min(self.factor));
-        let at = shallow.map_or(now, |incident| incident.at);
-        self.incident = Some(Incident { level, at, in_full: true });
+        self.incident = Some(Incident { level, at: now.into(), in_full: true });
         self.in_full += 1;
         self.insert(make(target), now);
         self.advance(now);
         true
     }
 
-    /// A neighbour that knows of incidents cut. Whether anything changed.
+    /// A neighbour that knows of incidents cut. Whether that counts here.
     pub(crate) fn hear(&mut self, cut: Cut, now: u64) -> bool {
-        if let Some(known) = self.cuts.iter_mut().find(|known| known.id == cut.id) {
-            known.heard_again(&cut);
-        } else {
-            let new = cut.factor_at(now, &self.way) < 1.0
-                && !self.covered.contains(&cut.id)
-                && !self.cuts.iter().any(|known| known.covers(&cut, now, &self.way));
-            if !new {
-                return false;
-            }
-            self.insert(cut, now);
-        }
-        let before = (self.factor, self.due);
+        let mut all = self.cuts.iter().chain(&self.spent);
+        let news = match all.find(|known| known.id == cut.id) {
+            Some(known) => known.amended(&cut, &self.way),
+            None => Some(cut),
+        };
+        let Some(cut) = news.filter(|cut| cut.factor_at(now, &self.way) < 1.0) else {
+            return false;
+        };
+        self.cuts.retain(|known| known.id != cut.id);
+        self.spent.retain(|known| known.id != cut.id);
+        let (before, start) = (self.factor, cut.start);
+        let counts = self.insert(cut, now);
         self.advance(now);
-        if self.factor < before.0 {
-            self.took_effect(before.0, now);
+        if self.factor < before {
+            self.took_effect(before, start, now);
         }
-        before != (self.factor, self.due)
+        counts
     }
 
-    /// A neighbour that does not know of incidents cut to `factor`: within one it is heard as far as
-    /// our own cut would go, for it may have cut for each of the refusals. Whether anything changed.
-    pub(crate) fn hear_plain(&mut self, mut cut: Cut, now: u64) -> bool {
-        if let Some(incident) = self.lasting(now) {
-            let floor = incident.level * self.policy.reduce;
-            if cut.factor < floor {
-                (cut.factor, cut.tokens) = (floor, None);
-            }
-        }
-        cut.factor < self.factor && self.hear(cut, now)
+    /// A neighbour that does not know of incidents cut: of one that we know of too it is heard as
+    /// far as our own cut would go, for it may have cut for each of the refusals. Whether that
+    /// counts here.
+    pub(crate) fn hear_plain(&mut self, cut: Cut, now: u64) -> bool {
+        let cooldown = i128::from(nanos(self.policy.cooldown));
+        let incident = self.incident.filter(|incident| (cut.start - incident.at).abs() < cooldown);
+        let floor = incident.map_or(0.0, |incident| incident.level * self.policy.reduce);
+        self.hear(cut.no_lower_than(floor), now)
     }
 
     /// Whether a neighbour that knows of the cuts `told` does not know of one that stands here.
@@ -197,12 +198,14 @@ impl Adapt {
         !self.cuts(now).all(is_known)
     }
 
-    /// A neighbour's cut lowered the factor, from `before`.
-    fn took_effect(&mut self, before: f64, now: u64) {
+    /// A neighbour's cut that was made at `start` lowered the factor, from `before`.
+    fn took_effect(&mut self, before: f64, start: i128, now: u64) {
         // As good as our own: agents may be a step of the recovery apart.
         let enough = self.policy.reduce + (1.0 - self.policy.reduce) / 4.0;
         let joined = self.lasting(now).filter(|_| self.factor > before * enough);
-        let mut incident = joined.unwrap_or(Incident { level: before, at: now, in_full: false });
+        // One that is heard of late does not end ours early.
+        let at = self.incident.map_or(start, |last| start.max(last.at));
+        let mut incident = joined.unwrap_or(Incident { level: before, at, in_full: false });
         if !incident.in_full && self.factor <= incident.level * enough {
             incident.in_full = true;
             self.in_full += 1;
@@ -212,30 +215,46 @@ impl Adapt {
 
     /// The last incident, if its cooldown has not passed.
     fn lasting(&self, now: u64) -> Option<Incident> {
-        let cooldown = nanos(self.policy.cooldown);
-        self.incident.filter(|incident| now.saturating_sub(incident.at) < cooldown)
+        let cooldown = i128::from(nanos(self.policy.cooldown));
+        self.incident.filter(|incident| i128::from(now) - incident.at < cooldown)
     }
 
-    fn insert(&mut self, cut: Cut, now: u64) {
+    /// Whether it counts, as no other covers it.
+    fn insert(&mut self, cut: Cut, now: u64) -> bool {
         let way = self.way;
-        let (covered, mut kept): (Vec<Cut>, Vec<Cut>) =
-            self.cuts.drain(..).partition(|known| cut.covers(known, now, &way));
-        kept.push(cut);
-        // Most of them stand for the same time; the least of them goes.
-        kept.sort_by(|a, b| a.factor_at(now, &way).total_cmp(&b.factor_at(now, &way)));
-        let forgotten = kept.split_off(kept.len().min(MOST_CUTS));
-        self.covered.extend(covered.iter().chain(&forgotten).map(|cut| cut.id));
-        let surplus = self.covered.len().saturating_sub(MOST_COVERED);
-        self.covered.drain(..surplus);
-        self.cuts = kept;
+        let counts = !self.cuts.iter().any(|known| known.covers(&cut, now, &way));
+        if counts {
+            self.spent.extend(self.cuts.extract_if(.., |known| cut.covers(known, now, &way)));
+            self.cuts.push(cut);
+            self.merge(now);
+        } else {
+            self.spent.push_back(cut);
+        }
+        counts
+    }
+
+    /// Where there are too many cuts, the next to lowest takes the lowest's place. As neither covers
+    /// the other, it steps later: so it scales by no more than either would have.
+    fn merge(&mut self, now: u64) {
+        if self.cuts.len() <= MOST_CUTS {
+            return;
+        }
+        let way = self.way;
+        self.cuts.sort_by(|a, b| a.factor_at(now, &way).total_cmp(&b.factor_at(now, &way)));
+        let lowest = self.cuts.remove(0);
+        self.cuts[0].lower_to(lowest.factor_at(now, &way), now, &way);
+        self.spent.push_back(lowest);
     }
 
     /// Go by the factor of `now`.
     pub(crate) fn advance(&mut self, now: u64) {
         let way = self.way;
         if way.ceiling <= 1.0 {
-            self.cuts.retain(|cut| cut.factor_at(now, &way) < way.ceiling);
+            let is_over = |cut: &mut Cut| cut.factor_at(now, &way) >= way.ceiling;
+            self.spent.extend(self.cuts.extract_if(.., is_over));
         }
+        let surplus = self.spent.len().saturating_sub(MOST_SPENT);
+        self.spent.drain(..surplus);
         let lowest = self.cuts.iter().map(|cut| cut.factor_at(now, &way)).reduce(f64::min);
         self.factor = lowest.unwrap_or(1.0);
         self.due = self.cuts.iter().filter_map(|cut| cut.next_step(now, &way)).min();
@@ -245,7 +264,7 @@ impl Adapt {
     pub(crate) fn react_by(&mut self, policy: Policy, now: u64) {
         let way = Way::new(policy.recovery);
         if self.policy.recovery != policy.recovery {
-            for cut in &mut self.cuts {
+            for cut in self.cuts.iter_mut().chain(&mut self.spent) {
                 cut.restart(cut.factor_at(now, &self.way).min(way.ceiling), now);
             }
         }

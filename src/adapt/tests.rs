@@ -170,6 +170,42 @@ fn a_storm_of_neighbours_that_know_no_incidents_cuts_once() {
 }
 
 #[test]
+fn a_storm_told_of_by_others_cuts_no_further_either() {
+    let mut adapt = Adapt::new(policy());
+    adapt.hear_plain(cut(1, 0.5, 0, 0), 0);
+    // A neighbour missed the first and took the second in full.
+    let second = |now| cut(2, 0.2, now, now - SECOND);
+    for now in [SECOND, 7 * SECOND, 29 * SECOND] {
+        adapt.hear_plain(second(now), now);
+        assert!(is(&adapt, 0.5));
+    }
+    // Nor if that is heard of late, or once more after another incident.
+    let mut late = Adapt::new(policy());
+    late.hear_plain(cut(1, 0.5, 0, 0), 0);
+    late.hear_plain(second(7 * SECOND), 7 * SECOND);
+    assert!(is(&late, 0.5));
+    assert!(refused(&mut late, None, 8 * SECOND));
+    late.hear_plain(second(9 * SECOND), 9 * SECOND);
+    assert!(is(&late, 0.25));
+    // But one of another time is heard in full.
+    late.hear_plain(cut(3, 0.2, 60 * SECOND, SECOND), 60 * SECOND);
+    assert!(is(&late, 0.2));
+}
+
+#[test]
+fn an_incident_that_is_heard_of_late_is_over() {
+    let mut adapt = Adapt::new(policy());
+    let now = 30 * SECOND;
+    assert!(adapt.hear(cut(1, 0.5, now, 25 * SECOND), now));
+    assert!(!refused(&mut adapt, Some(0), now), "but for what was sent before it took effect");
+    assert!(refused(&mut adapt, None, now) && is(&adapt, 0.25));
+    // An older one does not end ours.
+    assert!(adapt.hear(cut(2, 0.1, now + 1, 20 * SECOND), now + 1));
+    assert!(!refused(&mut adapt, None, now + 2));
+    assert!(is(&adapt, 0.1));
+}
+
+#[test]
 fn whoever_hears_the_same_is_at_the_same_whatever_the_order() {
     let told = [(1, 0.5, 0), (2, 0.3, 3), (3, 0.5, 40), (4, 0.77, 41), (5, 0.33, 20), (6, 0.5, 39)];
     some_orders(told.len(), |order| {
@@ -204,15 +240,69 @@ fn some_orders(n: usize, mut see: impl FnMut(&[usize])) {
 }
 
 #[test]
-fn of_two_ages_the_older_counts_but_nobody_ages_a_cut_away() {
+fn told_again_a_cut_may_be_lower_or_much_younger_but_not_older() {
     let mut adapt = Adapt::new(policy());
-    adapt.hear(cut(1, 0.5, 100 * SECOND, 0), 100 * SECOND);
-    adapt.hear(cut(1, 0.5, 101 * SECOND, 3 * SECOND), 101 * SECOND);
-    assert_eq!(adapt.due(), Some(128 * SECOND));
-    adapt.hear(cut(1, 0.5, 102 * SECOND, SECOND), 102 * SECOND);
-    assert_eq!(adapt.due(), Some(128 * SECOND), "a younger one changes nothing");
-    adapt.hear(cut(1, 0.5, 103 * SECOND, 90 * SECOND), 103 * SECOND);
-    assert_eq!(adapt.due(), Some(128 * SECOND), "nor one that is too old to be true");
+    let mut hear = |factor, at: u64, age: u64| {
+        adapt.hear(cut(1, factor, at * SECOND, age * SECOND), at * SECOND);
+        (adapt.factor(), adapt.due().unwrap() / SECOND)
+    };
+    assert_eq!(hear(0.5, 100, 0), (0.5, 130));
+    assert_eq!(hear(0.5, 101, 3), (0.5, 130), "by what a message takes");
+    assert_eq!(hear(0.5, 102, 90), (0.5, 130));
+    assert_eq!(hear(0.999, 103, 3), (0.5, 130));
+    assert_eq!(hear(0.5, 105, 0), (0.5, 130), "by what a message takes");
+    assert_eq!(hear(0.4, 111, 0), (0.4, 141));
+    assert_eq!(hear(0.3, 112, 90), (0.3, 141));
+}
+
+#[test]
+fn a_covered_cut_that_is_told_lower_counts() {
+    let mut adapt = Adapt::new(policy());
+    assert!(adapt.hear(cut(5, 0.999, 0, 0), 0));
+    assert!(adapt.hear(cut(6, 0.998, 1, 0), 1));
+    assert!(!adapt.hear(cut(5, 0.999, 2, 0), 2) && adapt.cuts.len() == 1);
+    assert!(adapt.hear(cut(5, 0.5, 3, 0), 3) && is(&adapt, 0.5));
+}
+
+#[test]
+fn too_many_cuts_raise_nothing() {
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..200 {
+        let mut adapt = Adapt::new(policy());
+        refused(&mut adapt, None, 0);
+        // Just below the present factor and just before the next step, so that none covers another.
+        let mut told = Vec::new();
+        for id in 0..30 {
+            let now = 29 * SECOND + id;
+            let level = 0.5 * (1.0 - 0.09 * random.f64());
+            told.push(cut(id + 9, level, now, random.u64(..29 * SECOND)));
+            adapt.hear(told[told.len() - 1].clone(), now);
+            assert!(adapt.cuts.len() <= MOST_CUTS);
+        }
+        for at in (30..600).map(|at| at * SECOND) {
+            adapt.advance(at);
+            let lowest = told.iter().map(|cut| cut.factor_at(at, &adapt.way)).fold(1.0, f64::min);
+            let (most, least) = (lowest + 1e-12, lowest / 1.1 - 1e-12);
+            assert!((least..most).contains(&adapt.factor()), "{} for {lowest}", adapt.factor());
+        }
+        assert!(is(&adapt, 1.0));
+    }
+}
+
+#[test]
+fn who_does_not_know_of_a_cut_is_behind() {
+    let mut adapt = Adapt::new(policy());
+    let now = 40 * SECOND;
+    adapt.hear(cut(1, 0.5, now, 10 * SECOND), now);
+    let is_behind = |told: &[Cut]| adapt.is_ahead_of(told, now);
+    assert!(is_behind(&[]));
+    assert!(!is_behind(&[cut(1, 0.5, now, 10 * SECOND)]));
+    assert!(is_behind(&[cut(1, 0.9999, now, 0)]), "by the same name");
+    assert!(is_behind(&[cut(1, 0.5, now, 239 * SECOND)]), "nor as old");
+    assert!(is_behind(&[cut(2, 0.4, now, 130 * SECOND)]), "lower for now");
+    assert!(is_behind(&[cut(2, 0.5, now, 14 * SECOND)]), "above for a part of each interval");
+    assert!(!is_behind(&[cut(2, 0.5, now, 11 * SECOND)]), "not noticeably above, ever");
+    assert!(!is_behind(&[cut(2, 0.25, now, 14 * SECOND)]));
 }
 
 #[test]
@@ -226,13 +316,23 @@ fn a_cut_that_has_recovered_elsewhere_is_not_heard() {
 }
 
 #[test]
+fn what_has_recovered_here_does_not_come_back_from_who_is_late() {
+    let mut adapt = Adapt::new(policy());
+    adapt.hear(cut(1, 0.5, 0, 0), 0);
+    let now = 240 * SECOND;
+    adapt.advance(now);
+    assert!(!adapt.hear(cut(1, 0.5, now, now - 2 * SECOND), now) && is(&adapt, 1.0));
+    assert!(adapt.hear(cut(2, 0.5, now, now - 2 * SECOND), now));
+}
+
+#[test]
 fn a_flood_of_cuts_is_bounded() {
     let mut adapt = Adapt::new(policy());
     for i in 0..10_000_u32 {
         // Each a little lower and a little older, so that none covers another.
         let (id, factor) = (i.into(), 0.9 - 0.000_01 * f64::from(i));
         adapt.hear(cut(id, factor, 20 * SECOND, id * 1_000_000), 20 * SECOND);
-        assert!(adapt.cuts.len() <= MOST_CUTS && adapt.covered.len() <= MOST_COVERED);
+        assert!(adapt.cuts.len() <= MOST_CUTS && adapt.spent.len() <= MOST_SPENT);
     }
     assert!(is(&adapt, 0.9 - 0.000_01 * 9_999.0));
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -11,6 +12,7 @@ use futures_core::Stream;
 use tokio::time::timeout;
 
 use super::{BusError, BusFuture, Delivery, MessageBus, Subscription};
+use crate::sync::{AtomicU64, Ordering};
 
 /// What any call may wait for the server.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -25,6 +27,10 @@ const PING: Duration = Duration::from_secs(2);
 
 /// What the client may have taken but not sent yet. When a connection ends, it keeps that for the next.
 const QUEUE: usize = 64;
+
+/// What a subscriber may be behind, as on the bus in memory. Each message may have 1 MiB, and the
+/// client's own default is 65,536 of them.
+const BUFFER: usize = 256;
 
 /// A server ends a connection that sends it a line of more than 4 KiB, and a subscription to such a
 /// subject would be restored only to end the next one.
@@ -54,9 +60,9 @@ const LONGEST_SUBJECT: usize = 1_024;
 /// * **Subscribing** waits until the server has the subscription, a second or two at most. If it has
 ///   not by then, or there is no connection, the subscription begins when the server has it. Other
 ///   servers of a cluster hear of it a moment later.
-/// * **A slow subscriber** loses the newest messages once 65,536 of its own wait for it
+/// * **A slow subscriber** loses the newest messages once 256 of its own wait for it
 ///   (`ConnectOptions::subscription_capacity`). It is not told: [`Delivery::Lost`] never comes, but
-///   `tracing` has a warning.
+///   `tracing` has a warning, of the 1st, 2nd, 4th ... that is lost.
 /// * **Subjects** are those of NATS: tokens between dots, without white space, at most 1,024 bytes;
 ///   anything else is an error. `*` and `>` in a subscription are its wildcards.
 /// * **Payloads** are as large as the server allows, 1 MiB by default; a larger one is an error.
@@ -116,19 +122,24 @@ impl NatsBus {
 
     /// What [`connect`](Self::connect) connects with, to build on: named "tollgate", tries to
     /// reconnect for ever and at least each second or so, notices a silent server within 6 s, queues
-    /// at most 64 messages, and tells `tracing` what happens to the connection.
+    /// at most 64 messages to the server and 256 to each subscriber, and tells `tracing` what happens to the connection.
     ///
     /// `ConnectOptions::new()` has other defaults: up to 4 s between attempts, up to 3 minutes until
-    /// it gives a silent server up, and a queue of 2,048.
+    /// it gives a silent server up, and queues of 2,048 and 65,536.
     #[must_use]
     pub fn options() -> ConnectOptions {
+        let lost = Arc::new(AtomicU64::new(0));
         ConnectOptions::new()
             .name("tollgate")
             .max_reconnects(None)
             .reconnect_delay_callback(delay)
             .ping_interval(PING)
             .client_capacity(QUEUE)
-            .event_callback(|event| async move { tell(&event) })
+            .subscription_capacity(BUFFER)
+            .event_callback(move |event| {
+                let lost = Arc::clone(&lost);
+                async move { tell(&event, &lost) }
+            })
     }
 
     fn connected(&self) -> Result<(), BusError> {
@@ -234,9 +245,17 @@ fn delay(attempts: usize) -> Duration {
     most.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
-fn tell(event: &Event) {
+/// `lost` counts the messages that slow subscribers lost, which are an event each. Relaxed: it
+/// publishes nothing.
+fn tell(event: &Event, lost: &AtomicU64) {
     match event {
         Event::Connected | Event::Draining | Event::Closed => tracing::info!("nats: {event}"),
+        Event::SlowConsumer(_) => {
+            let lost = lost.fetch_add(1, Ordering::Relaxed) + 1;
+            if lost.is_power_of_two() {
+                tracing::warn!(lost, "nats: {event}");
+            }
+        }
         event => tracing::warn!("nats: {event}"),
     }
 }

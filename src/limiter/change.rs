@@ -21,8 +21,6 @@ pub(crate) struct Heard {
     pub(crate) size: Size,
     /// In nanoseconds.
     pub(crate) age: u64,
-    /// From one who knows no incidents, and may cut for every refusal.
-    pub(crate) is_plain: bool,
     pub(crate) origin: Arc<Origin>,
 }
 
@@ -32,7 +30,7 @@ impl Heard {
         let (agent_id, reason) = ("neighbour".to_string(), "429".to_string());
         let timestamp = SystemTime::UNIX_EPOCH;
         let origin = Arc::new(Origin { agent_id, reason, timestamp, is_ours: false });
-        Self { id, size: Size::Factor(factor), age: 0, is_plain: false, origin }
+        Self { id, size: Size::Factor(factor), age: 0, origin }
     }
 
     fn cut(&self, limit: &Limit, now: u64) -> Cut {
@@ -61,6 +59,8 @@ pub(crate) struct Standing {
 pub(crate) struct Hearing {
     /// It changed something here.
     pub(crate) is_news: bool,
+    /// It is of an incident that was not known here, and cut about as far as our own would.
+    pub(crate) is_incident: bool,
     /// The neighbour does not know of a cut that stands here.
     pub(crate) is_behind: bool,
 }
@@ -160,27 +160,35 @@ impl Entry {
 
     /// A neighbour told of all its cuts.
     pub(crate) fn hear_all(&self, told: &[Heard]) -> Hearing {
+        let before = self.settings.lock().adapt.in_full();
         let is_news = told.iter().fold(false, |is_news, heard| self.hear(heard) | is_news);
         let settings = self.settings.lock();
         let now = self.now();
         let told: Vec<Cut> = told.iter().map(|heard| heard.cut(&settings.limit, now)).collect();
-        Hearing { is_news, is_behind: settings.adapt.is_ahead_of(&told, now) }
+        Hearing {
+            is_news,
+            is_incident: is_news && settings.adapt.in_full() > before,
+            is_behind: settings.adapt.is_ahead_of(&told, now),
+        }
     }
 
     /// A neighbour cut. Whether that changed anything here.
     pub(crate) fn hear(&self, heard: &Heard) -> bool {
+        let early = seeded("limit-before-lock").then(|| self.settings.lock().limit);
         self.change(|settings| {
             if settings.is_over() {
                 return None;
             }
+            if let Some(early) = early {
+                settings.limit = early;
+            }
             let (now, before) = (self.now(), settings.adapt.factor());
             let cut = heard.cut(&settings.limit, now);
-            let changed = if heard.is_plain {
-                settings.adapt.hear_plain(cut, now)
-            } else {
-                settings.adapt.hear(cut, now)
+            let counts = match heard.size {
+                Size::Factor(_) => settings.adapt.hear(cut, now),
+                Size::Tokens(_) => settings.adapt.hear_plain(cut, now),
             };
-            changed.then(|| self.take_effect(settings, before, &heard.origin))
+            counts.then(|| self.take_effect(settings, before, &heard.origin))
         })
     }
 

@@ -31,7 +31,9 @@ const SLACK: u64 = 1_000_000;
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The three subjects' subscriptions.
-pub(super) type Ears = [(&'static str, Option<Box<dyn Subscription>>); 3];
+pub(super) type Ears = [Ear; 3];
+
+type Ear = (&'static str, Option<Box<dyn Subscription>>);
 
 pub(super) async fn subscribe(bus: &dyn MessageBus) -> Result<Ears, BusError> {
     let mut ears = [(STATE, None), (QUERY, None), (CAPACITY, None)];
@@ -107,16 +109,20 @@ impl Agent {
         while !self.take_what_is_left() {
             self.recover();
             self.send();
-            let [state, query, capacity] = &mut ears;
             let inbox = Arc::clone(&self.inbox);
             let next = self.next();
+            // Which comes first is no matter of chance, so that a simulated swarm can be run again:
+            // each ear has its turn, and the last two only say that the loop has something to do.
+            ears.rotate_left(1);
+            let [first, second, third] = &mut ears;
             tokio::select! {
+                biased;
+                sent = sent(&mut self.sending) => self.sent(sent),
+                heard = listen(first) => self.hear(heard, first),
+                heard = listen(second) => self.hear(heard, second),
+                heard = listen(third) => self.hear(heard, third),
                 () = inbox.arrived() => {}
                 () = sleep_until(next) => {}
-                sent = sent(&mut self.sending) => self.sent(sent),
-                heard = listen(state) => self.hear(STATE, heard, state),
-                heard = listen(query) => self.hear(QUERY, heard, query),
-                heard = listen(capacity) => self.hear(CAPACITY, heard, capacity),
             }
             self.listen_again(&mut ears).await;
         }
@@ -146,14 +152,14 @@ impl Agent {
 
     /// What stands of a resource has changed.
     fn stands(&mut self, resource: String) {
-        self.cut.insert(resource);
         // The date of the next step is another.
         self.alarm = None;
         let now = Instant::now();
         match &mut self.trickle {
-            Some(trickle) => trickle.differ(now),
+            Some(trickle) => trickle.differ(&resource, now),
             None => self.trickle = Some(Trickle::new(now)),
         }
+        self.cut.insert(resource);
     }
 
     /// Take the steps that are due, so that callbacks hear of them though nobody acquires, and wait
@@ -261,7 +267,11 @@ impl Agent {
     }
 
     fn states(&self) -> Vec<Vec<u8>> {
+        let is_said = |resource: &String| {
+            self.trickle.as_ref().is_some_and(|trickle| trickle.is_said(resource))
+        };
         let all: Vec<(&String, Standing)> = (self.cut.iter())
+            .filter(|resource| !is_said(resource))
             .filter_map(|resource| Some((resource, self.limiter.standing(resource)?)))
             .collect();
         let cuts: Vec<_> =
@@ -288,12 +298,8 @@ impl Agent {
 
     // ---- hearing ------------------------------------------------------------------------------
 
-    fn hear(
-        &mut self,
-        subject: &'static str,
-        heard: Option<Delivery>,
-        ear: &mut (&'static str, Option<Box<dyn Subscription>>),
-    ) {
+    fn hear(&mut self, heard: Option<Delivery>, (subject, ear): &mut Ear) {
+        let subject = *subject;
         match heard {
             Some(Delivery::Message(payload)) => self.understand(subject, &payload),
             Some(Delivery::Lost(n)) => {
@@ -303,7 +309,7 @@ impl Agent {
                 self.ask(1); // what was in them
             }
             None => {
-                ear.1 = None;
+                *ear = None;
                 self.is_deaf = true;
             }
         }
@@ -326,12 +332,8 @@ impl Agent {
             let agent_id = &self.id;
             tracing::warn!(agent_id, "another limiter uses this agent_id: give each its own");
         }
-        // An answer, to whomever: what it does not say will be said.
-        if subject == STATE && told.is_all {
-            self.asks = 0;
-        }
         if subject == QUERY {
-            self.trickle.iter_mut().for_each(|trickle| trickle.differ(Instant::now()));
+            self.trickle.iter_mut().for_each(|trickle| trickle.hurry(Instant::now()));
         } else {
             self.learn(subject, told);
         }
@@ -340,8 +342,6 @@ impl Agent {
     fn learn(&mut self, subject: &'static str, mut told: Told) {
         // By resource, in one piece.
         told.cuts.sort_by(|a, b| a.0.cmp(&b.0));
-        let mut known = BTreeSet::new();
-        let mut is_behind = false;
         for group in told.cuts.chunk_by(|a, b| a.0 == b.0) {
             let resource = &group[0].0;
             let cuts: Vec<_> = group.iter().map(|(_, heard)| heard.clone()).collect();
@@ -351,22 +351,20 @@ impl Agent {
                 }
                 continue;
             };
-            if hearing.is_news {
+            // One that hardly cuts is not worth a line: anybody could fill the log with them.
+            if hearing.is_incident {
                 tracing::info!(?resource, agent_id = ?told.agent_id, "a neighbour's cut");
+            }
+            if hearing.is_news {
                 self.stands(resource.clone());
             }
-            is_behind |= hearing.is_behind;
-            known.insert(resource);
-        }
-        // One cut, and not all that its sender knows: what it lacks says nothing.
-        if subject == CAPACITY {
-            return;
-        }
-        let Some(trickle) = &mut self.trickle else { return };
-        if is_behind {
-            trickle.differ(Instant::now());
-        } else if told.is_all && self.cut.iter().all(|resource| known.contains(resource)) {
-            trickle.agree();
+            let Some(trickle) = &mut self.trickle else { continue };
+            // An announcement is of one cut: what it lacks says nothing.
+            match subject {
+                STATE if hearing.is_behind => trickle.differ(resource, Instant::now()),
+                STATE => trickle.agree(resource),
+                _ => {}
+            }
         }
     }
 
@@ -404,7 +402,7 @@ fn told<'a>(
     })
 }
 
-async fn listen((_, ear): &mut (&'static str, Option<Box<dyn Subscription>>)) -> Option<Delivery> {
+async fn listen((_, ear): &mut Ear) -> Option<Delivery> {
     match ear {
         Some(subscription) => subscription.next().await,
         None => pending().await,

@@ -6,6 +6,8 @@ mod inbox;
 mod stats;
 mod trickle;
 mod wire;
+#[cfg(test)]
+mod wire_tests;
 
 use std::fmt;
 use std::future::Future;
@@ -46,7 +48,9 @@ pub use stats::SwarmStats;
 /// * **Shares may be unequal.** A cut is a factor of each agent's own limit. Only a Go agent's is in
 ///   tokens a window, and is taken as such.
 /// * **Late joiners learn** what stands within a second, of joining and of configuring a resource.
-///   Answers are not repeated: who hears that another says it, does not.
+///   Answers are not repeated: of a resource of which another said all that stands, nobody does.
+/// * **As far as messages are fast.** A cut is as old as whoever tells of it says, so two agents' steps
+///   are apart by what the messages took between them.
 ///
 /// # When things break
 ///
@@ -57,7 +61,8 @@ pub use stats::SwarmStats;
 ///
 /// Messages that make no sense are ignored, [counted](Self::stats) and logged. The bus is trusted
 /// with this much: whoever can publish can cut limits, to a millionth at worst, and recovery undoes
-/// it. Nobody can raise a limit, nor keep an agent from cutting its own.
+/// it. Nobody can raise a limit or bring its recovery forward, nor keep an agent from cutting its own.
+/// Who comes late can be told of a cut's date up to 10 seconds wrong, half an interval at most.
 ///
 /// # The task
 ///

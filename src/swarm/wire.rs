@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `ratelimit.capacity` | one cut | all, those of agentkit (Go) included |
 //! | `ratelimit.query` | what stands? | tollgate |
-//! | `ratelimit.state` | all cuts that stand, or a part of them | tollgate |
+//! | `ratelimit.state` | the cuts that stand, of a resource all at once | tollgate |
 //!
 //! The first is agentkit's `CapacityUpdate`, with fields of ours that Go's decoder ignores:
 //! `incident` (the cut's name), `factor` (of the sender's limit, for those whose limit is another),
@@ -27,15 +27,14 @@ pub(super) const CAPACITY: &str = "ratelimit.capacity";
 pub(super) const QUERY: &str = "ratelimit.query";
 pub(super) const STATE: &str = "ratelimit.state";
 
-/// In bytes. An announcement has some 300.
-const LONGEST: usize = 128 * 1024;
-/// An agent's id, in bytes.
-pub(super) const LONGEST_ID: usize = 256;
-/// What is kept of a reason, in bytes.
-const LONGEST_REASON: usize = 1024;
-/// So many cuts go into one message, or until it has so many bytes.
-const MOST_CUTS: usize = 64;
+/// In bytes, as for the others below. An announcement has some 300.
+pub(super) const LONGEST: usize = 128 * 1024;
+/// A message takes in another resource's cuts while it has no more than this. Those of one resource,
+/// with the longest ids and reasons, escaped, need about as much.
 const ROOM: usize = LONGEST / 2;
+pub(super) const LONGEST_ID: usize = 256;
+/// What is kept of a reason.
+pub(super) const LONGEST_REASON: usize = 1024;
 
 /// What a subject's message says.
 #[derive(Debug)]
@@ -45,8 +44,6 @@ pub(super) struct Told {
     pub(super) instance: Option<u64>,
     /// By resource.
     pub(super) cuts: Vec<(String, Heard)>,
-    /// Whether these are all that the sender knows of.
-    pub(super) is_all: bool,
 }
 
 /// A cut to be told.
@@ -87,8 +84,6 @@ struct State {
     instance: Hex,
     #[serde(default)]
     cuts: Vec<StateCut>,
-    #[serde(default)]
-    is_all: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -143,37 +138,42 @@ pub(super) fn announcement(cut: &Cut<'_>, per_window: u64, instance: u64) -> Opt
 }
 
 pub(super) fn query(agent_id: &str, instance: u64) -> Vec<u8> {
-    state(agent_id, instance, Vec::new(), false)
+    state(agent_id, instance, Vec::new())
 }
 
-/// All that stands, in as many messages as it takes.
+/// What stands, in as many messages as it takes; `cuts` are in the order of their resources.
 pub(super) fn states(agent_id: &str, instance: u64, cuts: &[Cut<'_>]) -> Vec<Vec<u8>> {
     let (mut parts, mut part, mut size) = (Vec::new(), Vec::new(), 0);
-    for cut in cuts {
-        let Some(timestamp) = format_timestamp(cut.origin.timestamp) else { continue };
-        if part.len() == MOST_CUTS || size > ROOM {
+    for of_one in cuts.chunk_by(|a, b| a.resource == b.resource) {
+        let of_one: Vec<StateCut> = of_one.iter().filter_map(state_cut).collect();
+        let more = serde_json::to_vec(&of_one).map_or(0, |json| json.len());
+        if size > 0 && size + more > ROOM {
             parts.push(mem::take(&mut part));
             size = 0;
         }
-        size += cut.resource.len() + cut.origin.agent_id.len() + cut.origin.reason.len();
-        part.push(StateCut {
-            resource: cut.resource.to_string(),
-            incident: Hex(cut.id),
-            factor: cut.tokens.is_none().then_some(cut.factor),
-            new_capacity: cut.tokens,
-            age_ms: cut.age / 1_000_000,
-            agent_id: cut.origin.agent_id.clone(),
-            reason: shortened(&cut.origin.reason).to_string(),
-            timestamp,
-        });
+        size += more;
+        part.extend(of_one);
     }
     parts.push(part);
-    let is_all = parts.len() == 1;
-    parts.into_iter().map(|cuts| state(agent_id, instance, cuts, is_all)).collect()
+    parts.retain(|part| !part.is_empty());
+    parts.into_iter().map(|cuts| state(agent_id, instance, cuts)).collect()
 }
 
-fn state(agent_id: &str, instance: u64, cuts: Vec<StateCut>, is_all: bool) -> Vec<u8> {
-    let message = State { agent_id: agent_id.to_string(), instance: Hex(instance), cuts, is_all };
+fn state_cut(cut: &Cut<'_>) -> Option<StateCut> {
+    Some(StateCut {
+        resource: cut.resource.to_string(),
+        incident: Hex(cut.id),
+        factor: cut.tokens.is_none().then_some(cut.factor),
+        new_capacity: cut.tokens,
+        age_ms: cut.age / 1_000_000,
+        agent_id: cut.origin.agent_id.clone(),
+        reason: shortened(&cut.origin.reason).to_string(),
+        timestamp: format_timestamp(cut.origin.timestamp)?,
+    })
+}
+
+fn state(agent_id: &str, instance: u64, cuts: Vec<StateCut>) -> Vec<u8> {
+    let message = State { agent_id: agent_id.to_string(), instance: Hex(instance), cuts };
     serde_json::to_vec(&message).unwrap_or_default()
 }
 
@@ -183,8 +183,7 @@ pub(super) fn understand(subject: &str, payload: &[u8]) -> Option<Told> {
     if payload.len() > LONGEST {
         return None;
     }
-    let told = if subject == CAPACITY { announced(payload) } else { stated(payload) }?;
-    (told.agent_id.len() <= LONGEST_ID).then_some(told)
+    if subject == CAPACITY { announced(payload) } else { stated(payload) }
 }
 
 fn announced(payload: &[u8]) -> Option<Told> {
@@ -199,13 +198,11 @@ fn announced(payload: &[u8]) -> Option<Told> {
         (None, None) => (name_of(&message), Size::Tokens(message.new_capacity)),
         _ => return None,
     };
-    let is_plain = message.incident.is_none();
-    let heard = Heard { id, size, age: nanos(message.age_ms), is_plain, origin };
+    let heard = Heard { id, size, age: nanos(message.age_ms), origin };
     Some(Told {
         agent_id: message.agent_id,
         instance: message.instance.map(|Hex(instance)| instance),
         cuts: vec![(message.resource, heard)],
-        is_all: false,
     })
 }
 
@@ -219,20 +216,19 @@ fn stated(payload: &[u8]) -> Option<Told> {
             _ => return None,
         };
         let (Hex(id), age) = (cut.incident, nanos(cut.age_ms));
-        Some((cut.resource, Heard { id, size, age, is_plain: false, origin }))
+        Some((cut.resource, Heard { id, size, age, origin }))
     };
-    let cuts: Option<Vec<_>> = message.cuts.into_iter().map(understand).collect();
-    let Hex(instance) = message.instance;
-    Some(Told {
-        agent_id: message.agent_id,
-        instance: Some(instance),
-        cuts: cuts?,
-        is_all: message.is_all,
-    })
+    let cuts = message.cuts.into_iter().map(understand).collect::<Option<_>>()?;
+    let (Hex(instance), agent_id) = (message.instance, sensible_id(message.agent_id)?);
+    Some(Told { agent_id, instance: Some(instance), cuts })
 }
 
 fn sensible(factor: f64) -> Option<f64> {
     (factor > 0.0 && factor < 1.0).then_some(factor)
+}
+
+fn sensible_id(agent_id: String) -> Option<String> {
+    (agent_id.len() <= LONGEST_ID).then_some(agent_id)
 }
 
 fn nanos(millis: u64) -> u64 {
@@ -245,7 +241,7 @@ fn origin(agent_id: &str, reason: &str, timestamp: Option<&str>) -> Option<Arc<O
         None => SystemTime::now(),
     };
     Some(Arc::new(Origin {
-        agent_id: agent_id.to_string(),
+        agent_id: sensible_id(agent_id.to_string())?,
         reason: shortened(reason).to_string(),
         timestamp,
         is_ours: false,
@@ -268,7 +264,7 @@ fn name_of(message: &Announcement) -> u64 {
 }
 
 /// RFC 3339, at any offset and with up to nine decimals.
-fn parse_timestamp(text: &str) -> Option<SystemTime> {
+pub(super) fn parse_timestamp(text: &str) -> Option<SystemTime> {
     let nanos = OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp_nanos();
     let distance = Duration::new(
         u64::try_from(nanos.unsigned_abs() / 1_000_000_000).ok()?,
@@ -287,153 +283,4 @@ fn format_timestamp(at: SystemTime) -> Option<String> {
         Err(before) => -i128::try_from(before.duration().as_nanos()).ok()?,
     };
     OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?.format(&Rfc3339).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// As an agent of agentkit (Go) sends it.
-    const GO: &str = r#"{"resource":"shared-api","agent_id":"go-agent-1","new_capacity":5,"reason":"received 429","timestamp":"2026-11-23T23:38:48.858236705Z"}"#;
-
-    #[test]
-    fn a_go_agent_is_understood() {
-        let told = understand(CAPACITY, GO.as_bytes()).unwrap();
-        assert_eq!((told.agent_id.as_str(), told.instance), ("go-agent-1", None));
-        let (resource, heard) = &told.cuts[0];
-        assert_eq!(resource, "shared-api");
-        assert_eq!((heard.size, heard.age, heard.is_plain), (Size::Tokens(5), 0, true));
-        assert_eq!(heard.origin.reason, "received 429");
-        let since = heard.origin.timestamp.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        assert_eq!(since, Duration::new(1_795_477_128, 858_236_705));
-        let again = understand(CAPACITY, GO.as_bytes()).unwrap();
-        assert_eq!(again.cuts[0].1.id, heard.id, "one message, one name");
-    }
-
-    #[test]
-    fn go_escapes_and_any_offset() {
-        let text = GO
-            .replace("received 429", r"a \u003c b \u0026 c \u003e d \u2028")
-            .replace("2026-11-23T23:38:48.858236705Z", "2026-11-24T05:08:48.9+05:30");
-        let told = understand(CAPACITY, text.as_bytes()).unwrap();
-        let origin = &told.cuts[0].1.origin;
-        assert_eq!(origin.reason, "a < b & c > d \u{2028}");
-        let since = origin.timestamp.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        assert_eq!(since, Duration::new(1_795_477_128, 900_000_000));
-    }
-
-    /// What Go's `encoding/json` asks of the bytes: the five fields, an integer, RFC 3339.
-    #[test]
-    fn ours_is_what_a_go_agent_expects() {
-        let origin = parse_timestamp("2026-11-23T23:38:48.858236705Z").map(|timestamp| Origin {
-            agent_id: "agent-1".into(),
-            reason: "a < b & c".into(),
-            timestamp,
-            is_ours: true,
-        });
-        let cut = Cut {
-            resource: "shared-api",
-            id: 0xabc,
-            factor: 0.5,
-            tokens: None,
-            age: 1_999_999,
-            origin: &origin.unwrap(),
-        };
-        let bytes = announcement(&cut, 5, 0xdef).unwrap();
-        assert_eq!(
-            String::from_utf8(bytes.clone()).unwrap(),
-            r#"{"resource":"shared-api","agent_id":"agent-1","new_capacity":5,"reason":"a < b & c","timestamp":"2026-11-23T23:38:48.858236705Z","incident":"0000000000000abc","factor":0.5,"age_ms":1,"instance":"0000000000000def"}"#,
-        );
-        let told = understand(CAPACITY, &bytes).unwrap();
-        assert_eq!((told.instance, told.is_all), (Some(0xdef), false));
-        let (_, heard) = &told.cuts[0];
-        assert_eq!((heard.id, heard.size, heard.age), (0xabc, Size::Factor(0.5), 1_000_000));
-        assert!(!heard.is_plain);
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused() {
-        let not = |subject: &str, text: &str| {
-            assert!(understand(subject, text.as_bytes()).is_none(), "{subject}: {text}");
-        };
-        for text in [
-            "",
-            "{}",
-            "null",
-            "[]",
-            "5",
-            "\u{0}",
-            "{\"resource\":\"a\"}",
-            r#"{"agent_id":"b","new_capacity":5}"#,
-            r#"{"resource":5,"new_capacity":5}"#,
-        ] {
-            not(CAPACITY, text);
-            not(STATE, text);
-            not(QUERY, text);
-        }
-        for capacity in ["0", "-5", "5.0", "5e0", "1e30", "18446744073709551616", "\"5\"", "null"] {
-            not(CAPACITY, &GO.replace(":5,", &format!(":{capacity},")));
-        }
-        for timestamp in ["", "now", "2026-11-23", "2026-13-23T23:38:48Z", "99999-11-23T23:38:48Z"]
-        {
-            not(CAPACITY, &GO.replace("2026-11-23T23:38:48.858236705Z", timestamp));
-        }
-        let ours = |more: &str| GO.replace('}', &format!(",{more}}}"));
-        assert!(understand(CAPACITY, ours(r#""incident":"1","factor":0.5"#).as_bytes()).is_some());
-        for more in [
-            r#""incident":"1""#,
-            r#""factor":0.5"#,
-            r#""incident":"1","factor":0"#,
-            r#""incident":"1","factor":1"#,
-            r#""incident":"1","factor":-0.5"#,
-            r#""incident":"1","factor":1e999"#,
-            r#""incident":"x","factor":0.5"#,
-            r#""incident":"1","factor":0.5,"age_ms":-1"#,
-            r#""incident":"1","factor":0.5,"age_ms":0.5"#,
-        ] {
-            not(CAPACITY, &ours(more));
-        }
-        not(CAPACITY, &"[".repeat(1 << 20));
-        not(CAPACITY, &"[".repeat(LONGEST));
-        not(CAPACITY, &GO.replace('}', &format!(",\"x\":{}", "[".repeat(LONGEST / 2))));
-        not(CAPACITY, &GO.replace("go-agent-1", &"a".repeat(LONGEST_ID + 1)));
-        assert!(understand(CAPACITY, b"\xff\xfe").is_none());
-    }
-
-    #[test]
-    fn a_long_reason_is_cut_between_characters() {
-        let text = GO.replace("received 429", &"\u{e9}".repeat(LONGEST_REASON));
-        let told = understand(CAPACITY, text.as_bytes()).unwrap();
-        assert_eq!(told.cuts[0].1.origin.reason.len(), LONGEST_REASON);
-    }
-
-    #[test]
-    fn much_state_goes_in_parts() {
-        let origin = Origin {
-            agent_id: "a".into(),
-            reason: "429".into(),
-            timestamp: SystemTime::UNIX_EPOCH,
-            is_ours: true,
-        };
-        let names: Vec<String> = (0..150).map(|i| format!("api-{i}")).collect();
-        let cut = |resource| Cut {
-            resource,
-            id: 1,
-            factor: 0.25,
-            tokens: Some(7),
-            age: 2_000_000,
-            origin: &origin,
-        };
-        let cuts: Vec<Cut<'_>> = names.iter().map(|name| cut(name)).collect();
-        for (cuts, parts) in [(&cuts[..], 3), (&cuts[..64], 1), (&cuts[..0], 1)] {
-            let messages = states("a", 3, cuts);
-            assert_eq!(messages.len(), parts);
-            let told: Vec<Told> =
-                messages.iter().map(|bytes| understand(STATE, bytes).unwrap()).collect();
-            assert!(told.iter().all(|told| told.is_all == (parts == 1)));
-            let heard: Vec<_> = told.iter().flat_map(|told| &told.cuts).collect();
-            assert!(heard.iter().map(|(name, _)| name).eq(&names[..cuts.len()]));
-            assert!(heard.iter().all(|(_, heard)| heard.size == Size::Tokens(7)));
-        }
-    }
 }

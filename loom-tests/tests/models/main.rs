@@ -50,6 +50,11 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("charge-without-lock", "groups::one_beside_a_settlement", "not conserved"),
     ("ready-without-look", "groups::a_wait_for_two_hears_of_what_was_there_before", "deadlock"),
     ("reshape-without-bit", "windows::another_window_beside_a_taker", "over-issued"),
+    (
+        "limit-before-lock",
+        "cuts::a_neighbours_cut_beside_takers_and_a_reconfiguration",
+        "the cut, or the limit, was lost",
+    ),
     ("arm-without-look", "time_that_passes_wakes_who_waits", "deadlock"),
 ];
 

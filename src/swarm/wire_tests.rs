@@ -1,0 +1,178 @@
+//! What is said and understood, by its bytes.
+
+use std::time::{Duration, SystemTime};
+
+use super::wire::*;
+use crate::adapt::MOST_CUTS;
+use crate::limiter::{Origin, Size};
+
+/// As an agent of agentkit (Go) sends it.
+const GO: &str = r#"{"resource":"shared-api","agent_id":"go-agent-1","new_capacity":5,"reason":"received 429","timestamp":"2026-11-23T23:38:48.858236705Z"}"#;
+
+#[test]
+fn a_go_agent_is_understood() {
+    let told = understand(CAPACITY, GO.as_bytes()).unwrap();
+    assert_eq!((told.agent_id.as_str(), told.instance), ("go-agent-1", None));
+    let (resource, heard) = &told.cuts[0];
+    assert_eq!(resource, "shared-api");
+    assert_eq!((heard.size, heard.age), (Size::Tokens(5), 0));
+    assert_eq!(heard.origin.reason, "received 429");
+    let since = heard.origin.timestamp.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(since, Duration::new(1_795_477_128, 858_236_705));
+    let again = understand(CAPACITY, GO.as_bytes()).unwrap();
+    assert_eq!(again.cuts[0].1.id, heard.id, "one message, one name");
+}
+
+#[test]
+fn go_escapes_and_any_offset() {
+    let text = GO
+        .replace("received 429", r"a \u003c b \u0026 c \u003e d \u2028")
+        .replace("2026-11-23T23:38:48.858236705Z", "2026-11-24T05:08:48.9+05:30");
+    let told = understand(CAPACITY, text.as_bytes()).unwrap();
+    let origin = &told.cuts[0].1.origin;
+    assert_eq!(origin.reason, "a < b & c > d \u{2028}");
+    let since = origin.timestamp.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(since, Duration::new(1_795_477_128, 900_000_000));
+}
+
+/// What Go's `encoding/json` asks of the bytes: the five fields, an integer, RFC 3339.
+#[test]
+fn ours_is_what_a_go_agent_expects() {
+    let origin = parse_timestamp("2026-11-23T23:38:48.858236705Z").map(|timestamp| Origin {
+        agent_id: "agent-1".into(),
+        reason: "a < b & c".into(),
+        timestamp,
+        is_ours: true,
+    });
+    let cut = Cut {
+        resource: "shared-api",
+        id: 0xabc,
+        factor: 0.5,
+        tokens: None,
+        age: 1_999_999,
+        origin: &origin.unwrap(),
+    };
+    let bytes = announcement(&cut, 5, 0xdef).unwrap();
+    assert_eq!(
+        String::from_utf8(bytes.clone()).unwrap(),
+        r#"{"resource":"shared-api","agent_id":"agent-1","new_capacity":5,"reason":"a < b & c","timestamp":"2026-11-23T23:38:48.858236705Z","incident":"0000000000000abc","factor":0.5,"age_ms":1,"instance":"0000000000000def"}"#,
+    );
+    let told = understand(CAPACITY, &bytes).unwrap();
+    assert_eq!(told.instance, Some(0xdef));
+    let (_, heard) = &told.cuts[0];
+    assert_eq!((heard.id, heard.size, heard.age), (0xabc, Size::Factor(0.5), 1_000_000));
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let not = |subject: &str, text: &str| {
+        assert!(understand(subject, text.as_bytes()).is_none(), "{subject}: {text}");
+    };
+    for text in [
+        "",
+        "{}",
+        "null",
+        "[]",
+        "5",
+        "\u{0}",
+        "{\"resource\":\"a\"}",
+        r#"{"agent_id":"b","new_capacity":5}"#,
+        r#"{"resource":5,"new_capacity":5}"#,
+    ] {
+        not(CAPACITY, text);
+        not(STATE, text);
+        not(QUERY, text);
+    }
+    for capacity in ["0", "-5", "5.0", "5e0", "1e30", "18446744073709551616", "\"5\"", "null"] {
+        not(CAPACITY, &GO.replace(":5,", &format!(":{capacity},")));
+    }
+    for timestamp in ["", "now", "2026-11-23", "2026-13-23T23:38:48Z", "99999-11-23T23:38:48Z"] {
+        not(CAPACITY, &GO.replace("2026-11-23T23:38:48.858236705Z", timestamp));
+    }
+    let ours = |more: &str| GO.replace('}', &format!(",{more}}}"));
+    assert!(understand(CAPACITY, ours(r#""incident":"1","factor":0.5"#).as_bytes()).is_some());
+    for more in [
+        r#""incident":"1""#,
+        r#""factor":0.5"#,
+        r#""incident":"1","factor":0"#,
+        r#""incident":"1","factor":1"#,
+        r#""incident":"1","factor":-0.5"#,
+        r#""incident":"1","factor":1e999"#,
+        r#""incident":"x","factor":0.5"#,
+        r#""incident":"1","factor":0.5,"age_ms":-1"#,
+        r#""incident":"1","factor":0.5,"age_ms":0.5"#,
+    ] {
+        not(CAPACITY, &ours(more));
+    }
+    not(CAPACITY, &"[".repeat(1 << 20));
+    not(CAPACITY, &"[".repeat(LONGEST));
+    not(CAPACITY, &GO.replace('}', &format!(",\"x\":{}", "[".repeat(LONGEST / 2))));
+    not(CAPACITY, &GO.replace("go-agent-1", &"a".repeat(LONGEST_ID + 1)));
+    assert!(understand(CAPACITY, b"\xff\xfe").is_none());
+}
+
+#[test]
+fn a_long_reason_is_cut_between_characters() {
+    let text = GO.replace("received 429", &"\u{e9}".repeat(LONGEST_REASON));
+    let told = understand(CAPACITY, text.as_bytes()).unwrap();
+    assert_eq!(told.cuts[0].1.origin.reason.len(), LONGEST_REASON);
+}
+
+fn cut<'a>(resource: &'a str, id: u64, origin: &'a Origin) -> Cut<'a> {
+    Cut { resource, id, factor: 0.25, tokens: Some(7), age: 2_000_000, origin }
+}
+
+/// The longest that an origin may be, and what escapes to six times its length.
+fn long(id: &str, reason: &str) -> Origin {
+    Origin {
+        agent_id: id.repeat(LONGEST_ID / id.len()),
+        reason: reason.repeat(2 * LONGEST_REASON / reason.len()),
+        timestamp: SystemTime::UNIX_EPOCH,
+        is_ours: true,
+    }
+}
+
+#[test]
+fn much_state_goes_in_parts_that_are_understood() {
+    let names: Vec<String> = (0..150).map(|i| format!("api-{i}")).collect();
+    for (origin, cuts, parts) in [
+        (long("a", "429"), 0, 0),
+        (long("a", "429"), 30, 1),
+        (long("a", "429"), 150, 4),
+        (long("a", "\"\n\t\\"), 150, 6),
+        (long("\u{1}", "\u{1}"), 150, 19),
+    ] {
+        let cuts: Vec<Cut<'_>> = names[..cuts].iter().map(|name| cut(name, 1, &origin)).collect();
+        let messages = states(&origin.agent_id, 3, &cuts);
+        assert_eq!(messages.len(), parts);
+        let told: Vec<Told> =
+            messages.iter().map(|bytes| understand(STATE, bytes).unwrap()).collect();
+        let heard: Vec<_> = told.iter().flat_map(|told| &told.cuts).collect();
+        assert!(heard.iter().map(|(name, _)| name).eq(&names[..cuts.len()]));
+        assert!(heard.iter().all(|(_, heard)| heard.size == Size::Tokens(7)));
+    }
+}
+
+#[test]
+fn the_cuts_of_a_resource_go_in_one_message() {
+    let origin = long("\u{1}", "\u{1}");
+    let names = ["a".repeat(100), "b".repeat(100)];
+    let cuts: Vec<Cut<'_>> = (names.iter())
+        .flat_map(|name| (0..MOST_CUTS as u64).map(|id| cut(name, id, &origin)))
+        .collect();
+    let messages = states(&origin.agent_id, 3, &cuts);
+    let told = messages.iter().map(|bytes| understand(STATE, bytes).unwrap().cuts);
+    for (told, name) in told.zip(&names) {
+        assert!(told.len() == MOST_CUTS && told.iter().all(|(resource, _)| resource == name));
+    }
+}
+
+#[test]
+fn a_cut_of_an_agent_with_too_long_an_id_is_refused() {
+    for (longer, is_fine) in [(0, true), (1, false)] {
+        let mut origin = long("a", "429");
+        origin.agent_id.push_str(&"a".repeat(longer));
+        let messages = states("a", 3, &[cut("api", 1, &origin)]);
+        assert_eq!(understand(STATE, &messages[0]).is_some(), is_fine);
+    }
+}
