@@ -86,7 +86,7 @@ fn limits_that_make_no_sense_leave_the_present_one() {
 #[test]
 fn limits_at_the_edge_are_accepted() {
     let forever = Duration::from_nanos(u64::MAX);
-    let recovery = Recovery { interval: Duration::from_nanos(1), factor: f64::MAX, cap: false };
+    let recovery = Recovery { interval: Duration::from_millis(1), factor: f64::MAX, cap: false };
     let one = Limit::per_second(1);
     for limit in [
         Limit::at_most(1, Duration::from_nanos(1)),

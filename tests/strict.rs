@@ -160,7 +160,7 @@ fn never_more_in_any_sliding_window() {
 fn never_more_whatever_is_done_to_it() {
     for seed in 1..=2 * SEEDS {
         let with = |limit: Limit| {
-            let interval = Duration::from_nanos([1, 1_000, SECOND / 10][seed as usize % 3]);
+            let interval = Duration::from_millis([1, 7, 100][seed as usize % 3]);
             let limit = limit.recovery(Recovery { interval, factor: 1.3, cap: seed % 2 == 0 });
             match seed % 5 {
                 0 => limit.and(Limit::per_second(50)),

@@ -113,10 +113,16 @@ impl Bucket {
     #[inline]
     pub(crate) fn take(&self, n: u64, now: u64) -> Take {
         match self.plan(n, now) {
-            Ok(Move { from, to }) if self.swap(from, to) => Take::Taken,
+            Ok(plan) if self.go(&plan) => Take::Taken,
             Ok(_) => Take::Lost,
             Err(take) => take,
         }
+    }
+
+    /// Take as it was planned, if nobody was faster.
+    #[inline]
+    pub(crate) fn go(&self, plan: &Move) -> bool {
+        self.swap(plan.from, plan.to)
     }
 
     /// Where such a try would move the word, or what comes of it.

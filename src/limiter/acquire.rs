@@ -101,7 +101,9 @@ impl Wanted for Group {
         self.0.iter().map(part).collect()
     }
     fn granted(parts: Granted) -> Permits {
-        Permits::new(parts.into_iter().collect())
+        let mut permits = Permits::new();
+        parts.into_iter().for_each(|permit| permits.push(permit));
+        permits
     }
 }
 

@@ -50,8 +50,8 @@ pub(crate) struct Standing {
     pub(crate) now: u64,
     /// When the next step of the recovery is due.
     pub(crate) due: Option<u64>,
-    /// Tokens a window at present.
-    pub(crate) per_window: u64,
+    /// What of the limit's tokens is left at present.
+    pub(crate) tokens: u64,
 }
 
 /// What came of a neighbour's telling.
@@ -252,7 +252,7 @@ impl Entry {
             cuts: settings.adapt.cuts(now).cloned().collect(),
             now,
             due: settings.adapt.due(),
-            per_window: settings.limit.first().per_window(settings.adapt.factor()),
+            tokens: settings.limit.tokens(settings.adapt.factor()),
         }
     }
 

@@ -200,6 +200,8 @@ impl Limit {
         self.first.burst = NonZeroU64::new(n);
         if n == 0 {
             self.fault = Some(Fault::NoBurst);
+        } else if matches!(self.fault, Some(Fault::NoBurst)) {
+            self.fault = None;
         }
         self
     }
@@ -299,6 +301,12 @@ impl Limit {
     #[allow(clippy::cast_precision_loss)] // at most 2^52
     pub(crate) fn least_factor(&self) -> f64 {
         1.0 / self.first.capacity as f64
+    }
+
+    /// What part of this limit's tokens is, scaled and rounded down, but never less than one.
+    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // at most 2^52
+    pub(crate) fn tokens(&self, factor: f64) -> u64 {
+        ((self.first.capacity as f64 * factor) as u64).max(1)
     }
 
     /// What part of this limit `tokens` a window are.

@@ -27,8 +27,13 @@ pub struct Permits(SmallVec<[Permit<'static>; 4]>);
 
 impl Permits {
     #[inline]
-    pub(crate) fn new(permits: SmallVec<[Permit<'static>; 4]>) -> Self {
-        Self(permits)
+    pub(crate) fn new() -> Self {
+        Self(SmallVec::new())
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, permit: Permit<'static>) {
+        self.0.push(permit);
     }
 
     /// Each resource's permit, once each, whatever the order and number of times they were asked for.

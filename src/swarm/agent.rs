@@ -263,7 +263,7 @@ impl Agent {
         let standing = self.limiter.standing(resource)?;
         let told = told(resource, &standing);
         let ours = told.filter(|cut| cut.origin.is_ours).min_by_key(|cut| cut.age)?;
-        wire::announcement(&ours, standing.per_window, self.instance)
+        wire::announcement(&ours, standing.tokens, self.instance)
     }
 
     fn states(&self) -> Vec<Vec<u8>> {

@@ -46,7 +46,9 @@ use smallvec::SmallVec;
 
 pub(crate) use line::{Call, Ticket};
 pub(crate) use outlook::Outlook;
-pub(crate) use together::{Bound, Place, Places, Request, join, leave, look, take};
+pub(crate) use together::{
+    Ask, Bound, Place, Places, Request, join, leave, look, take, take_in_turn,
+};
 
 use crate::bucket::{Bucket, Change, Config, Kind, Plain, Refusal, Stale, Terms};
 use crate::clock::Clock;

@@ -25,6 +25,23 @@ pub(crate) struct Place<'a> {
     pub(crate) ticket: Ticket,
 }
 
+/// Tokens of a gate.
+pub(crate) trait Ask {
+    fn gate(&self) -> &Gate;
+    fn tokens(&self) -> u64;
+}
+
+impl Ask for Place<'_> {
+    #[inline]
+    fn gate(&self) -> &Gate {
+        self.gate
+    }
+    #[inline]
+    fn tokens(&self) -> u64 {
+        self.n
+    }
+}
+
 /// In the order in which their locks are taken, which is the same for all.
 pub(crate) type Places<'a> = SmallVec<[Place<'a>; 4]>;
 
@@ -52,44 +69,49 @@ pub(crate) struct Bound {
 }
 
 /// Take all, or nothing, without waiting; with permits, or only the tokens. Who is refused for want of
-/// tokens writes nothing.
-pub(crate) fn take(places: &[Place<'_>], permits: bool, now: u64) -> Result<(), Refusal> {
-    #[cfg(loom)]
-    if seeded("take-and-roll-back") {
-        return take_and_roll_back(places, now);
-    }
-    take_at_once(places, permits, now).unwrap_or_else(|| take_in_turn(places, permits, now))
-}
-
-/// The everyday case: buckets of one window, nobody in line, and nobody in between. `None` where it is
-/// not.
+/// tokens writes nothing. This is the everyday case, of one token or more of buckets of one window,
+/// with nobody in line and nobody in between. `None` where it is not: see [`take_in_turn`].
 #[inline]
-fn take_at_once(places: &[Place<'_>], permits: bool, now: u64) -> Option<Result<(), Refusal>> {
+pub(crate) fn take(asks: &[impl Ask], permits: bool, now: u64) -> Option<Result<(), Refusal>> {
+    if asks.iter().any(|ask| ask.tokens() == 0) || seeded("take-and-roll-back") {
+        return None;
+    }
     let mut plans: SmallVec<[Move; 4]> = SmallVec::new();
     let mut verdict = Ok(());
-    for place in places {
-        match place.gate.bucket.plan(place.n, now) {
+    for ask in asks {
+        match ask.gate().bucket.plan(ask.tokens(), now) {
             Ok(plan) => plans.push(plan),
             Err(Take::Short(deficit)) => verdict = worse(verdict, Err(Refusal::Short(deficit))),
-            Err(_) => return None,
+            _ => return None,
         }
     }
     if verdict.is_err() {
         return Some(verdict);
     }
-    let _queues = lock(places);
-    let mut planned = places.iter().zip(&plans);
-    let held = planned.position(|(place, plan)| !place.gate.bucket.hold(plan));
-    let held = &places[..held.unwrap_or(places.len())];
-    let is_taken = held.len() == places.len() && (!permits || enter(places));
-    for (place, plan) in held.iter().zip(&plans) {
-        place.gate.bucket.let_go(plan, is_taken);
+    // The last is taken by a compare-and-swap, as if alone, and all others are held meanwhile.
+    let ((last, firsts), plan) = (asks.split_last()?, plans.pop()?);
+    let _queues = lock(firsts);
+    let mut planned = firsts.iter().zip(&plans);
+    let held = planned.position(|(ask, plan)| !ask.gate().bucket.hold(plan));
+    let held = &firsts[..held.unwrap_or(firsts.len())];
+    let is_entered = held.len() == firsts.len() && (!permits || enter(asks));
+    let is_taken = is_entered && last.gate().bucket.go(&plan);
+    for (ask, plan) in held.iter().zip(&plans) {
+        ask.gate().bucket.let_go(plan, is_taken);
+    }
+    if is_entered && permits && !is_taken {
+        leave_flight(asks);
     }
     is_taken.then_some(Ok(()))
 }
 
+/// The same in every case.
 #[cold]
-fn take_in_turn(places: &[Place<'_>], permits: bool, now: u64) -> Result<(), Refusal> {
+pub(crate) fn take_in_turn(places: &[Place<'_>], permits: bool, now: u64) -> Result<(), Refusal> {
+    #[cfg(loom)]
+    if seeded("take-and-roll-back") {
+        return take_and_roll_back(places, now);
+    }
     // Who is refused anyway writes nothing. Where one refuses all are asked: what can never be, and the
     // latest time, may be another's.
     if places.iter().any(|place| place.gate.glance(place.n, now).is_err()) {
@@ -133,7 +155,7 @@ fn take_and_roll_back(places: &[Place<'_>], now: u64) -> Result<(), Refusal> {
 /// Join the lines, unless the tokens are there or the wait is hopeless.
 pub(crate) fn join(places: &mut [Place<'_>], request: &Request, now: u64) -> Step {
     let mut calls = Calls::new();
-    let mut queues = lock(places);
+    let mut queues: Queues<'_> = places.iter().map(|place| place.gate.queue.lock()).collect();
     let Request { is_thread, deadline, .. } = *request;
     for (place, queue) in places.iter_mut().zip(&mut queues) {
         let event = Call::clone(&request.event);
@@ -265,9 +287,7 @@ fn take_locked(
         if let Err(refusal) = place.gate.take_locked(queue, place.n, now) {
             // Nobody takes between a look and this: it happens where a model sees to it that somebody
             // does. What was taken so far would be void.
-            for place in places.iter().filter(|_| permits) {
-                place.gate.bucket.leave();
-            }
+            leave_flight(if permits { places } else { &[] });
             return Err(refusal);
         }
     }
@@ -275,12 +295,17 @@ fn take_locked(
 }
 
 /// Count the permits in, and out again if there is no room for all.
-fn enter(places: &[Place<'_>]) -> bool {
-    let full = places.iter().position(|place| !place.gate.bucket.enter());
-    for place in &places[..full.unwrap_or(0)] {
-        place.gate.bucket.leave();
-    }
+#[inline]
+fn enter(asks: &[impl Ask]) -> bool {
+    let full = asks.iter().position(|ask| !ask.gate().bucket.enter());
+    leave_flight(&asks[..full.unwrap_or(0)]);
     full.is_none()
+}
+
+fn leave_flight(asks: &[impl Ask]) {
+    for ask in asks {
+        ask.gate().bucket.leave();
+    }
 }
 
 fn drop_out(places: &[Place<'_>], queues: &mut Queues<'_>) {
@@ -290,8 +315,13 @@ fn drop_out(places: &[Place<'_>], queues: &mut Queues<'_>) {
     }
 }
 
-fn lock<'a>(places: &[Place<'a>]) -> Queues<'a> {
-    places.iter().map(|place| place.gate.queue.lock()).collect()
+#[inline]
+fn lock(asks: &[impl Ask]) -> Queues<'_> {
+    let mut queues = Queues::new();
+    for ask in asks {
+        queues.push(ask.gate().queue.lock());
+    }
+    queues
 }
 
 fn finish(queues: Queues<'_>, calls: Calls) {

@@ -32,13 +32,28 @@ fn two_in_opposite_order() {
 fn one_beside_a_single_call() {
     model(|| {
         let (a, b, _) = two(Limit::per_hour(1), Limit::per_hour(1));
-        let other = b.clone();
+        let other = a.clone();
         let beside = thread::spawn(move || take(&other, 1));
         let wanted = [(&a, 1), (&b, 1)];
         let both = u64::from(Resource::try_acquire_all(&wanted).map(Permits::forget).is_ok());
         let single = beside.join().unwrap();
         assert_eq!(both + single, 1, "not conserved");
+        assert_eq!(b.capacity().available, 1 - both, "not conserved");
+    });
+}
+
+/// The last of them is not held, and taken all the same.
+#[test]
+fn one_beside_a_single_call_of_the_last() {
+    model(|| {
+        let (a, b, _) = two(Limit::per_hour(1), Limit::per_hour(1));
+        let other = b.clone();
+        let beside = thread::spawn(move || take(&other, 1));
+        let wanted = [(&a, 1), (&b, 1)];
+        let both = u64::from(Resource::try_acquire_all(&wanted).map(Permits::forget).is_ok());
+        assert_eq!(both + beside.join().unwrap(), 1, "not conserved");
         assert_eq!(a.capacity().available, 1 - both, "not conserved");
+        assert_eq!((a.capacity().in_flight, b.capacity().in_flight), (both, both));
     });
 }
 
@@ -79,10 +94,10 @@ fn a_refusal_beside_a_reconfiguration_makes_no_token() {
 #[test]
 fn one_beside_a_reconfiguration() {
     model(|| {
-        let (a, b, _) = two(Limit::per_hour(1), Limit::per_hour(2));
-        let other = b.clone();
+        let (a, b, _) = two(Limit::per_hour(2), Limit::per_hour(1));
+        let other = a.clone();
         let beside = thread::spawn(move || other.reconfigure(Limit::per_hour(1)).unwrap());
-        let wanted = [(&a, 1), (&b, 2)];
+        let wanted = [(&a, 2), (&b, 1)];
         let both = u64::from(Resource::try_acquire_all(&wanted).map(Permits::forget).is_ok());
         beside.join().unwrap();
         assert_eq!(a.capacity().available, 1 - both, "not conserved");
@@ -95,10 +110,10 @@ fn one_beside_a_reconfiguration() {
 #[test]
 fn one_beside_a_settlement() {
     long_model(|| {
-        let (a, b, _) = two(Limit::per_hour(1), Limit::per_hour(4));
-        let permit = b.try_acquire().unwrap().into_owned();
+        let (a, b, _) = two(Limit::per_hour(4), Limit::per_hour(1));
+        let permit = a.try_acquire().unwrap().into_owned();
         let beside = thread::spawn(move || permit.settle(3));
-        let wanted = [(&a, 1), (&b, 2)];
+        let wanted = [(&a, 2), (&b, 1)];
         let both = u64::from(Resource::try_acquire_all(&wanted).map(Permits::forget).is_ok());
         beside.join().unwrap();
         assert_eq!(a.capacity().available, 1 - both, "not conserved");
