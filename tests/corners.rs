@@ -2,6 +2,7 @@
 use std::future::Future;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::Duration;
 use tollgate::{Limit, ManualClock, MemoryLimiter, Recovery};
 
@@ -229,4 +230,37 @@ fn a_change_of_the_rate_alone_is_told() {
         assert!(api.peek(1).is_ok());
     }
     assert_eq!(*told.lock().unwrap(), [(1, 75), (1, 82), (1, 90), (1, 99), (1, 100)]);
+}
+
+/// A step of the recovery that is due in a pause is seen in it.
+#[test]
+fn a_limit_recovers_in_a_pause() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let limit = Limit::per_second(100).recovery(Recovery::default());
+    let api = limiter.configure("api", limit).unwrap();
+    api.announce_reduced("429");
+    api.pause_for(Duration::from_hours(1));
+    time.advance(Duration::from_mins(30));
+    assert_eq!((api.capacity().total, api.capacity().available), (100, 0));
+    let refused = api.check_n(80).unwrap_err();
+    assert_eq!(refused.retry_after(), Some(Duration::from_mins(30) + Duration::from_millis(50)));
+    time.advance(Duration::from_mins(30));
+    assert_eq!(api.capacity().available, 75, "none accrue in a pause");
+}
+
+/// Tokens that are there for those in line are no reason to ask again at once.
+#[test]
+fn who_comes_behind_tokens_that_are_taken_soon_waits_a_little() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let one = limiter.configure("one", Limit::per_second(10)).unwrap();
+    let other = limiter.configure("other", Limit::per_day(1)).unwrap();
+    assert!(other.check().is_ok());
+    let mut both = Box::pin(limiter.acquire_all(&[("one", 1), ("other", 1)]));
+    assert!(both.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let refused = one.check().unwrap_err();
+    assert_eq!(refused.retry_after(), Some(Duration::from_millis(1)));
+    drop(both);
+    assert!(one.check().is_ok());
 }

@@ -251,6 +251,7 @@ impl Bucket {
                 carry,
                 anchor,
                 horizon: slot.horizon(),
+                until: slot.until(),
                 now,
                 accrued: rate.accrue(now.saturating_sub(anchor), carry),
             };

@@ -55,6 +55,8 @@ impl Plain {
             carry,
             anchor,
             horizon: terms.horizon,
+            // The first window's is everybody's.
+            until: u64::MAX,
             now,
             accrued: terms.rate.accrue(elapsed, carry),
         }

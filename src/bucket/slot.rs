@@ -81,6 +81,8 @@ pub(super) struct Slot {
     rate_lo: AtomicU64,
     carry: AtomicU64,
     kind: AtomicU64,
+    /// Of a pause: [`Config::until`], or never.
+    until: AtomicU64,
 }
 
 impl Slot {
@@ -97,6 +99,7 @@ impl Slot {
             unit: AtomicU64::new(config.terms.unit),
             whole: AtomicU64::new(config.terms.whole),
             kind: AtomicU64::new(config.kind as u64),
+            until: AtomicU64::new(config.until.unwrap_or(u64::MAX)),
         }
     }
 
@@ -113,6 +116,7 @@ impl Slot {
         self.unit.store(config.terms.unit, Ordering::Release);
         self.whole.store(config.terms.whole, Ordering::Release);
         self.kind.store(config.kind as u64, Ordering::Release);
+        self.until.store(config.until.unwrap_or(u64::MAX), Ordering::Release);
     }
 
     #[inline]
@@ -158,6 +162,9 @@ impl Slot {
     #[inline]
     pub(super) fn whole(&self) -> u64 {
         self.whole.load(Ordering::Acquire)
+    }
+    pub(super) fn until(&self) -> u64 {
+        self.until.load(Ordering::Acquire)
     }
     pub(super) fn kind(&self) -> Kind {
         match self.kind.load(Ordering::Acquire) {

@@ -16,6 +16,17 @@ pub(crate) struct Deficit {
 }
 
 impl Deficit {
+    /// The same, but not before `nanos` have passed.
+    pub(crate) fn after(self, nanos: u64) -> Self {
+        match self.rate.when(self.need, self.carry) {
+            Some(elapsed) if self.wait() < nanos => {
+                let offset = i128::from(elapsed) - i128::from(nanos);
+                Self { offset: i64::try_from(offset).unwrap_or(i64::MAX), ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// Nanoseconds from the reading until the take would succeed, rounded up; `u64::MAX` for never.
     #[cold]
     pub(crate) fn wait(&self) -> u64 {
@@ -41,6 +52,7 @@ pub(crate) struct View {
     pub(super) carry: u64,
     pub(super) anchor: u64,
     pub(super) horizon: u64,
+    pub(super) until: u64,
     pub(super) now: u64,
     pub(super) accrued: Accrued,
 }
@@ -51,7 +63,7 @@ impl View {
         match self.kind {
             Kind::Closed => Err(Refusal::Closed),
             Kind::Removed => Err(Refusal::Removed),
-            Kind::Paused if self.now >= self.anchor => Err(Refusal::Stale),
+            Kind::Paused if self.now >= self.anchor.min(self.until) => Err(Refusal::Stale),
             Kind::Open if self.now >= self.anchor && self.now - self.anchor >= self.horizon => {
                 Err(Refusal::Stale)
             }
@@ -145,7 +157,7 @@ impl View {
     pub(crate) fn remaining(&self) -> u64 {
         let end = match self.kind {
             Kind::Open => self.anchor.saturating_add(self.horizon),
-            _ => self.anchor,
+            _ => self.anchor.min(self.until),
         };
         end.saturating_sub(self.now)
     }

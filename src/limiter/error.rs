@@ -38,9 +38,9 @@ pub struct Shortage(pub(crate) Deficit);
 
 impl TryAcquireError {
     /// How long until the same call would succeed if nobody else asked meanwhile, rounded up to
-    /// the next nanosecond. Where there are tokens, but for those in line, it is the time until
-    /// they have theirs; where there are none, others in line are not counted, so that it is a
-    /// lower bound. `None` where time alone does not help.
+    /// the next nanosecond. Where there are tokens, but for those in line, it is the time until they
+    /// have theirs, at least a millisecond; where there are none, others in line are not counted, so
+    /// that it is a lower bound. `None` where time alone does not help.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

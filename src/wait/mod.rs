@@ -54,6 +54,9 @@ use crate::bucket::{Bucket, Change, Config, Kind, Plain, Refusal, Stale, Terms};
 use crate::clock::Clock;
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, seeded};
 
+/// Where there are tokens, for those in line, nobody need ask again before so many nanoseconds.
+const SOON: u64 = 1_000_000;
+
 /// The buckets of a resource and the line before them.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -196,7 +199,8 @@ impl Gate {
         match self.outlook(queue, now).deficit(all) {
             // They have their tokens, and wait for a place in flight.
             Some(deficit) if deficit.wait() == 0 && self.bucket.room() == 0 => Err(Refusal::NoRoom),
-            Some(deficit) => Err(Refusal::Short(deficit)),
+            // They have their tokens and have not come yet, or wait for others elsewhere.
+            Some(deficit) => Err(Refusal::Short(deficit.after(SOON))),
             None => Err(Refusal::InLine),
         }
     }

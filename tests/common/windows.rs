@@ -136,7 +136,7 @@ impl Windows {
     }
 
     /// What is due at `now`, at its own time.
-    fn catch_up(&mut self, now: u64) {
+    fn look(&mut self, now: u64) {
         while self.factor < 64 && self.cut_at + self.interval <= now {
             self.cut_at += self.interval;
             self.factor = (self.factor * 2).min(64);
@@ -144,14 +144,6 @@ impl Windows {
             self.turn(at, 0);
         }
         self.levels.iter_mut().for_each(|level| level.look(now));
-    }
-
-    /// During a pause, steps of a recovery are put off until it ends or something is changed.
-    fn look(&mut self, now: u64) {
-        self.levels.iter_mut().for_each(|level| level.look(now));
-        if !self.is_paused() {
-            self.catch_up(now);
-        }
     }
 
     fn turn(&mut self, now: u64, pause_until: u64) {
@@ -216,13 +208,13 @@ impl Windows {
     }
 
     pub(crate) fn pause(&mut self, nanos: u64, now: u64) {
-        self.catch_up(now);
+        self.look(now);
         self.turn(now, now + nanos);
     }
 
     /// Down to three quarters.
     pub(crate) fn cut(&mut self, now: u64) {
-        self.catch_up(now);
+        self.look(now);
         (self.factor, self.cut_at) = (self.factor * 3 / 4, now);
         self.turn(now, 0);
     }
@@ -234,14 +226,14 @@ impl Windows {
     /// Whether another cut leaves whole 64ths, and a token a window.
     pub(crate) fn may_cut_at(&self, now: u64) -> bool {
         let mut then = self.clone();
-        then.catch_up(now);
+        then.look(now);
         then.factor % 4 == 0
             && then.levels.iter().all(|level| i128::from(level.terms.tokens) * then.factor >= 128)
     }
 
     /// A window goes on from one of its length, else from one that is left over, else it is full.
     pub(crate) fn reconfigure(&mut self, windows: &[Terms], now: u64) {
-        self.catch_up(now);
+        self.look(now);
         let mut old: Vec<Option<Level>> = self.levels.iter().cloned().map(Some).collect();
         let mut from = vec![None; windows.len()];
         for (from, terms) in from.iter_mut().zip(windows) {
