@@ -312,8 +312,8 @@ macro_rules! wait {
             }
 
             /// Give up `timeout` from now, on the limiter's clock, with [`AcquireError::TimedOut`]: at
-            /// once where the rate alone rules out that the wait ends before. Has no effect after the
-            /// first poll.
+            /// once where the rate alone rules out that the wait ends before. A loop that tries again
+            /// must sleep then. Has no effect after the first poll.
             pub fn timeout(mut self, timeout: Duration) -> Self {
                 self.0.timeout(timeout);
                 self

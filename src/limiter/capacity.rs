@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::sync::Mutex;
 
-/// A resource at one moment. Its `Display` is one line:
+/// A resource at one moment. Its `Display` is one line, in which the second figure is the burst:
 /// `openai-api: 5/5 available, 0 in-flight, window=1s`, and `; 9995/10000, window=86400s` for each
 /// further window.
 #[derive(Clone, Debug, PartialEq, Eq)]

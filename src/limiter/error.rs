@@ -26,7 +26,8 @@ pub enum TryAcquireError {
         /// The most that can be asked for, in tokens.
         capacity: u64,
     },
-    /// No resource of this name: configure it first. A removed resource's handles say this, too.
+    /// No resource of this name: configure it first. A removed resource's handles say this, too, and
+    /// another limiter's.
     UnknownResource,
     /// The limiter was closed; nothing will be admitted any more.
     Closed,
@@ -39,7 +40,8 @@ pub struct Shortage(pub(crate) Deficit);
 impl TryAcquireError {
     /// How long until the same call would succeed if nobody else asked meanwhile, rounded up to
     /// the next nanosecond. Where there are tokens, but for those in line, it is the time until they
-    /// have theirs, at least a millisecond; where there are none, others in line are not counted, so
+    /// have theirs, at least a millisecond (where they wait for other resources as well, those are not
+    /// looked at); where there are none, others in line are not counted, so
     /// that it is a lower bound. `None` where time alone does not help.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
@@ -82,7 +84,8 @@ impl Error for TryAcquireError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AcquireError {
-    /// The timeout passed, or the wait could not have ended before it: then at once.
+    /// The timeout passed, or the wait could not have ended before it: then at once, so that a loop
+    /// which tries again must sleep first. `peek` says how long.
     TimedOut,
     /// As many wait already as the limit's `max_waiting` allows: shed this call, or raise it.
     QueueFull,
@@ -176,9 +179,10 @@ impl fmt::Display for ConfigError {
 
 impl Error for ConfigError {}
 
-const UNKNOWN: &str = "unknown resource: configure it with set_capacity or configure";
+const UNKNOWN: &str =
+    "unknown resource: it was not configured, or removed, or is another limiter's";
 const CLOSED: &str = "the limiter is closed";
 
 fn exceeds(f: &mut fmt::Formatter<'_>, capacity: u64) -> fmt::Result {
-    write!(f, "more than the bucket holds: ask for at most {capacity}, or raise the burst")
+    write!(f, "more than the bucket holds now: ask for at most {capacity}, or raise the burst")
 }

@@ -273,8 +273,9 @@ impl MemoryLimiter {
 
     // ---- ending -------------------------------------------------------------------------------
 
-    /// End one forgotten permit of one token, by the limit's policy. Without a permit in flight,
-    /// or a resource of this name, this does nothing.
+    /// End one forgotten permit of one token, by the limit's policy: only after
+    /// [`forget`](Permit::forget), or it ends the place of a permit that is still held. Without a permit
+    /// in flight, or a resource of this name, this does nothing.
     pub fn release(&self, resource: &str) {
         self.release_n(resource, 1);
     }
