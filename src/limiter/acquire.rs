@@ -51,13 +51,14 @@ pub struct Acquire(State<One>);
 pub struct AcquireAll(State<Group>);
 
 /// What is waited for.
-trait Wanted {
+trait Wanted: Sized {
     type Granted;
     /// A reading of its clock, `timeout` from now.
     fn deadline(&self, timeout: Duration) -> Option<u64>;
-    fn try_acquire(&self) -> Result<Self::Granted, TryAcquireError>;
+    /// Hands itself back where it fails.
+    fn try_acquire(self) -> Result<Self::Granted, (Self, TryAcquireError)>;
     /// Each resource once, in the order of their ids.
-    fn parts(&self) -> Parts;
+    fn into_parts(self) -> Parts;
     fn granted(parts: Granted) -> Self::Granted;
 }
 
@@ -74,12 +75,14 @@ impl Wanted for One {
         Some(self.entry.deadline(timeout))
     }
     #[inline]
-    fn try_acquire(&self) -> Result<Permit<'static>, TryAcquireError> {
-        let grant = self.entry.try_acquire(self.n)?;
-        Ok(Permit::owned(Arc::clone(&self.entry), grant))
+    fn try_acquire(self) -> Result<Permit<'static>, (Self, TryAcquireError)> {
+        match self.entry.try_acquire(self.n) {
+            Ok(grant) => Ok(Permit::owned(self.entry, grant)),
+            Err(error) => Err((self, error)),
+        }
     }
-    fn parts(&self) -> Parts {
-        SmallVec::from_iter([Part { entry: Arc::clone(&self.entry), n: self.n, ticket: 0 }])
+    fn into_parts(self) -> Parts {
+        SmallVec::from_iter([Part { entry: self.entry, n: self.n, ticket: 0 }])
     }
     fn granted(mut parts: Granted) -> Permit<'static> {
         parts.remove(0)
@@ -92,13 +95,12 @@ impl Wanted for Group {
     fn deadline(&self, timeout: Duration) -> Option<u64> {
         Some(self.0.first()?.0.deadline(timeout))
     }
-    fn try_acquire(&self) -> Result<Permits, TryAcquireError> {
-        self.asked().try_acquire()
+    fn try_acquire(self) -> Result<Permits, (Self, TryAcquireError)> {
+        let acquired = self.asked().try_acquire();
+        acquired.map_err(|error| (self, error))
     }
-    fn parts(&self) -> Parts {
-        let part =
-            |(entry, n): &(Arc<Entry>, u64)| Part { entry: Arc::clone(entry), n: *n, ticket: 0 };
-        self.0.iter().map(part).collect()
+    fn into_parts(self) -> Parts {
+        self.0.into_iter().map(|(entry, n)| Part { entry, n, ticket: 0 }).collect()
     }
     fn granted(parts: Granted) -> Permits {
         let mut permits = Permits::new();
@@ -243,19 +245,30 @@ enum Entered<G> {
     Waiting(Box<Waiting>),
 }
 
-fn enter<W: Wanted>(wanted: &W, is_thread: bool, deadline: Option<u64>) -> Entered<W::Granted> {
+#[inline]
+fn enter<W: Wanted>(wanted: W, is_thread: bool, deadline: Option<u64>) -> Entered<W::Granted> {
     match wanted.try_acquire() {
-        Ok(granted) => return Entered::Granted(granted),
-        Err(TryAcquireError::Exhausted { .. } | TryAcquireError::TooManyInFlight) => {}
-        Err(TryAcquireError::ExceedsCapacity { capacity }) => {
-            return Entered::Failed(AcquireError::ExceedsCapacity { capacity });
-        }
-        Err(TryAcquireError::UnknownResource) => {
-            return Entered::Failed(AcquireError::UnknownResource);
-        }
-        Err(TryAcquireError::Closed) => return Entered::Failed(AcquireError::Closed),
+        Ok(granted) => Entered::Granted(granted),
+        Err((wanted, error)) => match error {
+            TryAcquireError::Exhausted { .. } | TryAcquireError::TooManyInFlight => {
+                stand_in_line(wanted, is_thread, deadline)
+            }
+            TryAcquireError::ExceedsCapacity { capacity } => {
+                Entered::Failed(AcquireError::ExceedsCapacity { capacity })
+            }
+            TryAcquireError::UnknownResource => Entered::Failed(AcquireError::UnknownResource),
+            TryAcquireError::Closed => Entered::Failed(AcquireError::Closed),
+        },
     }
-    let mut waiting = Waiting::new(wanted.parts(), deadline);
+}
+
+#[inline(never)]
+fn stand_in_line<W: Wanted>(
+    wanted: W,
+    is_thread: bool,
+    deadline: Option<u64>,
+) -> Entered<W::Granted> {
+    let mut waiting = Waiting::new(wanted.into_parts(), deadline);
     // Before the second try, which joining makes: a call that comes after it is heard.
     let early = (!seeded("listen-after-join")).then(|| waiting.event.listen());
     match waiting.join(is_thread) {
@@ -280,7 +293,7 @@ impl<W: Wanted> State<W> {
             Self::Failed(error) => return Poll::Ready(Err(error)),
             Self::Done => return Poll::Pending,
             Self::Waiting(waiting) => waiting,
-            Self::New { wanted, deadline } => match enter(&wanted, false, deadline) {
+            Self::New { wanted, deadline } => match enter(wanted, false, deadline) {
                 Entered::Granted(granted) => return Poll::Ready(Ok(granted)),
                 Entered::Failed(error) => return Poll::Ready(Err(error)),
                 Entered::Waiting(waiting) => waiting,
@@ -358,17 +371,17 @@ pub(crate) fn blocking(
     n: u64,
     timeout: Option<Duration>,
 ) -> Result<Permit<'static>, AcquireError> {
-    block(&One { entry, n }, timeout)
+    block(One { entry, n }, timeout)
 }
 
 pub(crate) fn blocking_all(
-    group: &Group,
+    group: Group,
     timeout: Option<Duration>,
 ) -> Result<Permits, AcquireError> {
     block(group, timeout)
 }
 
-fn block<W: Wanted>(wanted: &W, timeout: Option<Duration>) -> Result<W::Granted, AcquireError> {
+fn block<W: Wanted>(wanted: W, timeout: Option<Duration>) -> Result<W::Granted, AcquireError> {
     let deadline = timeout.and_then(|timeout| wanted.deadline(timeout));
     let mut waiting = match enter(wanted, true, deadline) {
         Entered::Granted(granted) => return Ok(granted),

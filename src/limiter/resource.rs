@@ -50,7 +50,7 @@ impl Resource {
     pub fn blocking_acquire_all(
         wanted: &[(&Self, u64)],
     ) -> Result<super::permits::Permits, AcquireError> {
-        acquire::blocking_all(&Self::asked(wanted).to_group(), None)
+        acquire::blocking_all(Self::asked(wanted).to_group(), None)
     }
 
     /// What configuring the name again does, for models.

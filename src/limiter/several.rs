@@ -92,7 +92,7 @@ impl MemoryLimiter {
         timeout: Option<Duration>,
     ) -> Result<Permits, AcquireError> {
         match self.asked(wanted, |asked| asked.to_group()) {
-            Ok(group) => acquire::blocking_all(&group, timeout),
+            Ok(group) => acquire::blocking_all(group, timeout),
             Err(_) => Err(self.missing_for_waiters()),
         }
     }
