@@ -403,3 +403,28 @@ mod on_paused_time {
         assert!(order.lock().expect("no panic").iter().copied().eq(0..300));
     }
 }
+
+/// The tokens that a group found for itself are charged for, or paused, while it waits for the others:
+/// those behind it are served all the same once it is not polled any more.
+#[test]
+fn whoever_is_behind_a_group_whose_tokens_went_away_is_served() {
+    let wakes = |act: &dyn Fn(&Resource, tollgate::Permit<'static>)| {
+        let time = ManualClock::new();
+        let limiter = MemoryLimiter::with_clock(time.clone());
+        let a = limiter.configure("a", Limit::per_second(1).burst(2)).unwrap();
+        let b = limiter.configure("b", Limit::per_hour(1)).unwrap();
+        assert!(b.check().is_ok());
+        let permit = a.try_acquire().unwrap().into_owned();
+        let mut both = group(&limiter, &[("a", 1), ("b", 1)]);
+        assert!(is_waiting(&mut both));
+        let mut behind = single(&a, 1);
+        act(&a, permit);
+        (0..3_000).any(|_| {
+            time.advance(10 * MS);
+            !is_waiting(&mut behind)
+        })
+    };
+    assert!(wakes(&|_, permit| permit.settle(2)), "charged");
+    assert!(wakes(&|_, permit| permit.settle(12)), "in debt");
+    assert!(wakes(&|a, _permit| a.pause_for(5 * SECOND)), "paused");
+}

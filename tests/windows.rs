@@ -400,3 +400,15 @@ fn what_is_shown_is_of_one_limit() {
         }
     });
 }
+
+/// The first refusal after a pause is of all windows, too.
+#[test]
+fn a_refusal_after_a_pause_is_of_all_windows() {
+    let (time, limiter) = limiter();
+    let api = limiter.configure("api", Limit::per_second(1).and(Limit::per_hour(1))).unwrap();
+    assert!(api.check().is_ok());
+    api.pause_for(Duration::from_millis(100));
+    time.advance(Duration::from_millis(100));
+    let refused = api.check().unwrap_err();
+    assert_eq!(refused.retry_after(), Some(Duration::from_hours(1)));
+}

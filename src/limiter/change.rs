@@ -188,6 +188,12 @@ impl Entry {
                 Size::Factor(_) => settings.adapt.hear(cut, now),
                 Size::Tokens(_) => settings.adapt.hear_plain(cut, now),
             };
+            // A step of the recovery that fell due since it was caught up with is taken all the same,
+            // and must be in force: the slot has ended for everybody, and none is due any more.
+            let is_behind = settings.adapt.due() != settings.current.until;
+            if !counts && is_behind && !seeded("step-without-slot") {
+                self.install(settings, Turn::default());
+            }
             counts.then(|| self.take_effect(settings, before, &heard.origin))
         })
     }

@@ -149,6 +149,10 @@ impl Entry {
         if n == 0 {
             return self.gate.peek(n, now);
         }
+        // Of several windows the first alone knows neither the latest time nor the least capacity.
+        if self.gate.is_compound() {
+            return self.gate.take_in_turn(n, now);
+        }
         match self.gate.bucket.take_slowly(n, now, false) {
             Err(Refusal::InLine) => self.gate.take_in_turn(n, now),
             taken => taken,

@@ -44,6 +44,13 @@ impl Resource {
         Self::asked(wanted).try_acquire()
     }
 
+    /// What a limiter's `acquire_all` does, for models.
+    #[cfg(loom)]
+    #[doc(hidden)]
+    pub fn acquire_all(wanted: &[(&Self, u64)]) -> acquire::AcquireAll {
+        acquire::AcquireAll::new(Self::asked(wanted).to_group())
+    }
+
     /// What a limiter's `blocking_acquire_all` does, for models.
     #[cfg(loom)]
     #[doc(hidden)]

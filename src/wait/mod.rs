@@ -344,7 +344,8 @@ impl Gate {
 }
 
 /// Wake those who were called, without the lock: a waker may run anything, the dropping of another
-/// waiter of this line included. One that panics must not take the caller's tokens along.
+/// waiter of this line included. One that panics must not take the caller's tokens along. (One that drops
+/// its own future within `wake` would wait for ever for the event, which wakes under a lock of its own.)
 fn notify(calls: Calls) {
     for event in calls {
         let _ = catch_unwind(AssertUnwindSafe(|| event.notify(1)));

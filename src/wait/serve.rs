@@ -65,10 +65,14 @@ impl Gate {
             match self.arm(queue, next, now) {
                 Ok(()) => return Ok(()),
                 // The clock went past the time while it was being armed.
-                Err(Unarmed::Due) => match self.clock.now() {
-                    later if later > now => now = later,
-                    _ => return Ok(()),
-                },
+                Err(Unarmed::Due) => {
+                    let later = self.clock.now();
+                    // One that does not move ends no loop; one that has stepped back needs a timer.
+                    if later <= now && next.is_none_or(|at| at <= later) {
+                        return Ok(());
+                    }
+                    now = later;
+                }
                 // Without a timer everybody looks for themselves, again and again.
                 Err(Unarmed::NoTimer) => {
                     queue.line.call_above(0, now, calls);
@@ -129,7 +133,9 @@ fn next_look(line: &Line, outlook: &Outlook) -> u64 {
         // A thread comes by itself; with nobody behind it, a task that does not come harms nobody.
         (Some(_), _) | (_, Some(_)) if head.is_thread || !line.others_present() => None,
         (Some(called), _) => Some(called.saturating_add(TURN)),
-        (None, Some(until)) => Some(until),
+        (None, Some(until)) if until > now => Some(until),
+        // It would have been called to see whether it still comes: its tokens here are gone.
+        (None, Some(_)) => due(head.n),
         (None, None) if line.head_is_covered() => due(head.n),
         (None, None) => None,
     });

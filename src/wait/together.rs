@@ -94,7 +94,7 @@ pub(crate) fn take(asks: &[impl Ask], permits: bool, now: u64) -> Option<Result<
     let mut planned = firsts.iter().zip(&plans);
     let held = planned.position(|(ask, plan)| !ask.gate().bucket.hold(plan));
     let held = &firsts[..held.unwrap_or(firsts.len())];
-    let is_entered = held.len() == firsts.len() && (!permits || enter(asks));
+    let is_entered = held.len() == firsts.len() && (!permits || enter(asks).is_ok());
     let is_taken = is_entered && last.gate().bucket.go(&plan);
     for (ask, plan) in held.iter().zip(&plans) {
         ask.gate().bucket.let_go(plan, is_taken);
@@ -128,7 +128,14 @@ pub(crate) fn take_in_turn(places: &[Place<'_>], permits: bool, now: u64) -> Res
         }
         verdict = worse(verdict, turn.and_then(|()| place.gate.check_locked(queue, place.n, now)));
     }
-    let taken = verdict.and_then(|()| take_locked(places, &mut queues, permits, now));
+    let entered = verdict.and_then(|()| match enter(if permits { places } else { &[] }) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(Refusal::NoRoom),
+    });
+    let taken = entered.and_then(|()| {
+        let taken = take_locked(places, &mut queues, now);
+        taken.inspect_err(|_| leave_flight(if permits { places } else { &[] }))
+    });
     for (place, queue) in places.iter().zip(&mut queues) {
         place.gate.unmark(queue);
     }
@@ -246,7 +253,16 @@ fn look_locked(
         is_first &= is_head;
     }
     let taken = match verdict {
-        Ok(()) if is_first => take_locked(places, queues, true, now),
+        Ok(()) if is_first => match enter(places) {
+            Ok(()) => take_locked(places, queues, now).inspect_err(|_| leave_flight(places)),
+            Err(full) => {
+                // Somebody came in since the look. Whoever leaves there calls this one again; the other
+                // gates need not.
+                let is_ready = seeded("ready-though-full");
+                queues[full].line.note_ready(places[full].ticket, is_ready, now);
+                Err(Refusal::NoRoom)
+            }
+        },
         Ok(()) => Err(Refusal::InLine),
         Err(refusal) => Err(refusal),
     };
@@ -274,32 +290,21 @@ fn look_locked(
 }
 
 /// Take what is there everywhere.
-fn take_locked(
-    places: &[Place<'_>],
-    queues: &mut Queues<'_>,
-    permits: bool,
-    now: u64,
-) -> Result<(), Refusal> {
-    if permits && !enter(places) {
-        return Err(Refusal::NoRoom);
-    }
+fn take_locked(places: &[Place<'_>], queues: &mut Queues<'_>, now: u64) -> Result<(), Refusal> {
     for (place, queue) in places.iter().zip(queues) {
-        if let Err(refusal) = place.gate.take_locked(queue, place.n, now) {
-            // Nobody takes between a look and this: it happens where a model sees to it that somebody
-            // does. What was taken so far would be void.
-            leave_flight(if permits { places } else { &[] });
-            return Err(refusal);
-        }
+        // Nobody takes between a look and this: it fails only where a model sees to it that somebody
+        // does. What was taken so far would be void.
+        place.gate.take_locked(queue, place.n, now)?;
     }
     Ok(())
 }
 
-/// Count the permits in, and out again if there is no room for all.
+/// Count the permits in, and out again if there is no room for all: then says where there is none.
 #[inline]
-fn enter(asks: &[impl Ask]) -> bool {
+fn enter(asks: &[impl Ask]) -> Result<(), usize> {
     let full = asks.iter().position(|ask| !ask.gate().bucket.enter());
     leave_flight(&asks[..full.unwrap_or(0)]);
-    full.is_none()
+    full.map_or(Ok(()), Err)
 }
 
 fn leave_flight(asks: &[impl Ask]) {

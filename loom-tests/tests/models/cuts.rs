@@ -2,9 +2,9 @@
 
 use loom::thread;
 use std::time::Duration;
-use tollgate::Limit;
+use tollgate::{Limit, Recovery};
 
-use crate::{long_model, model, resource, take};
+use crate::{SECOND, long_model, model, resource, take};
 
 #[test]
 fn a_neighbours_cut_beside_takers_and_a_reconfiguration() {
@@ -48,5 +48,20 @@ fn two_refusals_at_once_cut_once() {
         one.throttled("429");
         beside.join().unwrap();
         assert_eq!(resource.capacity().total, 6, "cut twice");
+    });
+}
+
+/// A neighbour's cut that another covers, while a step of that one's recovery falls due.
+#[test]
+fn a_cut_that_changes_nothing_beside_a_step() {
+    model(|| {
+        let recovery = Recovery { interval: SECOND, factor: 1.1, cap: true };
+        let (resource, time) = resource(Limit::per_hour(10).recovery(recovery));
+        assert!(resource.hear(1, 0.5));
+        let other = resource.clone();
+        let neighbour = thread::spawn(move || other.hear(2, 0.9));
+        time.advance(SECOND);
+        assert!(!neighbour.join().unwrap());
+        assert_eq!(take(&resource, 1), 1);
     });
 }

@@ -3,7 +3,7 @@
 use loom::thread;
 use tollgate::{AcquireError, Limit, OnRelease, Permits, Resource};
 
-use crate::{HOUR, SECOND, long_model, model, take, two};
+use crate::{HOUR, SECOND, long_model, model, polled_once, take, two};
 
 /// A thread that waits for a token of each, and gives them back.
 fn spawn_wait(one: &Resource, other: &Resource) -> thread::JoinHandle<Result<(), AcquireError>> {
@@ -194,5 +194,25 @@ fn a_wait_for_two_passes_its_turn_on() {
         first.join().unwrap().unwrap();
         second.join().unwrap().unwrap();
         assert_eq!((a.capacity().available, b.capacity().available), (1, 1), "not conserved");
+    });
+}
+
+/// A newcomer has the place that the head has just seen, and gives it back.
+#[test]
+fn a_place_that_is_taken_beside_a_wait_for_two() {
+    model(|| {
+        let refunds = Limit::new(1, HOUR).on_release(OnRelease::Refund);
+        let (a, b, _) = two(Limit::per_hour(9).max_in_flight(1), refunds);
+        let held = b.try_acquire().unwrap().into_owned();
+        let newcomer = thread::spawn({
+            let a = a.clone();
+            move || drop(a.try_acquire())
+        });
+        let mut waiter = Box::pin(Resource::acquire_all(&[(&a, 1), (&b, 1)]));
+        if !polled_once(waiter.as_mut()) {
+            drop(held);
+            drop(loom::future::block_on(waiter).unwrap());
+        }
+        newcomer.join().unwrap();
     });
 }

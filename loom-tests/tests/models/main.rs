@@ -49,6 +49,8 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("swing-without-lock", "groups::one_beside_a_reconfiguration", "not conserved"),
     ("charge-without-lock", "groups::one_beside_a_settlement", "not conserved"),
     ("ready-without-look", "groups::a_wait_for_two_hears_of_what_was_there_before", "deadlock"),
+    ("ready-though-full", "groups::a_place_that_is_taken_beside_a_wait_for_two", "deadlock"),
+    ("step-without-slot", "cuts::a_cut_that_changes_nothing_beside_a_step", "branches"),
     ("reshape-without-bit", "windows::another_window_beside_a_taker", "over-issued"),
     (
         "limit-before-lock",
@@ -268,6 +270,21 @@ fn time_that_passes_wakes_who_waits() {
         time.advance(SECOND);
         waiter.join().unwrap().unwrap();
         assert_eq!(take(&resource, 1), 0, "over-issued");
+    });
+}
+
+/// A clock that goes on and steps back while a timer is armed.
+#[test]
+fn time_that_steps_back_loses_no_timer() {
+    long_model(|| {
+        let (resource, time) = resource(Limit::per_second(1));
+        assert_eq!(take(&resource, 1), 1);
+        let other = resource.clone();
+        let waiter = thread::spawn(move || other.blocking_acquire().map(drop));
+        time.set(1_000_000_000);
+        time.set(0);
+        time.advance(2 * SECOND);
+        waiter.join().unwrap().unwrap();
     });
 }
 
