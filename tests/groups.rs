@@ -388,6 +388,8 @@ fn a_race_for_the_last_token_has_one_winner() {
     let (time, limiter) = limiter();
     let all =
         ["a", "b"].map(|name| limiter.configure(name, Limit::per_second(1).burst(1)).unwrap());
+    // Empty, so that each second earns one, whoever is first.
+    assert!(all.iter().all(|one| one.check().is_ok()));
     let taken = [AtomicU64::new(0), AtomicU64::new(0)];
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -412,6 +414,5 @@ fn a_race_for_the_last_token_has_one_winner() {
         }
         done.store(true, Ordering::Relaxed);
     });
-    // Full at first, and the first second adds nothing.
     assert_eq!(taken.map(AtomicU64::into_inner), [ROUNDS; 2]);
 }
