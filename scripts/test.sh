@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that CI checks, quick parts first. About six minutes on two cores from a clean clone.
+# Everything that CI checks, quick parts first. About eight minutes on two cores from a clean clone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
