@@ -13,7 +13,9 @@
 //! # Orderings
 //!
 //! Loads of the word are Acquire and its RMWs `AcqRel`: who finds a generation in the word sees the
-//! slot that its writer stored before. A slot's fields are Acquire and Release on top of that, for
+//! slot that its writer stored before. One plain store there is, [`Bucket::let_go`]'s, to a word that
+//! nobody else changes: it is Release, after an RMW of its own that acquired, so that who reads it sees
+//! the slot as well. A slot's fields are Acquire and Release on top of that, for
 //! the reason given on [`slot::Slot`]. `in_flight` is `AcqRel`: see [`Bucket::leave`].
 
 mod plain;

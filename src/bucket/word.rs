@@ -9,8 +9,8 @@
 //!
 //! * `generation` names the slot in force by its parity; only the holder of the configuration lock
 //!   moves it on.
-//! * `WAITERS` says that somebody is in line: set and cleared under the queue's lock alone. While
-//!   it is set, only the head of the line takes tokens.
+//! * `WAITERS` says that only who holds the queue's lock takes or gives: somebody is in line, or takes
+//!   from several buckets at once, or there are further windows. Set and cleared under that lock alone.
 //! * `spent` is a position on a line of units that goes round: an admission moves it forward, a
 //!   refund back. A reconfiguration moves it forward by one and gives the new slot an origin that
 //!   fits, so that a word never comes back while somebody still holds a copy of it.

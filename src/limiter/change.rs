@@ -217,34 +217,28 @@ impl Entry {
 
     /// Admit nothing for `how_long`, or as long as an earlier pause lasts.
     pub(crate) fn pause_for(&self, how_long: Duration) {
-        self.change(|settings| {
-            if how_long.is_zero() || settings.is_over() {
-                return None;
-            }
-            let pause_until = self.deadline(how_long);
-            self.install(settings, Turn { pause_until, ..Turn::default() });
-            Some(None)
-        });
+        if !how_long.is_zero() {
+            self.turn(|| Turn { pause_until: self.deadline(how_long), ..Turn::default() });
+        }
     }
 
     /// Take `n` tokens that no slot's line has room for, or whose slot has ended.
     pub(super) fn charge_slowly(&self, charge: u64) {
-        self.change(|settings| {
-            if settings.is_over() {
-                return None;
-            }
-            self.install(settings, Turn { charge, ..Turn::default() });
-            Some(None)
-        });
+        self.turn(|| Turn { charge, ..Turn::default() });
     }
 
     /// Close for good, and let every waiter know.
     pub(crate) fn shut(&self, kind: Kind) {
+        self.turn(|| Turn { kind, ..Turn::default() });
+    }
+
+    /// What observers need not know; made under the lock.
+    fn turn<'a>(&self, turn: impl FnOnce() -> Turn<'a>) {
         self.change(|settings| {
             if settings.is_over() {
                 return None;
             }
-            self.install(settings, Turn { kind, ..Turn::default() });
+            self.install(settings, turn());
             Some(None)
         });
     }

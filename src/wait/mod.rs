@@ -253,38 +253,41 @@ impl Gate {
 
     /// Give `n` tokens back. Says whether somebody may be in line, who must then be looked after.
     pub(crate) fn give_back(&self, n: u64, now: u64) -> Result<bool, Stale> {
-        match self.bucket.refund(n, now, false) {
-            Ok(()) => return Ok(false),
-            Err(Refusal::InLine) => {}
-            Err(_) => return Err(Stale),
-        }
-        let mut queue = self.queue.lock();
-        self.bucket.refund(n, now, true).map_err(|_| Stale)?;
-        for plain in &mut queue.more {
-            plain.mend(now);
-            plain.refund(n, now);
-        }
-        Ok(true)
+        let first = |is_locked| self.bucket.refund(n, now, is_locked);
+        self.settle(now, first, |plain| plain.refund(n, now))
     }
 
     /// Take `n` tokens, whether they are there or not. `Stale` also where the debt is too deep for
     /// the line: [`Gate::reshape`] takes it.
     pub(crate) fn charge(&self, n: u64, now: u64) -> Result<(), Stale> {
-        match self.bucket.charge(n, now, seeded("charge-without-lock")) {
-            Ok(()) => return Ok(()),
+        let first =
+            |is_locked| self.bucket.charge(n, now, is_locked || seeded("charge-without-lock"));
+        self.settle(now, first, |plain| plain.charge(n, now)).map(drop)
+    }
+
+    /// In all windows: without the lock where the first is the only one and nobody is in line. Says
+    /// whether somebody may be.
+    fn settle(
+        &self,
+        now: u64,
+        first: impl Fn(bool) -> Result<(), Refusal>,
+        further: impl Fn(&mut Plain),
+    ) -> Result<bool, Stale> {
+        match first(false) {
+            Ok(()) => return Ok(false),
             Err(Refusal::InLine) => {}
             Err(_) => return Err(Stale),
         }
         let mut queue = self.queue.lock();
-        self.bucket.charge(n, now, true).map_err(|_| Stale)?;
+        first(true).map_err(|_| Stale)?;
         for plain in &mut queue.more {
             plain.mend(now);
-            plain.charge(n, now);
+            further(plain);
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Nobody but who holds the lock has a reason any more to keep others from taking.
+    /// Let others take without the lock again, unless somebody is in line or there are further windows.
     fn unmark(&self, queue: &Queue) {
         if queue.line.is_empty() && queue.more.is_empty() {
             self.bucket.set_waiters(false);

@@ -128,14 +128,11 @@ pub(crate) fn take_in_turn(places: &[Place<'_>], permits: bool, now: u64) -> Res
         }
         verdict = worse(verdict, turn.and_then(|()| place.gate.check_locked(queue, place.n, now)));
     }
-    let entered = verdict.and_then(|()| match enter(if permits { places } else { &[] }) {
-        Ok(()) => Ok(()),
-        Err(_) => Err(Refusal::NoRoom),
-    });
-    let taken = entered.and_then(|()| {
-        let taken = take_locked(places, &mut queues, now);
-        taken.inspect_err(|_| leave_flight(if permits { places } else { &[] }))
-    });
+    let entering = if permits { places } else { &[] };
+    let taken =
+        verdict.and_then(|()| enter(entering).map_err(|_| Refusal::NoRoom)).and_then(|()| {
+            take_locked(places, &mut queues, now).inspect_err(|_| leave_flight(entering))
+        });
     for (place, queue) in places.iter().zip(&mut queues) {
         place.gate.unmark(queue);
     }
