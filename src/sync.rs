@@ -1,6 +1,12 @@
 //! The one door to the primitives that loom replaces. Under `cfg(loom)` every atomic and lock of
 //! the bucket and of the queue is loom's, so that what is explored is what is shipped.
 
+mod barrier;
+mod number;
+
+pub(crate) use barrier::{barrier_everywhere, barrier_here, has_barrier};
+pub(crate) use number::thread_number;
+
 #[cfg(loom)]
 pub(crate) use self::loom_side::*;
 #[cfg(not(loom))]
@@ -30,6 +36,9 @@ mod loom_side {
         }
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().expect("a model stops at its first panic")
+        }
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
         }
     }
 }

@@ -18,23 +18,29 @@
 //! the slot as well. A slot's fields are Acquire and Release on top of that, for
 //! the reason given on [`slot::Slot`]. `in_flight` is `AcqRel`: see [`Bucket::leave`].
 
+mod in_flight;
 mod plain;
 pub(crate) mod rate;
 #[cfg(all(test, not(loom)))]
 mod rate_tests;
 mod slot;
+mod stripes;
 mod turn;
 mod view;
 mod word;
 
+use std::sync::OnceLock;
+
 use crossbeam_utils::CachePadded;
 
 use slot::Slot;
+use stripes::Stripes;
 use word::Word;
 
 pub(crate) use plain::Plain;
 pub(crate) use rate::Terms;
 pub(crate) use slot::{Config, Kind};
+pub(crate) use stripes::{Drawn, Gathered};
 pub(crate) use turn::Change;
 pub(crate) use view::{Deficit, View};
 
@@ -54,6 +60,11 @@ pub(crate) struct Bucket {
 struct Hot {
     word: AtomicU64,
     in_flight: AtomicU64,
+    /// Since when signs of demand are counted, and how many there were.
+    demand: AtomicU64,
+    /// Of a bucket that was once in great demand. Here, where every take looks: while the stripes are
+    /// open the line is seldom written.
+    stripes: OnceLock<Box<Stripes>>,
 }
 
 /// Why a take did not happen.
@@ -104,6 +115,8 @@ impl Bucket {
             hot: CachePadded::new(Hot {
                 word: AtomicU64::new(Word::new(0).0),
                 in_flight: AtomicU64::new(0),
+                demand: AtomicU64::new(0),
+                stripes: OnceLock::new(),
             }),
             slots: [Slot::new(&config), Slot::new(&config)],
             most_in_flight: AtomicU64::new(u64::MAX),
@@ -115,7 +128,12 @@ impl Bucket {
     #[inline]
     pub(crate) fn take(&self, n: u64, now: u64) -> Take {
         match self.plan(n, now) {
-            Ok(plan) if self.go(&plan) => Take::Taken,
+            Ok(plan) if self.go(&plan) => {
+                if now.is_multiple_of(stripes::SAMPLE) {
+                    self.note_demand(now);
+                }
+                Take::Taken
+            }
             Ok(_) => Take::Lost,
             Err(take) => take,
         }
@@ -136,7 +154,7 @@ impl Bucket {
         let elapsed = now.wrapping_sub(slot.anchor());
         // One compare for a horizon that has passed, a pause, a closed bucket, and a reading from
         // before the anchor, which wraps to a huge elapsed time.
-        if elapsed >= slot.horizon() || word.has_waiters() || n > slot.whole() {
+        if elapsed >= slot.horizon() || !word.is_plain() || n > slot.whole() {
             return Err(Take::Unusual);
         }
         let (floor, ceil) = slot.accrued(elapsed);
@@ -198,9 +216,15 @@ impl Bucket {
     }
 
     /// Give `n` tokens back; a bucket never holds more than its capacity. `is_locked` is as in
-    /// [`Bucket::charge`].
+    /// [`Bucket::charge`]. `InLine` also where only the stripes may have room for them.
     pub(crate) fn refund(&self, n: u64, now: u64, is_locked: bool) -> Result<(), Refusal> {
-        self.settle(now, is_locked, |view| Ok(view.refunded(n)))
+        if self.is_striped() && self.refund_to_stripe(n) {
+            return Ok(());
+        }
+        self.settle(now, is_locked, |view| {
+            let may_fit_elsewhere = view.word.is_striped() && view.has_no_room_for(n);
+            if may_fit_elsewhere && !is_locked { Err(Refusal::InLine) } else { Ok(view.refunded(n)) }
+        })
     }
 
     /// Take `n` tokens, whether they are there or not: a debt delays whoever comes next. `Stale` also
@@ -248,7 +272,13 @@ impl Bucket {
                 origin: slot.origin(),
                 unit: slot.unit(),
                 whole: slot.whole(),
-                capacity: slot.capacity(),
+                // From a slot that is being rewritten these may be of two.
+                capacity: if word.is_striped() {
+                    slot.capacity().saturating_sub(slot.reserve())
+                } else {
+                    slot.capacity()
+                },
+                    batch: slot.batch(),
                 rate,
                 carry,
                 anchor,
@@ -328,67 +358,6 @@ impl Bucket {
         } else {
             self.hot.word.fetch_and(!Word::WAITERS, Ordering::AcqRel);
         }
-    }
-
-    /// Count one permit in, unless that makes too many.
-    #[inline]
-    pub(crate) fn enter(&self) -> bool {
-        let most = self.most_in_flight.load(Ordering::Acquire);
-        if most == u64::MAX {
-            self.hot.in_flight.fetch_add(1, Ordering::AcqRel);
-            return true;
-        }
-        if seeded("in-flight-check-then-add") {
-            let room = self.in_flight() < most;
-            if room {
-                self.hot.in_flight.fetch_add(1, Ordering::AcqRel);
-            }
-            return room;
-        }
-        let more = |count: u64| (count < most).then_some(count + 1);
-        self.hot.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
-    }
-
-    /// Count one permit out; `None` where none was in, else whether somebody is in line whom that
-    /// may let in.
-    ///
-    /// The count and the bit are two words, so "count out, then look for waiters" and "announce a
-    /// waiter, then look at the count" could each miss the other. Looking by an RMW closes this:
-    /// either it comes before the waiter's own RMW on the word, which then sees the count (their
-    /// `AcqRel` pair), or after, and sees the bit.
-    #[inline]
-    pub(crate) fn leave(&self) -> Option<bool> {
-        let less = |count: u64| count.checked_sub(1);
-        self.hot.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).ok()?;
-        if self.most_in_flight.load(Ordering::Acquire) == u64::MAX {
-            return Some(false);
-        }
-        if seeded("leave-without-look") {
-            return Some(false);
-        }
-        Some(Word(self.hot.word.fetch_or(0, Ordering::AcqRel)).has_waiters())
-    }
-
-    pub(crate) fn in_flight(&self) -> u64 {
-        self.hot.in_flight.load(Ordering::Acquire)
-    }
-
-    /// How many more permits may be in flight.
-    pub(crate) fn room(&self) -> u64 {
-        self.most_in_flight.load(Ordering::Acquire).saturating_sub(self.in_flight())
-    }
-
-    /// `u64::MAX`: no limit.
-    pub(crate) fn set_most_in_flight(&self, most: u64) {
-        self.most_in_flight.store(most, Ordering::Release);
-        // A permit that leaves counts itself out, then reads the bound. By an RMW on the count either
-        // it finds this bound, and looks at the line, or who waits for it finds the count.
-        self.hot.in_flight.fetch_add(0, Ordering::AcqRel);
-    }
-
-    #[inline]
-    pub(crate) fn is_bounded_in_flight(&self) -> bool {
-        self.most_in_flight.load(Ordering::Acquire) != u64::MAX
     }
 
     #[inline]

@@ -50,6 +50,7 @@ impl Plain {
             origin,
             unit: terms.unit,
             capacity: terms.capacity,
+            batch: 0,
             whole: terms.whole,
             rate: terms.rate,
             carry,

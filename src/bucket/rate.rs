@@ -73,6 +73,8 @@ impl Factor {
 pub(crate) struct Terms {
     /// Units a token.
     pub(crate) unit: u64,
+    /// Tokens that a stripe holds: see [`super::stripes`]. 0 where there are no stripes.
+    pub(crate) batch: u64,
     /// What a full bucket holds, in units; at least one token.
     pub(crate) capacity: u64,
     /// The same in whole tokens.
@@ -203,7 +205,14 @@ impl Terms {
             .min(1 << 62);
         // One unit more than a whole number of periods may hold: stay well inside the horizon.
         let period = u64::try_from(per).ok().filter(|per| *per <= horizon / 4).unwrap_or(u64::MAX);
-        Some(Self { unit, capacity, whole: capacity / unit, rate, horizon, period })
+        let whole = capacity / unit;
+        let batch = super::stripes::batch(whole);
+        Some(Self { unit, batch, capacity, whole, rate, horizon, period })
+    }
+
+    /// What is set apart for the stripes, in units.
+    pub(crate) fn reserve(&self) -> u64 {
+        super::stripes::STRIPES as u64 * self.batch * self.unit
     }
 
     /// Nanoseconds in which so many tokens have certainly accrued.

@@ -83,6 +83,8 @@ pub(super) struct Slot {
     kind: AtomicU64,
     /// Of a pause: [`Config::until`], or never.
     until: AtomicU64,
+    batch: AtomicU64,
+    reserve: AtomicU64,
 }
 
 impl Slot {
@@ -100,6 +102,8 @@ impl Slot {
             whole: AtomicU64::new(config.terms.whole),
             kind: AtomicU64::new(config.kind as u64),
             until: AtomicU64::new(config.until.unwrap_or(u64::MAX)),
+            batch: AtomicU64::new(config.terms.batch),
+            reserve: AtomicU64::new(config.terms.reserve()),
         }
     }
 
@@ -117,6 +121,8 @@ impl Slot {
         self.whole.store(config.terms.whole, Ordering::Release);
         self.kind.store(config.kind as u64, Ordering::Release);
         self.until.store(config.until.unwrap_or(u64::MAX), Ordering::Release);
+        self.batch.store(config.terms.batch, Ordering::Release);
+        self.reserve.store(config.terms.reserve(), Ordering::Release);
     }
 
     #[inline]
@@ -165,6 +171,14 @@ impl Slot {
     }
     pub(super) fn until(&self) -> u64 {
         self.until.load(Ordering::Acquire)
+    }
+    /// Tokens that a stripe holds.
+    pub(super) fn batch(&self) -> u64 {
+        self.batch.load(Ordering::Acquire)
+    }
+    /// What is set apart for the stripes, in units.
+    pub(super) fn reserve(&self) -> u64 {
+        self.reserve.load(Ordering::Acquire)
     }
     pub(super) fn kind(&self) -> Kind {
         match self.kind.load(Ordering::Acquire) {

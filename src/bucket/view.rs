@@ -46,7 +46,9 @@ pub(crate) struct View {
     pub(super) kind: Kind,
     pub(super) origin: u64,
     pub(super) unit: u64,
+    /// Less what is set apart for the stripes.
     pub(super) capacity: u64,
+    pub(super) batch: u64,
     pub(super) whole: u64,
     pub(super) rate: Rate,
     pub(super) carry: u64,
@@ -130,6 +132,29 @@ impl View {
         (next < 1 << POSITION_BITS).then_some(next)
     }
 
+    /// The position once the stripes were closed, from which `used` tokens are gone.
+    pub(super) fn gathered(&self, used: u64) -> u64 {
+        let position = self.word.position(self.origin);
+        let spent = if position <= self.accrued.floor { self.accrued.ceil } else { position };
+        spent.saturating_add(used.saturating_mul(self.unit)).min((1 << POSITION_BITS) - 1)
+    }
+
+    /// Whether at least so much of all tokens, one part of `parts`, is in the word.
+    pub(super) fn holds_part(&self, parts: u64) -> bool {
+        self.status().is_ok() && self.available() >= self.whole / parts
+    }
+
+    /// Whether giving `n` tokens back would be in vain, for as many as are too many.
+    pub(super) fn has_no_room_for(&self, n: u64) -> bool {
+        let position = self.word.position(self.origin);
+        position.saturating_sub(self.accrued.floor) < n.saturating_mul(self.unit)
+    }
+
+    /// Whether a part of the bucket is in its stripes.
+    pub(crate) fn is_striped(&self) -> bool {
+        self.word.is_striped()
+    }
+
     /// Whole tokens in a full bucket.
     pub(crate) fn whole_capacity(&self) -> u64 {
         self.whole
@@ -147,6 +172,11 @@ impl View {
             return 0;
         }
         self.rate.when(self.capacity / 8, 0).map_or(most, |eighth| eighth.min(most))
+    }
+
+    /// Nobody is in line, and all that there is is in the word.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.word.is_plain()
     }
 
     pub(crate) fn has_waiters(&self) -> bool {

@@ -1,16 +1,18 @@
 //! The word that a bucket's admissions contend on.
 //!
 //! ```text
-//!  63        56 55       54                                    0
-//! +------------+---------+--------------------------------------+
-//! | generation | WAITERS |                spent                 |
-//! +------------+---------+--------------------------------------+
+//!  63        57    56        55     54                           0
+//! +------------+---------+---------+-----------------------------+
+//! | generation | STRIPED | WAITERS |            spent            |
+//! +------------+---------+---------+-----------------------------+
 //! ```
 //!
 //! * `generation` names the slot in force by its parity; only the holder of the configuration lock
 //!   moves it on.
 //! * `WAITERS` says that only who holds the queue's lock takes or gives: somebody is in line, or takes
 //!   from several buckets at once, or there are further windows. Set and cleared under that lock alone.
+//! * `STRIPED` says that a part of the capacity is set apart for the [stripes](super::stripes): set
+//!   and cleared under their lock alone, and not set while `WAITERS` is.
 //! * `spent` is a position on a line of units that goes round: an admission moves it forward, a
 //!   refund back. A reconfiguration moves it forward by one and gives the new slot an origin that
 //!   fits, so that a word never comes back while somebody still holds a copy of it.
@@ -19,7 +21,8 @@ use super::rate::POSITION_BITS;
 
 const WAITERS: u64 = 1 << POSITION_BITS;
 const SPENT: u64 = WAITERS - 1;
-const GENERATION: u64 = 1 << (POSITION_BITS + 1);
+const STRIPED: u64 = 1 << (POSITION_BITS + 1);
+const GENERATION: u64 = 1 << (POSITION_BITS + 2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Word(pub(super) u64);
@@ -35,6 +38,21 @@ impl Word {
     #[inline]
     pub(super) fn has_waiters(self) -> bool {
         self.0 & WAITERS != 0
+    }
+
+    #[inline]
+    pub(super) fn is_striped(self) -> bool {
+        self.0 & STRIPED != 0
+    }
+
+    /// Neither is set: an everyday take may look no further.
+    #[inline]
+    pub(super) fn is_plain(self) -> bool {
+        self.0 & (STRIPED | WAITERS) == 0
+    }
+
+    pub(super) fn striped(self, is_striped: bool) -> Self {
+        Self(if is_striped { self.0 | STRIPED } else { self.0 & !STRIPED })
     }
 
     /// Which of the two slots is in force.

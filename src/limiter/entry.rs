@@ -10,7 +10,7 @@ use super::error::{ConfigError, Shortage, TryAcquireError};
 use super::limit::Limit;
 use super::settings::Settings;
 use crate::adapt::Adapt;
-use crate::bucket::{Bucket, Plain, Refusal, Take};
+use crate::bucket::{Bucket, Drawn, Plain, Refusal, Take};
 use crate::clock::Clock;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::wait::{Bound, Gate, Place, Ticket};
@@ -90,7 +90,23 @@ impl Entry {
     /// Take `n` tokens, no permit.
     #[inline]
     pub(crate) fn check(&self, n: u64) -> Result<(), TryAcquireError> {
+        if n == 1 && self.gate.bucket.take_from_stash() {
+            return Ok(());
+        }
+        if self.gate.bucket.is_striped() && n > 0 {
+            return self.check_stripe(n);
+        }
         self.check_at(n, self.now())
+    }
+
+    #[inline(never)]
+    fn check_stripe(&self, n: u64) -> Result<(), TryAcquireError> {
+        match self.gate.bucket.draw(n, || self.now()) {
+            Drawn::Taken => return Ok(()),
+            Drawn::Not { in_line: true } => self.tend(Gate::serve),
+            Drawn::Not { in_line: false } => {}
+        }
+        self.check_slowly(n, self.now())
     }
 
     /// At a reading of this resource's clock that the caller has just made.
@@ -103,7 +119,10 @@ impl Entry {
         match self.gate.bucket.take(n, now) {
             Take::Taken => Ok(()),
             Take::Short(deficit) => Err(TryAcquireError::Exhausted { shortage: Shortage(deficit) }),
-            Take::Lost => self.check_again(n, now),
+            Take::Lost => {
+                self.gate.bucket.note_demand(now);
+                self.check_again(n, now)
+            }
             Take::Unusual => self.check_slowly(n, now),
         }
     }
@@ -155,6 +174,10 @@ impl Entry {
         }
         match self.gate.bucket.take_slowly(n, now, false) {
             Err(Refusal::InLine) => self.gate.take_in_turn(n, now),
+            // Not before what is in the stripes came back.
+            Err(Refusal::Short(_)) if self.gate.bucket.is_striped() => {
+                self.gate.take_in_turn(n, self.now())
+            }
             taken => taken,
         }
     }
@@ -296,7 +319,7 @@ impl Entry {
             }
             let windows: Vec<WindowCapacity> = std::iter::zip(outlook.views(), limit.windows())
                 .map(|(view, window)| WindowCapacity {
-                    available: view.available(),
+                    available: self.gate.available(view),
                     total: view.whole_capacity(),
                     per_window: window.per_window(factor),
                     window: window.length,
@@ -306,7 +329,7 @@ impl Entry {
             let WindowCapacity { total, per_window, window, limit, .. } = windows[0];
             return Capacity {
                 resource: self.name.to_string(),
-                available: outlook.available(),
+                available: windows.iter().map(|window| window.available).fold(u64::MAX, u64::min),
                 total,
                 per_window,
                 window,

@@ -329,6 +329,14 @@ impl Limit {
         if self.recovery.is_some_and(|recovery| !recovery.is_valid()) {
             return Err(ConfigError::InvalidRecovery);
         }
-        self.windows().map(|window| window.terms(factor)).collect()
+        let mut terms = EachWindow::new();
+        for window in self.windows() {
+            terms.push(window.terms(factor)?);
+        }
+        if terms.len() > 1 {
+            // All of them must agree to each token.
+            terms.iter_mut().for_each(|terms| terms.batch = 0);
+        }
+        Ok(terms)
     }
 }

@@ -176,10 +176,8 @@ impl MemoryLimiter {
     /// As [`check`](Self::check).
     #[inline]
     pub fn check_n(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
-        // The clock is read while the map is searched.
-        let now = self.0.clock.now();
         match self.0.entries.pin().get(&Asked(resource)) {
-            Some(entry) => entry.check_at(n, now),
+            Some(entry) => entry.check(n),
             None => Err(self.missing()),
         }
     }

@@ -50,9 +50,9 @@ pub(crate) use together::{
     Ask, Bound, Place, Places, Request, join, leave, look, take, take_in_turn,
 };
 
-use crate::bucket::{Bucket, Change, Config, Kind, Plain, Refusal, Stale, Terms};
+use crate::bucket::{Bucket, Change, Config, Gathered, Kind, Plain, Refusal, Stale, Terms, View};
 use crate::clock::Clock;
-use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, seeded};
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, seeded, yield_now};
 
 /// Where there are tokens, for those in line, nobody need ask again before so many nanoseconds.
 const SOON: u64 = 1_000_000;
@@ -157,7 +157,7 @@ impl Gate {
 
     /// Take `n` as a newcomer whom the WAITERS bit kept from taking without the lock.
     pub(crate) fn take_in_turn(&self, n: u64, now: u64) -> Result<(), Refusal> {
-        self.with_queue(|queue, calls| {
+        self.alone(|queue, calls| {
             self.turn(queue, n, now, calls)?;
             self.take_locked(queue, n, now)
         })
@@ -165,20 +165,45 @@ impl Gate {
 
     /// Would `n` be admitted now?
     pub(crate) fn peek(&self, n: u64, now: u64) -> Result<(), Refusal> {
-        let view = self.bucket.view(now);
-        if n == 0 || !view.has_waiters() {
-            return view.check(n);
+        match self.bucket.view(now) {
+            view if n == 0 => view.check(0),
+            view if view.is_plain() => view.check(n),
+            view if !view.has_waiters() && view.check(n).is_ok() => Ok(()),
+            _ => self.alone(|queue, calls| {
+                self.turn(queue, n, now, calls)?;
+                self.check_locked(queue, n, now)
+            }),
         }
-        self.with_queue(|queue, calls| {
-            self.turn(queue, n, now, calls)?;
-            self.check_locked(queue, n, now)
-        })
     }
 
     /// The same without the lock, where that can tell that it would not.
     fn glance(&self, n: u64, now: u64) -> Result<(), Refusal> {
         let view = self.bucket.view(now);
-        if view.has_waiters() { Ok(()) } else { view.check(n) }
+        if view.is_plain() { view.check(n) } else { Ok(()) }
+    }
+
+    /// Keep everybody from taking without the queue's lock, which the caller holds. What is in the
+    /// stripes comes back to the word.
+    fn mark(&self) {
+        self.bucket.set_waiters(true);
+        if self.bucket.is_striped() {
+            if seeded("wait-beside-stripes") {
+                return;
+            }
+            self.bucket.gather(|| self.clock.now());
+        }
+    }
+
+    /// Act while nobody takes.
+    fn alone<R>(&self, act: impl FnOnce(&mut Queue, &mut Calls) -> R) -> R {
+        self.with_queue(|queue, calls| {
+            if queue.more.is_empty() {
+                self.mark();
+            }
+            let result = act(queue, calls);
+            self.unmark(queue);
+            result
+        })
     }
 
     /// Whether a newcomer may take: nobody is in line. A head that does not come steps aside.
@@ -210,6 +235,12 @@ impl Gate {
     /// What each window shows.
     pub(crate) fn look_around(&self, now: u64) -> Outlook {
         self.outlook(&mut self.queue.lock(), now)
+    }
+
+    /// Whole tokens that could be taken now from a window, those in the stripes as well.
+    pub(crate) fn available(&self, view: &View) -> u64 {
+        let in_stripes = if view.is_striped() { self.bucket.tokens_in_stripes() } else { 0 };
+        (view.available() + in_stripes).min(view.whole_capacity())
     }
 
     fn outlook(&self, queue: &mut Queue, now: u64) -> Outlook {
@@ -279,7 +310,19 @@ impl Gate {
             Err(_) => return Err(Stale),
         }
         let mut queue = self.queue.lock();
+        while self.bucket.is_striped() {
+            self.bucket.set_waiters(true);
+            match self.bucket.gather(|| self.clock.now()) {
+                Gathered::All => {}
+                Gathered::NotWhatIsMoved => yield_now(),
+                Gathered::NotInThisSlot => {
+                    self.unmark(&queue);
+                    return Err(Stale);
+                }
+            }
+        }
         first(true).map_err(|_| Stale)?;
+        self.unmark(&queue);
         for plain in &mut queue.more {
             plain.mend(now);
             further(plain);
@@ -305,13 +348,18 @@ impl Gate {
         if queue.more.is_empty() && more.is_empty() {
             if seeded("swing-without-lock") {
                 drop(queue);
+                return self.bucket.swing(current, to.change(first), clock);
             }
-            return self.bucket.swing(current, to.change(first), clock);
+            if self.bucket.is_striped() && !seeded("reshape-beside-stripes") {
+                self.mark_and_settle(current);
+            }
+            self.bucket.swing(current, to.change(first), clock);
+            return self.unmark(&queue);
         }
         self.is_compound.store(!more.is_empty(), Ordering::Relaxed);
         // From here on nobody takes, and the reading is of a later time than any that took.
         if !seeded("reshape-without-bit") {
-            self.bucket.set_waiters(true);
+            self.mark_and_settle(current);
         }
         let now = clock();
         let present: SmallVec<[Plain; 4]> =
@@ -330,10 +378,24 @@ impl Gate {
         self.unmark(&queue);
     }
 
+    /// Keep everybody from taking, and have all in the word: who is filling a stripe is waited for.
+    fn mark_and_settle(&self, current: &mut Config) {
+        self.bucket.set_waiters(true);
+        loop {
+            match self.bucket.gather(|| self.clock.now()) {
+                Gathered::All => return,
+                Gathered::NotWhatIsMoved => yield_now(),
+                Gathered::NotInThisSlot => self.bucket.reanchor(current, || self.clock.now()),
+            }
+        }
+    }
+
     /// Move the first bucket's anchor up to now; the others' are moved where they are looked at.
     pub(crate) fn reanchor(&self, current: &mut Config) {
         let _queue = self.queue.lock();
         self.bucket.reanchor(current, || self.clock.now());
+        // Stripes that were closed in a slot that had ended.
+        self.bucket.gather(|| self.clock.now());
     }
 
     fn with_queue<R>(&self, act: impl FnOnce(&mut Queue, &mut Calls) -> R) -> R {

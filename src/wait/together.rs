@@ -124,7 +124,7 @@ pub(crate) fn take_in_turn(places: &[Place<'_>], permits: bool, now: u64) -> Res
     for (place, queue) in places.iter().zip(&mut queues) {
         let turn = place.gate.turn(queue, place.n, now, &mut calls);
         if !seeded("group-without-bit") {
-            place.gate.bucket.set_waiters(true);
+            place.gate.mark();
         }
         verdict = worse(verdict, turn.and_then(|()| place.gate.check_locked(queue, place.n, now)));
     }
@@ -166,7 +166,7 @@ pub(crate) fn join(places: &mut [Place<'_>], request: &Request, now: u64) -> Ste
         place.ticket = queue.line.join(Waiter::new(place.n, is_thread, deadline, event));
         // From here on every refund sees that somebody is in line.
         if !seeded("join-without-bit") {
-            place.gate.bucket.set_waiters(true);
+            place.gate.mark();
         }
     }
     let mut step = look_locked(places, &mut queues, deadline, now, &mut calls);
@@ -239,7 +239,7 @@ fn look_locked(
             return Step::Failed(Failure::Removed);
         }
         if alone {
-            gate.bucket.set_waiters(true);
+            gate.mark();
         }
         queue.line.lapse(now);
         let here = gate.check_locked(queue, n, now);

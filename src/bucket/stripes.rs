@@ -1,0 +1,464 @@
+//! Prepaid batches: what makes a large bucket faster than a clock reading and a shared line.
+//!
+//! A bucket that is in great demand sets a part of what it holds apart, a batch for each of a few
+//! *stripes*. A thread takes from the stripe that it is assigned to, without a reading of the clock, on
+//! a line that its core has to itself. An empty stripe is filled by a batch from the bucket's word.
+//!
+//! The first threads have a stripe each of their own, and keep a part of its batch as a *stash* that
+//! nobody else takes from. Where a compare-and-swap costs 5 ns, a take from the stash costs 1: it is a
+//! store, for only this thread writes there.
+//!
+//! # Exact
+//!
+//! With `STRIPED` set the word's capacity is `C - stripes * batch`, and no stripe holds more than a
+//! batch, its stash included. So what the word, the stripes and who is filling one hold together is at
+//! most `C`, and it rises by accrual alone:
+//!
+//! * *Opening* changes the capacity by as much as the stripes get. The position stays where it is.
+//! * *Filling* moves tokens from the word to a stripe. Who fills has the stripe's `FILLING` flag.
+//! * *Closing* empties the stripes, **then** reads the clock, and moves the position by what was set
+//!   apart and is not there any more. With a reading from before, what accrued meanwhile to a full
+//!   word, which cannot hold it, would be counted beside what was taken from the stripes. A stripe
+//!   that is being filled is left to who fills it, who brings back what it holds and goes on closing:
+//!   nobody waits for anybody.
+//!
+//! Nobody is refused, and nobody waits, before the stripes were closed: then the word decides alone.
+//! While somebody is in line (`WAITERS`) they are neither opened nor filled.
+//!
+//! What remains: a word that is full at its smaller capacity does not accrue, so that a burst after a
+//! rest may be short by what was taken from open stripes, at most an eighth of the capacity.
+//!
+//! # The stash, closed
+//!
+//! Who closes writes the stripe's `CLOSED`, then reads the stash; who takes writes `BUSY` into the
+//! stash, then reads the stripe. With a full barrier in between on both sides, either the taker sees
+//! `CLOSED` and takes nothing, or the closer sees `BUSY`, and charges for a take that may happen. The
+//! taker's is free: see [`barrier_here`]. A taker that finds that it was charged for and has not taken
+//! has its token then ([`Stripes::stranded`]), so that not one is lost.
+//!
+//! Each opening has another number, in the stripe and in the stash, so that a stash which was closed
+//! once is never taken from.
+//!
+//! # Orderings
+//!
+//! A stripe's tokens change hands by `AcqRel` RMWs, and are stored anew with Release by who has opened
+//! or fills it, when nobody else changes them. A stash is stored with Release, by its owner alone: who
+//! closes reads it with Acquire after the barrier. An owner that ends hands it on under a lock (see
+//! [`thread_number`]).
+
+use crossbeam_utils::CachePadded;
+
+use super::view::View;
+use super::{Bucket, Refusal};
+use crate::sync::{
+    AtomicU64, Mutex, Ordering, barrier_everywhere, barrier_here, has_barrier, seeded,
+    thread_number,
+};
+
+/// A thread uses one of so many; more gained nothing.
+pub(super) const STRIPES: usize = if cfg!(loom) { 2 } else { 8 };
+/// The largest batch; more gained nothing.
+const MOST: u64 = if cfg!(loom) { 4 } else { 256 };
+/// The smallest: less is not worth the while.
+const LEAST: u64 = if cfg!(loom) { 1 } else { 16 };
+/// A stash is at most such a part of a batch, so that one compare-and-swap pays for many takes and
+/// most of the batch is there for others.
+const SHARE: u64 = if cfg!(loom) { 2 } else { 8 };
+
+/// Tokens a stripe, for a bucket that holds so many: all stripes' are an eighth of them at most.
+pub(super) fn batch(whole: u64) -> u64 {
+    let batch = (whole / (8 * STRIPES as u64)).min(MOST);
+    if batch < LEAST { 0 } else { batch }
+}
+
+// Tokens and stashes: the number of the opening, flags, and a count.
+const COUNT: u64 = FLAG - 1;
+const FLAG: u64 = 1 << 22;
+/// Of a stripe: what it holds is being moved.
+const FILLING: u64 = FLAG;
+/// Of a stash: a take is in progress.
+const BUSY: u64 = FLAG;
+/// Of a stripe.
+const CLOSED: u64 = FLAG << 1;
+const OPENING: u64 = CLOSED << 1;
+
+/// One take in so many, by the clock, is a sign of demand; and so is each that meets another one.
+pub(super) const SAMPLE: u64 = 1 << 10;
+/// So many signs within 2^23 ns show a bucket that is hot: some 2 million takes a second, or threads
+/// that contend.
+const SIGNS: u64 = 16;
+const SIGNS_SINCE: u32 = 23;
+/// Stripes that were closed are not opened again for so many nanoseconds: closing costs microseconds.
+const REST: u64 = 1_000_000;
+
+#[derive(Debug)]
+pub(super) struct Stripes {
+    stripes: [CachePadded<Stripe>; STRIPES],
+    /// The most that a stripe holds in the present opening. Read after the stripe was found open, or it
+    /// may be another opening's.
+    batch: AtomicU64,
+    turn: Mutex<Turn>,
+}
+
+/// For who opens or closes.
+#[derive(Debug, Default)]
+struct Turn {
+    /// The present opening, or the last one.
+    opening: u64,
+    /// Tokens that it set apart.
+    reserve: u64,
+    /// Tokens that were taken out of stripes which are being closed.
+    gathered: u64,
+    /// The stripes that are closed for this opening, stash and all.
+    is_gathered: [bool; STRIPES],
+    /// Stashes as they were found by who closed, where a take was in progress and charged for.
+    charged: [Option<u64>; STRIPES],
+    rest_until: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Stripe {
+    /// What is left of the batch, or why it is not to be had.
+    tokens: AtomicU64,
+    /// What its owner, the thread of this number, keeps to itself. Written by that thread alone.
+    stash: AtomicU64,
+    /// Permits that the owner counted in. Written by it alone.
+    pub(super) entered: AtomicU64,
+    /// Permits that others counted in, less all that were counted out here: wraps below zero.
+    pub(super) others: AtomicU64,
+}
+
+impl Stripe {
+    /// Take `n` from what all may take, if it is there.
+    #[inline]
+    fn draw(&self, n: u64) -> bool {
+        let less =
+            |tokens: u64| (is_open(tokens) && n <= tokens & COUNT).then(|| tokens.wrapping_sub(n));
+        self.tokens.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok()
+    }
+}
+
+#[inline]
+fn is_open(tokens: u64) -> bool {
+    tokens & (CLOSED | FILLING) == 0
+}
+
+/// Whether a stash was filled in this opening of the stripe, which still goes on.
+#[inline]
+fn is_of(stash: u64, tokens: u64) -> bool {
+    let differs = stash ^ tokens;
+    differs < CLOSED || (seeded("stash-of-another-opening") && tokens & CLOSED == 0)
+}
+
+/// The most that a stash holds; none where others could not close it.
+fn most_stashed(batch: u64) -> u64 {
+    if has_barrier() { batch / SHARE } else { 0 }
+}
+
+/// What came of closing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gathered {
+    /// All that there is is in the word.
+    All,
+    /// Not what is on its way to a stripe: who moves it gathers the rest.
+    NotWhatIsMoved,
+    /// The slot has ended: the word must have a fresh anchor first.
+    NotInThisSlot,
+}
+
+/// What came of asking the stripes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drawn {
+    Taken,
+    /// Go by the word. If the stripes were being closed, they are now, and somebody in line may be
+    /// waiting for what was on its way.
+    Not {
+        in_line: bool,
+    },
+}
+
+impl Stripes {
+    fn new() -> Self {
+        let stripe = |_| {
+            CachePadded::new(Stripe {
+                tokens: AtomicU64::new(CLOSED),
+                stash: AtomicU64::new(0),
+                entered: AtomicU64::new(0),
+                others: AtomicU64::new(0),
+            })
+        };
+        Self {
+            stripes: std::array::from_fn(stripe),
+            batch: AtomicU64::new(0),
+            turn: Mutex::new(Turn::default()),
+        }
+    }
+
+    pub(super) fn each(&self) -> impl Iterator<Item = &Stripe> {
+        self.stripes.iter().map(|stripe| &**stripe)
+    }
+
+    /// The stripe that a thread uses, and whether it is its owner.
+    #[inline]
+    pub(super) fn of_thread(&self, number: usize) -> (&Stripe, bool) {
+        (&self.stripes[number % STRIPES], number < STRIPES)
+    }
+
+    /// Take one from this thread's stash.
+    #[inline]
+    fn take_from_stash(&self) -> bool {
+        let number = thread_number();
+        let Some(stripe) = self.stripes.get(number) else { return false };
+        let stash = stripe.stash.load(Ordering::Relaxed); // this thread's
+        if stash & COUNT == 0 {
+            return false;
+        }
+        stripe.stash.store(stash | BUSY, Ordering::Relaxed);
+        barrier_here();
+        if is_of(stash, stripe.tokens.load(Ordering::Acquire)) {
+            stripe.stash.store(stash - 1, Ordering::Release);
+            return true;
+        }
+        stripe.stash.store(stash, Ordering::Release);
+        self.stranded(number, stash)
+    }
+
+    /// This thread's stripe was closed, with a stash that it tried to take from. Whether it was charged
+    /// for that one, and has it.
+    #[cold]
+    #[inline(never)]
+    fn stranded(&self, number: usize, stash: u64) -> bool {
+        let mut turn = self.turn.lock();
+        if turn.opening == stash & !COUNT && !turn.is_gathered[number] {
+            return false; // who closes will look at it yet
+        }
+        self.stripes[number].stash.store(0, Ordering::Release);
+        turn.charged[number].take_if(|charged| *charged == stash | BUSY).is_some()
+    }
+}
+
+impl Bucket {
+    #[inline]
+    pub(crate) fn is_striped(&self) -> bool {
+        self.word().is_striped()
+    }
+
+    /// Take one that this thread has set apart for itself: the fastest way.
+    #[inline]
+    pub(crate) fn take_from_stash(&self) -> bool {
+        self.hot.stripes.get().is_some_and(|stripes| stripes.take_from_stash())
+    }
+
+    /// Take `n >= 1` from this thread's stripe, which is filled if need be.
+    #[inline(never)]
+    pub(crate) fn draw(&self, n: u64, clock: impl Fn() -> u64) -> Drawn {
+        const NOT: Drawn = Drawn::Not { in_line: false };
+        let Some(stripes) = self.hot.stripes.get() else { return NOT };
+        let (stripe, is_own) = stripes.of_thread(thread_number());
+        let own = || stripe.stash.load(Ordering::Relaxed) & COUNT; // this thread's, if at all
+        let refills = is_own && n == 1 && own() == 0;
+        if !refills && stripe.draw(n) {
+            return Drawn::Taken;
+        }
+        let early = seeded("clock-before-claim").then(|| {
+            let early = clock();
+            crate::sync::yield_now(); // loom does not of itself switch here
+            early
+        });
+        let found = stripe.tokens.load(Ordering::Acquire);
+        let (new, old) = (Ordering::AcqRel, Ordering::Relaxed); // a failure is not used
+        let is_claimed = is_open(found)
+            && stripe.tokens.compare_exchange(found, found | FILLING, new, old).is_ok();
+        // Closed, or somebody else moves its tokens.
+        if !is_claimed {
+            return NOT;
+        }
+        let (here, opening) = (found & COUNT, found & !COUNT);
+        let most = stripes.batch.load(Ordering::Acquire);
+        // What its stash holds, or may hold.
+        let stashed = if is_own { own() } else { most_stashed(most) };
+        let (batch, is_low) = if here >= n {
+            (0, false)
+        } else {
+            // After the claim.
+            let now = early.unwrap_or_else(&clock);
+            self.batch(most.saturating_sub(here + stashed), now)
+        };
+        let total = here + batch;
+        let rest = total.checked_sub(n);
+        let kept = if refills { rest.unwrap_or(0).min(most_stashed(most)) } else { 0 };
+        if kept > 0 {
+            stripe.stash.store(opening | kept, Ordering::Release);
+        }
+        let left = opening | (rest.unwrap_or(total) - kept);
+        if seeded("deposit-without-look") {
+            stripe.tokens.store(left, Ordering::Release);
+            return if rest.is_some() { Drawn::Taken } else { NOT };
+        }
+        if stripe.tokens.compare_exchange(found | FILLING, left, new, old).is_err() {
+            // It was closed meanwhile, and what was here was gathered. The batch goes the same way.
+            if kept > 0 {
+                stripe.stash.store(0, Ordering::Release);
+            }
+            stripe.tokens.store(opening | CLOSED | batch, Ordering::Release);
+            self.gather(clock);
+            return Drawn::Not { in_line: self.word().has_waiters() };
+        }
+        if is_low {
+            self.gather(clock);
+        }
+        if rest.is_some() { Drawn::Taken } else { NOT }
+    }
+
+    /// Take `n` from the word, if nobody is in line and at least a quarter of all tokens is there; else
+    /// 0, and whether it is that.
+    fn batch(&self, n: u64, now: u64) -> (u64, bool) {
+        loop {
+            let view = self.view(now);
+            if !view.word.is_striped() || view.word.has_waiters() || view.status().is_err() {
+                return (0, false);
+            }
+            let Ok(next) = view.admit(n) else { return (0, true) };
+            if !view.holds_part(4) {
+                return (0, true);
+            }
+            if self.swap(view.word, view.word.moved(view.origin, next)) {
+                return (n, false);
+            }
+        }
+    }
+
+    /// A sign of demand: open the stripes of a bucket that is hot.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn note_demand(&self, now: u64) {
+        const COUNT: u64 = 0xff;
+        let demand = self.hot.demand.load(Ordering::Relaxed); // a hint: some may be lost
+        let since = now >> SIGNS_SINCE << 8;
+        let count = if demand & !COUNT == since { (demand + 1) & COUNT } else { 1 };
+        self.hot.demand.store(since | count, Ordering::Relaxed);
+        // A model opens them where it means to.
+        if count.is_multiple_of(SIGNS) && !cfg!(loom) {
+            self.open(now);
+        }
+    }
+
+    /// Set a batch apart for each stripe, if the bucket is large, at least half full, and nobody is in
+    /// line.
+    pub(crate) fn open(&self, now: u64) {
+        // Not while a step of a recovery is due at a time: until somebody comes and takes it, takes
+        // that read no clock would count as from before it.
+        let can_open = |view: &View| {
+            view.batch > 0 && view.word.is_plain() && view.until == u64::MAX && view.holds_part(2)
+        };
+        if self.slots[self.word().parity()].batch() == 0 || !can_open(&self.view(now)) {
+            return;
+        }
+        let stripes = self.hot.stripes.get_or_init(|| Box::new(Stripes::new()));
+        let Some(mut turn) = stripes.turn.try_lock() else { return };
+        if now < turn.rest_until {
+            return;
+        }
+        loop {
+            let view = self.view(now);
+            if !can_open(&view) {
+                return;
+            }
+            if self.swap(view.word, view.word.striped(true)) {
+                let opening = turn.opening.wrapping_add(OPENING);
+                let reserve = STRIPES as u64 * view.batch;
+                *turn = Turn { opening, reserve, rest_until: turn.rest_until, ..Turn::default() };
+                stripes.batch.store(view.batch, Ordering::Release);
+                // Closed stripes are nobody's but the turn's.
+                for stripe in stripes.each() {
+                    stripe.tokens.store(opening | view.batch, Ordering::Release);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Close the stripes and give what is in them back to the word. One that is being filled is
+    /// gathered by who fills it; until then the bucket stays striped, and the word has less.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn gather(&self, clock: impl Fn() -> u64) -> Gathered {
+        let Some(stripes) = self.hot.stripes.get() else { return Gathered::All };
+        let mut turn = stripes.turn.lock();
+        if !self.is_striped() {
+            return Gathered::All;
+        }
+        let early = seeded("clock-before-gathering").then(&clock);
+        let mut closed = [false; STRIPES];
+        let mut is_settled = true;
+        for (i, stripe) in stripes.each().enumerate() {
+            if turn.is_gathered[i] {
+                continue;
+            }
+            let close = |tokens: u64| Some((tokens | CLOSED) & !COUNT);
+            let (new, old) = (Ordering::AcqRel, Ordering::Acquire);
+            let before = stripe.tokens.fetch_update(new, old, close).unwrap_or(0);
+            turn.gathered += before & COUNT;
+            closed[i] = before & FILLING == 0 || seeded("gathered-beside-a-filler");
+            is_settled &= closed[i];
+        }
+        if closed.contains(&true) && most_stashed(stripes.batch.load(Ordering::Acquire)) > 0 {
+            // Without a barrier nobody knows what the stashes hold: they count as taken.
+            let is_known = barrier_everywhere();
+            for (i, stripe) in stripes.each().enumerate().filter(|(i, _)| closed[*i] && is_known) {
+                let stash = stripe.stash.load(Ordering::Acquire);
+                let is_busy = stash & BUSY != 0 && !seeded("stash-in-use-gathered");
+                if turn.opening == stash & !(COUNT | BUSY) {
+                    turn.gathered += (stash & COUNT) - u64::from(is_busy);
+                    turn.charged[i] = is_busy.then_some(stash);
+                }
+            }
+        }
+        for (is_gathered, closed) in turn.is_gathered.iter_mut().zip(closed) {
+            *is_gathered |= closed;
+        }
+        if !is_settled {
+            return Gathered::NotWhatIsMoved;
+        }
+        // After the stripes were closed.
+        let now = early.unwrap_or_else(clock);
+        turn.rest_until = now.saturating_add(REST);
+        let used = turn.reserve.saturating_sub(turn.gathered);
+        loop {
+            let view = self.view(now);
+            if view.status() == Err(Refusal::Stale) {
+                return Gathered::NotInThisSlot;
+            }
+            let next = view.word.moved(view.origin, view.gathered(used));
+            if self.swap(view.word, next.striped(false)) {
+                return Gathered::All;
+            }
+        }
+    }
+
+    /// Give `n` tokens back to this thread's stripe, if it has room for them.
+    pub(super) fn refund_to_stripe(&self, n: u64) -> bool {
+        let Some(stripes) = self.hot.stripes.get() else { return false };
+        let (stripe, is_own) = stripes.of_thread(thread_number());
+        let more = |tokens: u64| {
+            let most = stripes.batch.load(Ordering::Acquire);
+            let own = stripe.stash.load(Ordering::Relaxed) & COUNT;
+            let stashed = if is_own { own } else { most_stashed(most) };
+            let sum = (tokens & COUNT).checked_add(n)?.checked_add(stashed)?;
+            (is_open(tokens) && sum <= most).then(|| tokens + n)
+        };
+        let (new, old) = (Ordering::AcqRel, Ordering::Acquire);
+        stripe.tokens.fetch_update(new, old, more).is_ok()
+    }
+
+    /// What the stripes hold. A stash is as its owner stored it a moment ago.
+    pub(crate) fn tokens_in_stripes(&self) -> u64 {
+        let in_stripe = |stripe: &Stripe| {
+            let tokens = stripe.tokens.load(Ordering::Acquire);
+            let stash = stripe.stash.load(Ordering::Acquire);
+            let stashed = if is_of(stash & !BUSY, tokens & !FILLING) { stash & COUNT } else { 0 };
+            if tokens & CLOSED == 0 { (tokens & COUNT) + stashed } else { 0 }
+        };
+        self.hot.stripes.get().map_or(0, |stripes| stripes.each().map(in_stripe).sum())
+    }
+}
