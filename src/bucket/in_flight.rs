@@ -47,6 +47,11 @@ impl Place for Stripe {
             let count = entered.wrapping_add(others).cast_signed();
             (count > 0).then(|| others.wrapping_sub(1))
         };
+        if seeded("leave-without-cas") {
+            let less = less(self.others.load(Ordering::Acquire));
+            less.inspect(|others| self.others.store(*others, Ordering::Release));
+            return less.is_some();
+        }
         self.others.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok()
     }
     fn count(&self) -> u64 {

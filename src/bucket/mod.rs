@@ -40,7 +40,7 @@ use word::Word;
 pub(crate) use plain::Plain;
 pub(crate) use rate::Terms;
 pub(crate) use slot::{Config, Kind};
-pub(crate) use stripes::{Drawn, Gathered};
+pub(crate) use stripes::Gathered;
 pub(crate) use turn::Change;
 pub(crate) use view::{Deficit, View};
 
@@ -223,7 +223,11 @@ impl Bucket {
         }
         self.settle(now, is_locked, |view| {
             let may_fit_elsewhere = view.word.is_striped() && view.has_no_room_for(n);
-            if may_fit_elsewhere && !is_locked { Err(Refusal::InLine) } else { Ok(view.refunded(n)) }
+            if may_fit_elsewhere && !is_locked {
+                Err(Refusal::InLine)
+            } else {
+                Ok(view.refunded(n))
+            }
         })
     }
 
@@ -278,7 +282,7 @@ impl Bucket {
                 } else {
                     slot.capacity()
                 },
-                    batch: slot.batch(),
+                batch: slot.batch(),
                 rate,
                 carry,
                 anchor,

@@ -93,7 +93,7 @@ const REST: u64 = 1_000_000;
 
 #[derive(Debug)]
 pub(super) struct Stripes {
-    stripes: [CachePadded<Stripe>; STRIPES],
+    all: [CachePadded<Stripe>; STRIPES],
     /// The most that a stripe holds in the present opening. Read after the stripe was found open, or it
     /// may be another opening's.
     batch: AtomicU64,
@@ -166,17 +166,6 @@ pub(crate) enum Gathered {
     NotInThisSlot,
 }
 
-/// What came of asking the stripes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Drawn {
-    Taken,
-    /// Go by the word. If the stripes were being closed, they are now, and somebody in line may be
-    /// waiting for what was on its way.
-    Not {
-        in_line: bool,
-    },
-}
-
 impl Stripes {
     fn new() -> Self {
         let stripe = |_| {
@@ -188,32 +177,33 @@ impl Stripes {
             })
         };
         Self {
-            stripes: std::array::from_fn(stripe),
+            all: std::array::from_fn(stripe),
             batch: AtomicU64::new(0),
             turn: Mutex::new(Turn::default()),
         }
     }
 
     pub(super) fn each(&self) -> impl Iterator<Item = &Stripe> {
-        self.stripes.iter().map(|stripe| &**stripe)
+        self.all.iter().map(|stripe| &**stripe)
     }
 
     /// The stripe that a thread uses, and whether it is its owner.
     #[inline]
     pub(super) fn of_thread(&self, number: usize) -> (&Stripe, bool) {
-        (&self.stripes[number % STRIPES], number < STRIPES)
+        (&self.all[number % STRIPES], number < STRIPES)
     }
 
     /// Take one from this thread's stash.
     #[inline]
     fn take_from_stash(&self) -> bool {
         let number = thread_number();
-        let Some(stripe) = self.stripes.get(number) else { return false };
+        let Some(stripe) = self.all.get(number) else { return false };
         let stash = stripe.stash.load(Ordering::Relaxed); // this thread's
         if stash & COUNT == 0 {
             return false;
         }
-        stripe.stash.store(stash | BUSY, Ordering::Relaxed);
+        // Release: who charges for this take reads a clock that is no older than it.
+        stripe.stash.store(stash | BUSY, Ordering::Release);
         barrier_here();
         if is_of(stash, stripe.tokens.load(Ordering::Acquire)) {
             stripe.stash.store(stash - 1, Ordering::Release);
@@ -232,7 +222,10 @@ impl Stripes {
         if turn.opening == stash & !COUNT && !turn.is_gathered[number] {
             return false; // who closes will look at it yet
         }
-        self.stripes[number].stash.store(0, Ordering::Release);
+        self.all[number].stash.store(0, Ordering::Release);
+        if seeded("charged-in-vain") {
+            return false;
+        }
         turn.charged[number].take_if(|charged| *charged == stash | BUSY).is_some()
     }
 }
@@ -249,16 +242,16 @@ impl Bucket {
         self.hot.stripes.get().is_some_and(|stripes| stripes.take_from_stash())
     }
 
-    /// Take `n >= 1` from this thread's stripe, which is filled if need be.
+    /// Take `n >= 1` from this thread's stripe, which is filled if need be. Where that fails go by the
+    /// word, and look at the line: what was on its way here may be what somebody waits for.
     #[inline(never)]
-    pub(crate) fn draw(&self, n: u64, clock: impl Fn() -> u64) -> Drawn {
-        const NOT: Drawn = Drawn::Not { in_line: false };
-        let Some(stripes) = self.hot.stripes.get() else { return NOT };
+    pub(crate) fn draw(&self, n: u64, clock: impl Fn() -> u64) -> bool {
+        let Some(stripes) = self.hot.stripes.get() else { return false };
         let (stripe, is_own) = stripes.of_thread(thread_number());
         let own = || stripe.stash.load(Ordering::Relaxed) & COUNT; // this thread's, if at all
         let refills = is_own && n == 1 && own() == 0;
         if !refills && stripe.draw(n) {
-            return Drawn::Taken;
+            return true;
         }
         let early = seeded("clock-before-claim").then(|| {
             let early = clock();
@@ -268,10 +261,11 @@ impl Bucket {
         let found = stripe.tokens.load(Ordering::Acquire);
         let (new, old) = (Ordering::AcqRel, Ordering::Relaxed); // a failure is not used
         let is_claimed = is_open(found)
+            && n <= stripes.batch.load(Ordering::Acquire)
             && stripe.tokens.compare_exchange(found, found | FILLING, new, old).is_ok();
-        // Closed, or somebody else moves its tokens.
+        // Closed, or too small, or somebody else moves its tokens.
         if !is_claimed {
-            return NOT;
+            return false;
         }
         let (here, opening) = (found & COUNT, found & !COUNT);
         let most = stripes.batch.load(Ordering::Acquire);
@@ -293,21 +287,22 @@ impl Bucket {
         let left = opening | (rest.unwrap_or(total) - kept);
         if seeded("deposit-without-look") {
             stripe.tokens.store(left, Ordering::Release);
-            return if rest.is_some() { Drawn::Taken } else { NOT };
+            return rest.is_some();
         }
         if stripe.tokens.compare_exchange(found | FILLING, left, new, old).is_err() {
             // It was closed meanwhile, and what was here was gathered. The batch goes the same way.
             if kept > 0 {
                 stripe.stash.store(0, Ordering::Release);
             }
-            stripe.tokens.store(opening | CLOSED | batch, Ordering::Release);
+            // By an RMW: who closes may be about to, which changes nothing any more.
+            stripe.tokens.swap(opening | CLOSED | batch, Ordering::AcqRel);
             self.gather(clock);
-            return Drawn::Not { in_line: self.word().has_waiters() };
+            return false;
         }
         if is_low {
             self.gather(clock);
         }
-        if rest.is_some() { Drawn::Taken } else { NOT }
+        rest.is_some()
     }
 
     /// Take `n` from the word, if nobody is in line and at least a quarter of all tokens is there; else

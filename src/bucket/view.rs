@@ -88,8 +88,13 @@ impl View {
     }
 
     pub(super) fn admit(&self, n: u64) -> Result<u64, u64> {
-        let Accrued { floor, ceil, .. } = self.accrued;
-        admit(self.word.position(self.origin), floor, ceil, self.capacity, n * self.unit)
+        let (Accrued { floor, ceil, .. }, units) = (self.accrued, n * self.unit);
+        let position = self.word.position(self.origin);
+        // All that a bucket holds, and more than is in the word: a part is in the stripes.
+        if units > self.capacity {
+            return Err(position.max(ceil).saturating_add(units - self.capacity));
+        }
+        admit(position, floor, ceil, self.capacity, units)
     }
 
     /// What `n` tokens are short of now, be they more than fit in at a time.

@@ -10,9 +10,9 @@ use super::error::{ConfigError, Shortage, TryAcquireError};
 use super::limit::Limit;
 use super::settings::Settings;
 use crate::adapt::Adapt;
-use crate::bucket::{Bucket, Drawn, Plain, Refusal, Take};
+use crate::bucket::{Bucket, Plain, Refusal, Take};
 use crate::clock::Clock;
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, Mutex, Ordering, seeded};
 use crate::wait::{Bound, Gate, Place, Ticket};
 
 /// A resource. It outlives its removal in the handles that were taken before, closed for good.
@@ -101,10 +101,11 @@ impl Entry {
 
     #[inline(never)]
     fn check_stripe(&self, n: u64) -> Result<(), TryAcquireError> {
-        match self.gate.bucket.draw(n, || self.now()) {
-            Drawn::Taken => return Ok(()),
-            Drawn::Not { in_line: true } => self.tend(Gate::serve),
-            Drawn::Not { in_line: false } => {}
+        if self.gate.bucket.draw(n, || self.now()) {
+            return Ok(());
+        }
+        if n == 1 && seeded("batch-without-look") {
+            return Err(TryAcquireError::UnknownResource);
         }
         self.check_slowly(n, self.now())
     }

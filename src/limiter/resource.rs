@@ -74,6 +74,13 @@ impl Resource {
         self.0.hear(&super::change::Heard::of_a_model(id, factor))
     }
 
+    /// What great demand does, for models.
+    #[cfg(loom)]
+    #[doc(hidden)]
+    pub fn open_stripes(&self) {
+        self.0.gate.bucket.open(self.0.now());
+    }
+
     /// What closing the limiter does, for models.
     #[cfg(loom)]
     #[doc(hidden)]

@@ -29,8 +29,7 @@ mod of_threads {
     }
 
     /// Numbers that were given back, and the least that was never given.
-    static FREE: Mutex<(BinaryHeap<Reverse<usize>>, usize)> =
-        Mutex::new((BinaryHeap::new(), 0));
+    static FREE: Mutex<(BinaryHeap<Reverse<usize>>, usize)> = Mutex::new((BinaryHeap::new(), 0));
 
     #[cold]
     pub(super) fn ask() -> usize {

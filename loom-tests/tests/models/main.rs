@@ -8,6 +8,7 @@
 
 mod cuts;
 mod groups;
+mod stripes;
 mod windows;
 
 use std::future::Future;
@@ -58,6 +59,26 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "the cut, or the limit, was lost",
     ),
     ("arm-without-look", "time_that_passes_wakes_who_waits", "deadlock"),
+    (
+        "stash-without-barrier",
+        "stripes::a_take_from_the_stash_beside_who_takes_back",
+        "over-issued",
+    ),
+    (
+        "stash-in-use-gathered",
+        "stripes::a_take_from_the_stash_beside_who_takes_back",
+        "over-issued",
+    ),
+    ("charged-in-vain", "stripes::a_take_from_the_stash_beside_who_takes_back", "lost"),
+    ("stash-of-another-opening", "stripes::a_stash_of_another_opening", "over-issued"),
+    ("deposit-without-look", "stripes::a_stripe_is_filled_beside_who_takes_back", "lost"),
+    ("gathered-beside-a-filler", "stripes::a_stripe_is_filled_beside_who_takes_back", "lost"),
+    ("batch-without-look", "stripes::a_stripe_is_filled_beside_one_in_line", "deadlock"),
+    ("wait-beside-stripes", "stripes::who_waits_has_what_is_in_stripes", "deadlock"),
+    ("clock-before-gathering", "stripes::time_that_passes_while_stripes_are_closed", "over-issued"),
+    ("clock-before-claim", "stripes::time_that_passes_while_a_stripe_is_filled", "over-issued"),
+    ("reshape-beside-stripes", "stripes::a_reconfiguration_beside_stripes", "lost"),
+    ("leave-without-cas", "stripes::permits_end_on_other_stripes", "miscounted"),
 ];
 
 fn model(f: impl Fn() + Send + Sync + 'static) {
