@@ -63,7 +63,7 @@ const MOST: u64 = if cfg!(loom) { 4 } else { 256 };
 const LEAST: u64 = if cfg!(loom) { 1 } else { 16 };
 /// A stash is at most such a part of a batch, so that one compare-and-swap pays for many takes and
 /// most of the batch is there for others.
-const SHARE: u64 = if cfg!(loom) { 2 } else { 8 };
+const SHARE: u64 = if cfg!(loom) { 2 } else { 4 };
 
 /// Tokens a stripe, for a bucket that holds so many: all stripes' are an eighth of them at most.
 pub(super) fn batch(whole: u64) -> u64 {

@@ -88,7 +88,8 @@ impl Entry {
     // ---- taking -------------------------------------------------------------------------------
 
     /// Take `n` tokens, no permit.
-    #[inline]
+    #[allow(clippy::inline_always)] // left to itself the compiler calls it from where a name is looked up
+    #[inline(always)]
     pub(crate) fn check(&self, n: u64) -> Result<(), TryAcquireError> {
         if n == 1 && self.gate.bucket.take_from_stash() {
             return Ok(());
@@ -111,9 +112,8 @@ impl Entry {
     }
 
     /// At a reading of this resource's clock that the caller has just made.
-    #[allow(clippy::inline_always)] // left to itself the compiler calls it: 0.60 x governor by name, not 0.57
-    #[inline(always)]
-    pub(crate) fn check_at(&self, n: u64, now: u64) -> Result<(), TryAcquireError> {
+    #[inline]
+    fn check_at(&self, n: u64, now: u64) -> Result<(), TryAcquireError> {
         if n == 0 {
             return self.check_slowly(n, now);
         }
