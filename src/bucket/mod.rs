@@ -10,13 +10,15 @@
 //! So for admissions i..j in the order of their CASes, at clock readings t:
 //! `sum n <= C + rate * (t_j - t_i)`, whatever the interleaving and however stale a reading is.
 //!
+//! A large bucket that is hot hands tokens out in prepaid batches: see [`stripes`].
+//!
 //! # Orderings
 //!
 //! Loads of the word are Acquire and its RMWs `AcqRel`: who finds a generation in the word sees the
 //! slot that its writer stored before. One plain store there is, [`Bucket::let_go`]'s, to a word that
 //! nobody else changes: it is Release, after an RMW of its own that acquired, so that who reads it sees
 //! the slot as well. A slot's fields are Acquire and Release on top of that, for
-//! the reason given on [`slot::Slot`]. `in_flight` is `AcqRel`: see [`Bucket::leave`].
+//! the reason given on [`slot::Slot`]. Permits in flight: see [`in_flight`].
 
 mod in_flight;
 mod plain;

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! * `generation` names the slot in force by its parity; only the holder of the configuration lock
-//!   moves it on.
+//!   moves it on. It comes round after 128 turns, in which `spent` has moved on: a copy that is so old
+//!   fits no word any more.
 //! * `WAITERS` says that only who holds the queue's lock takes or gives: somebody is in line, or takes
 //!   from several buckets at once, or there are further windows. Set and cleared under that lock alone.
 //! * `STRIPED` says that a part of the capacity is set apart for the [stripes](super::stripes): set

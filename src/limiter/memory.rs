@@ -35,6 +35,10 @@ use crate::sync::{AtomicBool, Mutex, Ordering};
 /// For any run of admissions, at clock readings `t1` to `t2`: the tokens are at most
 /// `burst + rate x (t2 - t1)`, plus what users gave back. Whatever the interleaving, a stalled
 /// thread, a clock that steps back, a new configuration or idle years only deny.
+///
+/// A bucket of 1,024 tokens or more that is in great demand hands them out in prepaid batches, without
+/// a clock reading for each: then the reading is any of the time of the call. A burst after a rest may
+/// be short by what was taken from batches before it, an eighth of the burst and 2,048 tokens at most.
 #[derive(Clone)]
 pub struct MemoryLimiter(pub(super) Arc<Inner>);
 
