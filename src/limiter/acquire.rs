@@ -52,11 +52,12 @@ pub struct AcquireAll(State<Group>);
 
 /// What is waited for.
 trait Wanted: Sized {
+    type Grant;
     type Granted;
     /// A reading of its clock, `timeout` from now.
     fn deadline(&self, timeout: Duration) -> Option<u64>;
-    /// Hands itself back where it fails.
-    fn try_acquire(self) -> Result<Self::Granted, (Self, TryAcquireError)>;
+    fn try_acquire(&self) -> Result<Self::Grant, TryAcquireError>;
+    fn into_granted(self, grant: Self::Grant) -> Self::Granted;
     /// Each resource once, in the order of their ids.
     fn into_parts(self) -> Parts;
     fn granted(parts: Granted) -> Self::Granted;
@@ -69,17 +70,19 @@ struct One {
 }
 
 impl Wanted for One {
+    type Grant = Grant;
     type Granted = Permit<'static>;
 
     fn deadline(&self, timeout: Duration) -> Option<u64> {
         Some(self.entry.deadline(timeout))
     }
     #[inline]
-    fn try_acquire(self) -> Result<Permit<'static>, (Self, TryAcquireError)> {
-        match self.entry.try_acquire(self.n) {
-            Ok(grant) => Ok(Permit::owned(self.entry, grant)),
-            Err(error) => Err((self, error)),
-        }
+    fn try_acquire(&self) -> Result<Grant, TryAcquireError> {
+        self.entry.try_acquire(self.n)
+    }
+    #[inline]
+    fn into_granted(self, grant: Grant) -> Permit<'static> {
+        Permit::owned(self.entry, grant)
     }
     fn into_parts(self) -> Parts {
         SmallVec::from_iter([Part { entry: self.entry, n: self.n, ticket: 0 }])
@@ -90,14 +93,17 @@ impl Wanted for One {
 }
 
 impl Wanted for Group {
+    type Grant = Permits;
     type Granted = Permits;
 
     fn deadline(&self, timeout: Duration) -> Option<u64> {
         Some(self.0.first()?.0.deadline(timeout))
     }
-    fn try_acquire(self) -> Result<Permits, (Self, TryAcquireError)> {
-        let acquired = self.asked().try_acquire();
-        acquired.map_err(|error| (self, error))
+    fn try_acquire(&self) -> Result<Permits, TryAcquireError> {
+        self.asked().try_acquire()
+    }
+    fn into_granted(self, permits: Permits) -> Permits {
+        permits
     }
     fn into_parts(self) -> Parts {
         self.0.into_iter().map(|(entry, n)| Part { entry, n, ticket: 0 }).collect()
@@ -238,31 +244,34 @@ fn bring_up_to_date(parts: &[Part]) {
     }
 }
 
-/// The first try, and the place in line where it fails.
+/// What came of a try, or of joining the line after it.
 enum Entered<G> {
     Granted(G),
     Failed(AcquireError),
     Waiting(Box<Waiting>),
 }
 
-#[inline]
-fn enter<W: Wanted>(wanted: W, is_thread: bool, deadline: Option<u64>) -> Entered<W::Granted> {
-    match wanted.try_acquire() {
-        Ok(granted) => Entered::Granted(granted),
-        Err((wanted, error)) => match error {
-            TryAcquireError::Exhausted { .. } | TryAcquireError::TooManyInFlight => {
-                stand_in_line(wanted, is_thread, deadline)
-            }
-            TryAcquireError::ExceedsCapacity { capacity } => {
-                Entered::Failed(AcquireError::ExceedsCapacity { capacity })
-            }
-            TryAcquireError::UnknownResource => Entered::Failed(AcquireError::UnknownResource),
-            TryAcquireError::Closed => Entered::Failed(AcquireError::Closed),
-        },
+/// After a try that failed: a place in line, if waiting helps.
+#[cold]
+#[inline(never)]
+fn after<W: Wanted>(
+    error: TryAcquireError,
+    wanted: W,
+    is_thread: bool,
+    deadline: Option<u64>,
+) -> Entered<W::Granted> {
+    match error {
+        TryAcquireError::Exhausted { .. } | TryAcquireError::TooManyInFlight => {
+            stand_in_line(wanted, is_thread, deadline)
+        }
+        TryAcquireError::ExceedsCapacity { capacity } => {
+            Entered::Failed(AcquireError::ExceedsCapacity { capacity })
+        }
+        TryAcquireError::UnknownResource => Entered::Failed(AcquireError::UnknownResource),
+        TryAcquireError::Closed => Entered::Failed(AcquireError::Closed),
     }
 }
 
-#[inline(never)]
 fn stand_in_line<W: Wanted>(
     wanted: W,
     is_thread: bool,
@@ -288,22 +297,41 @@ impl<W: Wanted> State<W> {
         }
     }
 
+    #[inline]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<W::Granted, AcquireError>> {
-        let mut waiting = match std::mem::replace(self, Self::Done) {
-            Self::Failed(error) => return Poll::Ready(Err(error)),
-            Self::Done => return Poll::Pending,
-            Self::Waiting(waiting) => waiting,
-            Self::New { wanted, deadline } => match enter(wanted, false, deadline) {
-                Entered::Granted(granted) => return Poll::Ready(Ok(granted)),
-                Entered::Failed(error) => return Poll::Ready(Err(error)),
-                Entered::Waiting(waiting) => waiting,
-            },
+        let tried = match self {
+            Self::New { wanted, .. } => wanted.try_acquire(),
+            _ => return self.poll_waiting(cx),
         };
-        let polled = waiting.poll(cx);
-        if polled.is_pending() {
-            *self = Self::Waiting(waiting);
+        let Self::New { wanted, deadline } = std::mem::replace(self, Self::Done) else {
+            return Poll::Pending;
+        };
+        match tried {
+            Ok(grant) => Poll::Ready(Ok(wanted.into_granted(grant))),
+            Err(error) => {
+                *self = match after(error, wanted, false, deadline) {
+                    Entered::Granted(granted) => return Poll::Ready(Ok(granted)),
+                    Entered::Failed(error) => Self::Failed(error),
+                    Entered::Waiting(waiting) => Self::Waiting(waiting),
+                };
+                self.poll_waiting(cx)
+            }
         }
-        polled.map_ok(W::granted)
+    }
+
+    #[inline(never)]
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<W::Granted, AcquireError>> {
+        match std::mem::replace(self, Self::Done) {
+            Self::Failed(error) => Poll::Ready(Err(error)),
+            Self::Waiting(mut waiting) => {
+                let polled = waiting.poll(cx);
+                if polled.is_pending() {
+                    *self = Self::Waiting(waiting);
+                }
+                polled.map_ok(W::granted)
+            }
+            Self::New { .. } | Self::Done => Poll::Pending,
+        }
     }
 
     fn name(&self) -> &'static str {
@@ -337,6 +365,7 @@ macro_rules! wait {
             type Output = Result<$granted, AcquireError>;
 
             /// Polled again after it has yielded, it stays pending.
+            #[inline]
             fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
                 self.0.poll(cx)
             }
@@ -383,7 +412,11 @@ pub(crate) fn blocking_all(
 
 fn block<W: Wanted>(wanted: W, timeout: Option<Duration>) -> Result<W::Granted, AcquireError> {
     let deadline = timeout.and_then(|timeout| wanted.deadline(timeout));
-    let mut waiting = match enter(wanted, true, deadline) {
+    let error = match wanted.try_acquire() {
+        Ok(grant) => return Ok(wanted.into_granted(grant)),
+        Err(error) => error,
+    };
+    let mut waiting = match after(error, wanted, true, deadline) {
         Entered::Granted(granted) => return Ok(granted),
         Entered::Failed(error) => return Err(error),
         Entered::Waiting(waiting) => waiting,
