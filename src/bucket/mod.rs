@@ -272,19 +272,15 @@ impl Bucket {
             let word = self.word();
             let slot = &self.slots[word.parity()];
             let (anchor, rate, carry) = (slot.anchor(), slot.rate(), slot.carry());
+            // From a slot that is being rewritten this may be anything.
+            let set_apart = if word.is_striped() { slot.set_apart() } else { 0 };
             let view = View {
                 word,
                 kind: slot.kind(),
                 origin: slot.origin(),
                 unit: slot.unit(),
                 whole: slot.whole(),
-                // From a slot that is being rewritten these may be of two.
-                capacity: if word.is_striped() {
-                    slot.capacity().saturating_sub(slot.reserve())
-                } else {
-                    slot.capacity()
-                },
-                batch: slot.batch(),
+                capacity: slot.capacity().saturating_sub(set_apart),
                 rate,
                 carry,
                 anchor,
@@ -305,20 +301,25 @@ impl Bucket {
     /// word: a reading from before could be older than that of an admission which the word already
     /// counts, and the time between the two, which was earned at the old rate, would be earned once
     /// more at a faster new one.
-    pub(crate) fn swing(&self, current: &mut Config, to: Change, clock: impl Fn() -> u64) {
+    ///
+    /// Whether it did: not where stripes are open, which must be closed first.
+    #[must_use]
+    pub(crate) fn swing(&self, current: &mut Config, to: Change, clock: impl Fn() -> u64) -> bool {
         let early = seeded("clock-before-word").then(|| {
             let early = clock();
             yield_now(); // loom does not of itself switch between two loads
             early
         });
-        self.reconfigure(current, |current, position| {
+        let is_plain = |word: Word| !word.is_striped() || seeded("swing-beside-stripes");
+        self.reconfigure(current, is_plain, |current, position| {
             current.turned(position, to, early.unwrap_or_else(&clock))
-        });
+        })
     }
 
-    /// Move the anchor up to `now`.
+    /// Move the anchor up to `now`. The same terms go on, and open stripes with them.
     pub(crate) fn reanchor(&self, current: &mut Config, clock: impl Fn() -> u64) {
-        self.reconfigure(current, |current, position| current.reanchored(position, clock()));
+        let anew = |current: &Config, position| current.reanchored(position, clock());
+        self.reconfigure(current, |_| true, anew);
     }
 
     /// This bucket as one that is kept under a lock, to be put back in another shape while nobody
@@ -328,16 +329,24 @@ impl Bucket {
     }
 
     pub(crate) fn put(&self, current: &mut Config, plain: &Plain) {
-        self.reconfigure(current, |_, _| (plain.config, plain.position));
+        self.reconfigure(current, |_| true, |_, _| (plain.config, plain.position));
     }
 
-    fn reconfigure(&self, current: &mut Config, to: impl Fn(&Config, u64) -> (Config, u64)) {
+    fn reconfigure(
+        &self,
+        current: &mut Config,
+        can: impl Fn(Word) -> bool,
+        to: impl Fn(&Config, u64) -> (Config, u64),
+    ) -> bool {
         loop {
             let word = self.word();
+            if !can(word) {
+                return false;
+            }
             let (config, position) = to(current, word.position(current.origin));
             let (next, origin) = word.next(position);
             if self.install(current, word, next, Config { origin, ..config }) {
-                return;
+                return true;
             }
         }
     }

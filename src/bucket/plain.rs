@@ -50,7 +50,6 @@ impl Plain {
             origin,
             unit: terms.unit,
             capacity: terms.capacity,
-            batch: 0,
             whole: terms.whole,
             rate: terms.rate,
             carry,

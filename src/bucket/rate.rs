@@ -210,11 +210,6 @@ impl Terms {
         Some(Self { unit, batch, capacity, whole, rate, horizon, period })
     }
 
-    /// What is set apart for the stripes, in units.
-    pub(crate) fn reserve(&self) -> u64 {
-        super::stripes::STRIPES as u64 * self.batch * self.unit
-    }
-
     /// Nanoseconds in which so many tokens have certainly accrued.
     fn time_for(&self, tokens: u64) -> u64 {
         let when = |units| self.rate.when(units, 0).unwrap_or(u64::MAX);

@@ -1,6 +1,7 @@
 //! A bucket's configuration as its admissions read it: immutable while its generation is current.
 
 use super::rate::{Rate, Terms};
+use super::stripes::STRIPES;
 use crate::sync::{AtomicU64, Ordering};
 
 /// What a slot lets happen.
@@ -84,7 +85,6 @@ pub(super) struct Slot {
     /// Of a pause: [`Config::until`], or never.
     until: AtomicU64,
     batch: AtomicU64,
-    reserve: AtomicU64,
 }
 
 impl Slot {
@@ -103,7 +103,6 @@ impl Slot {
             kind: AtomicU64::new(config.kind as u64),
             until: AtomicU64::new(config.until.unwrap_or(u64::MAX)),
             batch: AtomicU64::new(config.terms.batch),
-            reserve: AtomicU64::new(config.terms.reserve()),
         }
     }
 
@@ -122,7 +121,6 @@ impl Slot {
         self.kind.store(config.kind as u64, Ordering::Release);
         self.until.store(config.until.unwrap_or(u64::MAX), Ordering::Release);
         self.batch.store(config.terms.batch, Ordering::Release);
-        self.reserve.store(config.terms.reserve(), Ordering::Release);
     }
 
     #[inline]
@@ -176,9 +174,9 @@ impl Slot {
     pub(super) fn batch(&self) -> u64 {
         self.batch.load(Ordering::Acquire)
     }
-    /// What is set apart for the stripes, in units.
-    pub(super) fn reserve(&self) -> u64 {
-        self.reserve.load(Ordering::Acquire)
+    /// What all stripes hold, in units.
+    pub(super) fn set_apart(&self) -> u64 {
+        (STRIPES as u64).wrapping_mul(self.batch()).wrapping_mul(self.unit())
     }
     pub(super) fn kind(&self) -> Kind {
         match self.kind.load(Ordering::Acquire) {

@@ -49,6 +49,7 @@
 use crossbeam_utils::CachePadded;
 
 use super::view::View;
+use super::word::Word;
 use super::{Bucket, Refusal};
 use crate::sync::{
     AtomicU64, Mutex, Ordering, barrier_everywhere, barrier_here, has_barrier, seeded,
@@ -343,10 +344,10 @@ impl Bucket {
     pub(crate) fn open(&self, now: u64) {
         // Not while a step of a recovery is due at a time: until somebody comes and takes it, takes
         // that read no clock would count as from before it.
-        let can_open = |view: &View| {
-            view.batch > 0 && view.word.is_plain() && view.until == u64::MAX && view.holds_part(2)
-        };
-        if self.slots[self.word().parity()].batch() == 0 || !can_open(&self.view(now)) {
+        let can_open =
+            |view: &View| view.word.is_plain() && view.until == u64::MAX && view.holds_part(2);
+        let batch = |word: Word| self.slots[word.parity()].batch();
+        if batch(self.word()) == 0 || !can_open(&self.view(now)) {
             return;
         }
         let stripes = self.hot.stripes.get_or_init(|| Box::new(Stripes::new()));
@@ -356,17 +357,18 @@ impl Bucket {
         }
         loop {
             let view = self.view(now);
-            if !can_open(&view) {
+            let batch = batch(view.word);
+            if batch == 0 || !can_open(&view) {
                 return;
             }
             if self.swap(view.word, view.word.striped(true)) {
                 let opening = turn.opening.wrapping_add(OPENING);
-                let reserve = STRIPES as u64 * view.batch;
+                let reserve = STRIPES as u64 * batch;
                 *turn = Turn { opening, reserve, rest_until: turn.rest_until, ..Turn::default() };
-                stripes.batch.store(view.batch, Ordering::Release);
+                stripes.batch.store(batch, Ordering::Release);
                 // Closed stripes are nobody's but the turn's.
                 for stripe in stripes.each() {
-                    stripe.tokens.store(opening | view.batch, Ordering::Release);
+                    stripe.tokens.store(opening | batch, Ordering::Release);
                 }
                 return;
             }

@@ -48,7 +48,6 @@ pub(crate) struct View {
     pub(super) unit: u64,
     /// Less what is set apart for the stripes.
     pub(super) capacity: u64,
-    pub(super) batch: u64,
     pub(super) whole: u64,
     pub(super) rate: Rate,
     pub(super) carry: u64,

@@ -348,13 +348,18 @@ impl Gate {
         if queue.more.is_empty() && more.is_empty() {
             if seeded("swing-without-lock") {
                 drop(queue);
-                return self.bucket.swing(current, to.change(first), clock);
+                while !self.bucket.swing(current, to.change(first), &clock) {}
+                return;
             }
-            if self.bucket.is_striped() && !seeded("reshape-beside-stripes") {
+            let mut is_marked = false;
+            while !self.bucket.swing(current, to.change(first), &clock) {
                 self.mark_and_settle(current);
+                is_marked = true;
             }
-            self.bucket.swing(current, to.change(first), clock);
-            return self.unmark(&queue);
+            if is_marked {
+                self.unmark(&queue);
+            }
+            return;
         }
         self.is_compound.store(!more.is_empty(), Ordering::Relaxed);
         // From here on nobody takes, and the reading is of a later time than any that took.

@@ -77,7 +77,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("wait-beside-stripes", "stripes::who_waits_has_what_is_in_stripes", "deadlock"),
     ("clock-before-gathering", "stripes::time_that_passes_while_stripes_are_closed", "over-issued"),
     ("clock-before-claim", "stripes::time_that_passes_while_a_stripe_is_filled", "over-issued"),
-    ("reshape-beside-stripes", "stripes::a_reconfiguration_beside_stripes", "lost"),
+    ("swing-beside-stripes", "stripes::a_reconfiguration_beside_stripes", "lost"),
     ("leave-without-cas", "stripes::permits_end_on_other_stripes", "miscounted"),
 ];
 

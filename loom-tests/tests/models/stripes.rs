@@ -179,6 +179,24 @@ fn a_reconfiguration_beside_stripes() {
 }
 
 #[test]
+fn opening_beside_a_reconfiguration() {
+    long_model(|| {
+        let time = ManualClock::new();
+        let resource = alone(0, Limit::per_hour(ALL), &time);
+        let other = resource.clone();
+        let beside = thread::spawn(move || {
+            other.open_stripes();
+            take(&other, 1)
+        });
+        resource.reconfigure(Limit::per_hour(ALL / 2)).unwrap();
+        let taken = beside.join().unwrap();
+        let left = drain(&resource);
+        assert!(left <= ALL / 2, "over-issued: {left}");
+        assert!(taken + left >= ALL / 2, "lost");
+    });
+}
+
+#[test]
 fn a_refund_beside_who_takes_back() {
     long_model(|| {
         let time = ManualClock::new();
