@@ -46,14 +46,15 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// The reading so many ticks on, of at most its length.
     #[inline]
     pub(super) fn after(&self, elapsed: u64) -> u64 {
-        self.nanos.wrapping_add(scaled(elapsed, self.scale))
+        self.nanos.wrapping_add(((u128::from(elapsed) * u128::from(self.scale)) >> SCALE) as u64)
     }
 
-    /// The reading at `ticks`: before the line's begin, that at its begin.
+    /// The reading at any ticks: before the line's begin, that at its begin.
     pub(super) fn at(&self, ticks: u64) -> u64 {
-        self.after(ticks_from(self.base, ticks))
+        self.nanos.saturating_add(scaled(ticks_from(self.base, ticks), self.scale))
     }
 
     /// Whether the line is due to be followed.
@@ -77,9 +78,9 @@ fn ticks_from(from: u64, to: u64) -> u64 {
     u64::try_from(ahead(to, from)).unwrap_or(0)
 }
 
-#[inline]
 fn scaled(ticks: u64, scale: u64) -> u64 {
-    ((u128::from(ticks) * u128::from(scale)) >> SCALE) as u64
+    let nanos = (u128::from(ticks) * u128::from(scale)) >> SCALE;
+    u64::try_from(nanos).unwrap_or(u64::MAX)
 }
 
 /// `nanos / ticks` as a [`Line::scale`], and `nanos / scale` in ticks.
@@ -185,3 +186,7 @@ impl Course {
         (course, Line { base, nanos, scale, length })
     }
 }
+
+#[cfg(all(test, not(loom)))]
+#[path = "course_tests.rs"]
+mod tests;
