@@ -18,7 +18,7 @@ use std::time::Duration;
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota};
 use throttle_net::{MultiLimiter, Throttle};
 use tokio::sync::Semaphore;
-use tollgate::{Limit, MemoryLimiter, OnRelease, Resource};
+use tollgate::{Clock, Limit, MemoryLimiter, OnRelease, Resource};
 
 use own::{Floor, Oracle, Time};
 
@@ -128,9 +128,13 @@ impl Load {
     }
 
     fn resource(self, policy: OnRelease) -> &'static Resource {
+        self.resource_by(Clock::system(), policy)
+    }
+
+    fn resource_by(self, clock: Clock, policy: OnRelease) -> &'static Resource {
         let limit = self.limit().on_release(policy);
-        let resource = MemoryLimiter::new().configure("api", limit).expect("a limit");
-        self.ready(resource, Resource::check)
+        let limiter = MemoryLimiter::with_clock(clock);
+        self.ready(limiter.configure("api", limit).expect("a limit"), Resource::check)
     }
 
     fn governor(self) -> &'static DefaultDirectRateLimiter {
@@ -151,6 +155,12 @@ fn governor_direct(load: Load) -> Contender {
 fn handle(load: Load) -> Contender {
     let resource = load.resource(OnRelease::Spend);
     Contender::new("tollgate, handle", |_| resource.check())
+}
+
+fn coarse(load: Load) -> Contender {
+    let clock = Clock::coarse(Duration::from_millis(1));
+    let resource = load.resource_by(clock, OnRelease::Spend);
+    Contender::new("tollgate, coarse clock", |_| resource.check())
 }
 
 fn permit(load: Load, name: &'static str, policy: OnRelease) -> Contender {
@@ -309,12 +319,18 @@ pub(crate) const GROUPS: [MakeGroup; 12] = [
         Group { name: "admitted, from a stock", admitted: true, contenders }
     },
     || {
-        let mut contenders = vec![floor(SHUT), governor_direct(SHUT), handle(SHUT), oracle(SHUT)];
-        contenders.extend([ratelimit(false), leaky_bucket(false), semaphore_try(false)]);
+        let mut contenders = vec![floor(SHUT), governor_direct(SHUT), handle(SHUT), coarse(SHUT)];
+        contenders.extend([
+            oracle(SHUT),
+            ratelimit(false),
+            leaky_bucket(false),
+            semaphore_try(false),
+        ]);
         Group { name: "denied, bucket of 1", admitted: false, contenders }
     },
     || {
-        let contenders = vec![floor(SHUT_SMALL), governor_direct(SHUT_SMALL), handle(SHUT_SMALL)];
+        let mut contenders = vec![floor(SHUT_SMALL), governor_direct(SHUT_SMALL)];
+        contenders.extend([handle(SHUT_SMALL), coarse(SHUT_SMALL)]);
         Group { name: "denied, bucket of 100", admitted: false, contenders }
     },
     || Group { name: "by name, admitted, 1 name", admitted: true, contenders: named(OPEN, 1) },

@@ -1,10 +1,12 @@
 //! Where time comes from, and who wakes those who wait for it.
 //!
-//! A clock reads nanoseconds since its own start. It also owns the timers that count in its time,
+//! A clock reads nanoseconds since its start. It also owns the timers that count in its time,
 //! so that [`ManualClock::advance`] wakes whoever is due, blocked threads as well.
 
 mod coarse;
+mod course;
 mod manual;
+mod system;
 mod timers;
 #[cfg(feature = "tokio")]
 mod tokio;
@@ -14,19 +16,34 @@ use std::task::Waker;
 use std::time::Duration;
 
 pub use manual::ManualClock;
+use system::System;
 
 /// The time by which a limiter counts. Cheap to clone; clones read the same time.
 ///
 /// | clock | reads | for |
 /// | --- | --- | --- |
-/// | [`Clock::system`] | the CPU's counter, where it is reliable, else the system's monotonic clock | the default |
+/// | [`Clock::system`] | the CPU's counter, kept in step with the system's monotonic clock | the default |
 /// | [`Clock::coarse`] | a value that a thread refreshes | floods of denials |
 /// | [`ManualClock`] | what a test sets | tests |
 /// | `Clock::tokio` (feature `tokio`) | tokio's time, which a test may pause | tests |
 ///
-/// The CPU's counter is calibrated once against the system's clock; what remains is a drift of a
-/// few millionths (-4 to +16 were measured), by which a rate is off. Time spent in suspend counts
-/// or not as the platform's monotonic clock has it.
+/// # The machine's time
+///
+/// All clocks that read the machine's time, in one process, read the same time, from 0 at the first one's
+/// start. It is the CPU's counter, calibrated at the start and then corrected against the system's
+/// monotonic clock: by whoever reads it, after a quarter of a second and less and less often, at most every
+/// 16 seconds. A correction is never a step: an offset is worked off by a slope that differs from the
+/// system's by at most 500 millionths, which is the most by which a rate is off meanwhile. After some
+/// seconds the offset that remains is below a microsecond, and a rate is off by less than a millionth,
+/// while the system's clock keeps its own pace. The time never goes back, but by what one core's counter is
+/// behind another's.
+///
+/// Where the two clocks disagree on how much time has passed, by more than a thousandth, the later one is
+/// believed, and the reading goes forward by the difference: no bucket holds more than its burst for it.
+/// So time spent in suspend counts where either of them counts it. If the counter jumps back by more
+/// than a second, the system's clock fills in; by less, the time stands still until the counter
+/// is there again, or goes back with it within the last 16 seconds. A counter that disagrees again and
+/// again is not used any more, nor is one that the CPU does not call reliable: then the system's clock is read.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
@@ -35,47 +52,26 @@ enum Source {
     System(System),
     Coarse(Arc<coarse::Coarse>),
     Manual(ManualClock),
+    /// Behind a pointer, as the others are: else the tag hides in it, and takes longer to read.
     #[cfg(feature = "tokio")]
-    Tokio(tokio::TokioClock),
-}
-
-/// The fast counter, its reading at the start, and the nanoseconds of a tick in 2^-[`SCALE`].
-#[derive(Clone, Debug)]
-struct System {
-    counter: quanta::Clock,
-    start: u64,
-    scale: u64,
-}
-
-/// Leaves room for ticks of up to 256 ns; the clock is off by less than one part in 10^14 for it.
-const SCALE: u32 = 56;
-
-impl System {
-    fn new() -> Self {
-        let counter = quanta::Clock::new();
-        let (start, scale) = (counter.raw(), counter.delta_as_nanos(0, 1 << SCALE));
-        Self { counter, start, scale }
-    }
-
-    #[inline]
-    fn now(&self) -> u64 {
-        // A core whose counter is behind the starting one's reads the start.
-        let ticks = self.counter.raw().saturating_sub(self.start);
-        ((u128::from(ticks) * u128::from(self.scale)) >> SCALE) as u64
-    }
+    Tokio(Arc<tokio::TokioClock>),
 }
 
 impl Clock {
-    /// The machine's time, by its fastest reliable counter.
+    /// The machine's time, by its fastest reliable counter: [see above](Clock#the-machines-time).
     #[must_use]
     pub fn system() -> Self {
         Self(Source::System(System::new()))
     }
 
-    /// The machine's time as a thread notes it every `step` (at least 50 us). A reading costs next
-    /// to nothing and is stale by up to `step`, more where the thread is not scheduled: an
-    /// observer may see up to `rate x staleness` more than the bound in a window. The thread ends
-    /// with the last clone. Where no thread can be had, this is [`Clock::system`].
+    /// The machine's time as a thread notes it every `step` (at least 50 us): for floods of denials,
+    /// which cost a third of what they cost by [`Clock::system`]. An admission is not much cheaper.
+    ///
+    /// A reading is stale by up to `step`, more where the thread is not scheduled. By the readings the
+    /// bound holds; an observer with another clock may see up to `rate x staleness` more in a window: at
+    /// 1000/s and a step of 1 ms, one token. Waiters wake up to a step later. The thread wakes
+    /// every `step`, whether anybody reads or not, and ends with the last clone. Where no thread can be
+    /// had, this is [`Clock::system`].
     #[must_use]
     pub fn coarse(step: Duration) -> Self {
         match coarse::Coarse::start(System::new(), step) {
@@ -93,15 +89,21 @@ impl Clock {
     #[cfg(feature = "tokio")]
     #[must_use]
     pub fn tokio() -> Self {
-        Self(Source::Tokio(tokio::TokioClock::new()))
+        Self(Source::Tokio(Arc::new(tokio::TokioClock::new())))
     }
 
-    /// Nanoseconds since this clock's start.
+    /// Nanoseconds since this clock's start; of the machine's time, since the process first read it.
     #[inline]
     #[must_use]
     pub fn now(&self) -> u64 {
-        // The usual one first and inline.
-        if let Source::System(system) = &self.0 { system.now() } else { self.other_now() }
+        // Those of hot paths first and inline.
+        if let Source::System(system) = &self.0 {
+            system.now()
+        } else if let Source::Coarse(coarse) = &self.0 {
+            coarse.now()
+        } else {
+            self.other_now()
+        }
     }
 
     #[inline(never)]

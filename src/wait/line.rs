@@ -50,6 +50,15 @@ impl Waiter {
     }
 }
 
+/// A timer that rings for what is due at `at`, and no later than `latest` by itself.
+#[derive(Debug)]
+pub(super) struct Armed {
+    pub(super) at: u64,
+    pub(super) latest: u64,
+    #[allow(dead_code)] // held for what its drop does
+    pub(super) alarm: Alarm,
+}
+
 /// `present` is served strictly in its order. Everybody before `frontier` was called once; the sum
 /// of their tokens is `covered`, so that each is called when there is enough for it *and* for all
 /// before it.
@@ -59,12 +68,14 @@ pub(super) struct Line {
     /// Called, and did not come in time: they hold nobody up.
     away: BTreeMap<Ticket, Waiter>,
     deadlines: BTreeSet<(u64, Ticket)>,
+    /// How many of them are threads.
+    threads: u64,
     next: Ticket,
     frontier: Ticket,
     covered: u64,
     covered_count: u64,
-    /// The one timer of this line, and when it is due.
-    pub(super) alarm: Option<(u64, Alarm)>,
+    /// The one timer of this line.
+    pub(super) alarm: Option<Armed>,
 }
 
 impl Line {
@@ -82,6 +93,10 @@ impl Line {
         self.present.is_empty()
     }
 
+    pub(super) fn has_threads(&self) -> bool {
+        self.threads > 0
+    }
+
     pub(super) fn others_present(&self) -> bool {
         self.present.len() > 1
     }
@@ -92,13 +107,16 @@ impl Line {
         if let Some(deadline) = waiter.deadline {
             self.deadlines.insert((deadline, ticket));
         }
+        self.threads += u64::from(waiter.is_thread);
         self.present.insert(ticket, waiter);
         ticket
     }
 
     pub(super) fn remove(&mut self, ticket: Ticket) {
         let waiter = self.take_present(ticket).or_else(|| self.away.remove(&ticket));
-        if let Some(deadline) = waiter.and_then(|waiter| waiter.deadline) {
+        let Some(waiter) = waiter else { return };
+        self.threads -= u64::from(waiter.is_thread);
+        if let Some(deadline) = waiter.deadline {
             self.deadlines.remove(&(deadline, ticket));
         }
     }

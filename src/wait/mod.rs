@@ -21,7 +21,8 @@
 //! Tokens come from five sides, and each looks at the line:
 //!
 //! 1. *Time*: the line's timer is armed under the lock, for the reading at which the first waiter
-//!    who was not called can be served.
+//!    who was not called can be served. One that is to serve several tasks may ring a little later; if
+//!    a thread joins them, it is armed anew.
 //! 2. *A refund* finds the WAITERS bit in the word by the CAS that gives the tokens back. The bit is
 //!    set by an RMW before the waiter's last try, so that either the refund sees the bit or the
 //!    try sees the refund.

@@ -1,12 +1,14 @@
 //! Serving a line: who can be served is called, and the timer is armed for who cannot yet.
 
-use super::line::{Calls, Line, TURN};
+use super::line::{Armed, Calls, Line, TURN};
 use super::outlook::Outlook;
 use super::{Gate, Queue, seeded};
 use crate::bucket::{Refusal, Stale};
 use crate::clock::Unarmed;
 
-/// The most that a timer is delayed so that it serves several at once, in nanoseconds.
+/// The most that a timer is delayed so that it serves several at once, in nanoseconds. Not where threads
+/// wait: each is woken by itself, so that little is saved, and would be late by it; a task's runtime has
+/// timers of a millisecond.
 const SLACK: u64 = 1_000_000;
 
 impl Gate {
@@ -109,13 +111,17 @@ impl Gate {
             return Ok(());
         };
         // An earlier alarm will look, and arm what is needed then.
-        if queue.line.alarm.as_ref().is_some_and(|(armed, _)| *armed <= at) {
+        let most = if queue.line.has_threads() { 0 } else { SLACK };
+        let in_time = |armed: &Armed| armed.at <= at && armed.latest <= at.saturating_add(most);
+        if queue.line.alarm.as_ref().is_some_and(in_time) {
             return Ok(());
         }
-        let exact = queue.line.first_deadline() == Some(at);
-        let slack = if exact { 0 } else { self.outlook(queue, now).slack(SLACK) };
+        let exact = most == 0 || queue.line.first_deadline() == Some(at);
+        let slack = if exact { 0 } else { self.outlook(queue, now).slack(most) };
+        let latest = at.saturating_add(slack);
         queue.line.alarm = None;
-        queue.line.alarm = Some((at, self.clock.arm(at, slack, self.bell.clone())?));
+        let alarm = self.clock.arm(at, slack, self.bell.clone())?;
+        queue.line.alarm = Some(Armed { at, latest, alarm });
         Ok(())
     }
 }
