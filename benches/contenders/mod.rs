@@ -18,12 +18,12 @@ use std::time::Duration;
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota};
 use throttle_net::{MultiLimiter, Throttle};
 use tokio::sync::Semaphore;
-use tollgate::{Limit, MemoryLimiter, OnRelease, Resource};
+use tollgate::{Limit, MemoryLimiter, OnRelease, Permit, Resource};
 
 use own::{Floor, Oracle, Time};
 
-/// Limiters under one load. The first is the floor, the second governor; where governor has nothing
-/// of the kind, the peer that has.
+/// Limiters under one load. All are measured against the first, which is the least that such a call can
+/// cost, mostly the floor; and against the second: governor, or who is the nearest peer.
 pub(crate) struct Group {
     pub(crate) name: &'static str,
     /// Whether this load is always admitted, or never.
@@ -104,6 +104,7 @@ const OPEN_SMALL: Load = Load { burst: 100, ..OPEN };
 const STOCK: Load = Load { token: Duration::from_micros(1), burst: 4_000_000_000, drained: false };
 const SHUT: Load = Load { token: Duration::from_hours(1), burst: 1, drained: true };
 const SHUT_SMALL: Load = Load { burst: 100, ..SHUT };
+const SHUT_LARGE: Load = Load { burst: 1_000_000, ..SHUT };
 
 impl Load {
     fn limit(self) -> Limit {
@@ -244,6 +245,28 @@ fn acquires() -> Vec<Contender> {
     ]
 }
 
+/// The awaited call beside the one that cannot wait, which gives a permit that lives as long.
+fn acquire_by_handle() -> Vec<Contender> {
+    let resource = OPEN.resource(OnRelease::Spend);
+    vec![
+        Contender::new("try_acquire, borrowed", |_| resource.try_acquire()),
+        Contender::new("try_acquire, into_owned", |_| {
+            resource.try_acquire().map(Permit::into_owned)
+        }),
+        Contender::new("acquire", |_| poll_once(resource.acquire())),
+    ]
+}
+
+fn acquire_by_name() -> Vec<Contender> {
+    let limiter: &'static MemoryLimiter = Box::leak(Box::default());
+    limiter.configure("api", OPEN.limit()).expect("a limit");
+    vec![
+        Contender::new("check", |_| limiter.check(black_box("api"))),
+        Contender::new("try_acquire", |_| limiter.try_acquire(black_box("api"))),
+        Contender::new("acquire", |_| poll_once(limiter.acquire(black_box("api")))),
+    ]
+}
+
 fn named(load: Load, count: usize) -> Vec<Contender> {
     [floor(load)].into_iter().chain(by_name(load, count)).collect()
 }
@@ -294,7 +317,7 @@ fn throttle_net(names: [&'static str; 3], last: Load) -> Contender {
 /// A group, made when it is run: thousands of names are not left about while others are measured.
 pub(crate) type MakeGroup = fn() -> Group;
 
-pub(crate) const GROUPS: [MakeGroup; 12] = [
+pub(crate) const GROUPS: [MakeGroup; 15] = [
     || {
         let mut contenders = vec![floor(OPEN), governor_direct(OPEN), handle(OPEN), oracle(OPEN)];
         contenders.extend([ratelimit(true), leaky_bucket(true)]);
@@ -317,17 +340,28 @@ pub(crate) const GROUPS: [MakeGroup; 12] = [
         let contenders = vec![floor(SHUT_SMALL), governor_direct(SHUT_SMALL), handle(SHUT_SMALL)];
         Group { name: "denied, bucket of 100", admitted: false, contenders }
     },
+    || {
+        let contenders = vec![floor(SHUT_LARGE), governor_direct(SHUT_LARGE), handle(SHUT_LARGE)];
+        Group { name: "denied, bucket of 1e6", admitted: false, contenders }
+    },
     || Group { name: "by name, admitted, 1 name", admitted: true, contenders: named(OPEN, 1) },
     || Group { name: "by name, denied, 1 name", admitted: false, contenders: named(SHUT, 1) },
     || Group { name: "by name, admitted, 10,000", admitted: true, contenders: named(OPEN, 10_000) },
     || {
-        let mut contenders = vec![floor(OPEN), governor_direct(OPEN)];
+        let mut contenders = vec![floor(OPEN), semaphore_try(true), governor_direct(OPEN)];
         contenders.push(permit(OPEN, "tollgate, Spend", OnRelease::Spend));
         contenders.push(permit(OPEN, "tollgate, Refund", OnRelease::Refund));
-        contenders.push(semaphore_try(true));
         Group { name: "permit, taken and dropped", admitted: true, contenders }
     },
     || Group { name: "acquire, without waiting", admitted: true, contenders: acquires() },
+    || {
+        let contenders = acquire_by_handle();
+        Group { name: "tollgate, acquire by handle", admitted: true, contenders }
+    },
+    || {
+        let contenders = acquire_by_name();
+        Group { name: "tollgate, acquire by name", admitted: true, contenders }
+    },
     || Group { name: "three limits, admitted", admitted: true, contenders: three(OPEN) },
     || Group { name: "three limits, denied", admitted: false, contenders: three(SHUT) },
 ];
