@@ -5,6 +5,7 @@
 //! throttle-net (std's `Instant`) and tokio's Semaphore (no clock). Limiters live for ever, by `Box::leak`, so
 //! that permits may borrow them.
 
+mod named;
 mod own;
 
 use std::future::Future;
@@ -15,11 +16,12 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota};
+use governor::{DefaultDirectRateLimiter, Quota};
 use throttle_net::{MultiLimiter, Throttle};
 use tokio::sync::Semaphore;
 use tollgate::{Limit, MemoryLimiter, OnRelease, Permit, Resource};
 
+pub(crate) use named::Named;
 use own::{Floor, Oracle, Time};
 
 /// Limiters under one load. All are measured against the first, which is the least that such a call can
@@ -90,7 +92,7 @@ impl<T: Outcome> Outcome for Poll<T> {
 
 /// A rate whose tokens take whole nanoseconds each, as the floor and governor need it.
 #[derive(Clone, Copy)]
-struct Load {
+pub(crate) struct Load {
     token: Duration,
     burst: u32,
     /// Take the bucket's tokens first.
@@ -98,7 +100,8 @@ struct Load {
 }
 
 /// A token each nanosecond: always full, when calls take longer than that.
-const OPEN: Load = Load { token: Duration::from_nanos(1), burst: 1_000_000_000, drained: false };
+pub(crate) const OPEN: Load =
+    Load { token: Duration::from_nanos(1), burst: 1_000_000_000, drained: false };
 const OPEN_SMALL: Load = Load { burst: 100, ..OPEN };
 /// Never full, and not empty for the first 4e9 calls.
 const STOCK: Load = Load { token: Duration::from_micros(1), burst: 4_000_000_000, drained: false };
@@ -144,17 +147,17 @@ fn floor(load: Load) -> Contender {
     Contender::new("floor", |_| limiter.check())
 }
 
-fn governor_direct(load: Load) -> Contender {
+pub(crate) fn governor_direct(load: Load) -> Contender {
     let limiter = load.governor();
     Contender::new("governor", |_| limiter.check())
 }
 
-fn handle(load: Load) -> Contender {
+pub(crate) fn handle(load: Load) -> Contender {
     let resource = load.resource(OnRelease::Spend);
     Contender::new("tollgate, handle", |_| resource.check())
 }
 
-fn permit(load: Load, name: &'static str, policy: OnRelease) -> Contender {
+pub(crate) fn permit(load: Load, name: &'static str, policy: OnRelease) -> Contender {
     let resource = load.resource(policy);
     Contender::new(name, |_| resource.try_acquire())
 }
@@ -170,7 +173,7 @@ impl ratelimit::Clock for Time {
     }
 }
 
-fn ratelimit(admitted: bool) -> Contender {
+pub(crate) fn ratelimit(admitted: bool) -> Contender {
     let builder =
         ratelimit::Builder::with_clock(if admitted { 1_000_000_000 } else { 1 }, Time::new());
     let builder = if admitted {
@@ -202,31 +205,16 @@ fn semaphore(admitted: bool) -> &'static Semaphore {
     Box::leak(Box::new(Semaphore::new(if admitted { Semaphore::MAX_PERMITS } else { 0 })))
 }
 
-fn semaphore_try(admitted: bool) -> Contender {
+pub(crate) fn semaphore_try(admitted: bool) -> Contender {
     let semaphore = semaphore(admitted);
     Contender::new("tokio Semaphore", |_| semaphore.try_acquire())
 }
 
 /// By one of `count` names, in an order that no prefetcher follows.
-fn by_name(load: Load, count: usize) -> [Contender; 2] {
-    let names: Vec<String> = (0..count).map(|i| format!("resource-{i:07}")).collect();
-    let names: &'static [String] = names.leak();
+pub(crate) fn by_name(load: Load, count: usize) -> [Contender; 2] {
     // Multiples of the golden ratio, as parts of a whole that is `count`.
     let at = move |i: u64| (u64::from((i as u32).wrapping_mul(0x9E37_79B9)) * count as u64) >> 32;
-    let name = move |i: u64| &names[at(i) as usize];
-
-    let keyed = DefaultKeyedRateLimiter::<String>::keyed(load.quota());
-    let ours = MemoryLimiter::new();
-    for name in names {
-        ours.configure(name, load.limit()).expect("a limit");
-        for _ in 0..if load.drained { load.burst } else { 1 } {
-            assert!(keyed.check_key(name).is_ok() && ours.check(name).is_ok());
-        }
-    }
-    [
-        Contender::new("governor keyed", move |i| keyed.check_key(name(i))),
-        Contender::new("tollgate, name", move |i| ours.check(name(i))),
-    ]
+    Named::new(load, count).contenders(move |i| at(i) as usize)
 }
 
 fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
