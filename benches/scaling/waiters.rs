@@ -40,6 +40,7 @@ pub(crate) fn run(is_bench: bool) -> Vec<Value> {
                 let out_of_order = of(|outcome| outcome.out_of_order * 100.0);
                 println!("| {name} | {delivered:.1} | {micros:.1} | {out_of_order:.2} |");
                 rows.push(json!({
+                    "limit": format!("{rate}/s, burst {burst}"),
                     "tasks": tasks,
                     "runtime": on,
                     "contender": name,
