@@ -63,6 +63,8 @@ pub(super) struct Line {
     frontier: Ticket,
     covered: u64,
     covered_count: u64,
+    /// The tokens of all who are present: wide enough for any number of them.
+    wanted: u128,
     /// The one timer of this line, and when it is due.
     pub(super) alarm: Option<(u64, Alarm)>,
 }
@@ -74,7 +76,7 @@ impl Line {
 
     /// The tokens that those in line wait for.
     pub(super) fn sum(&self) -> u64 {
-        self.present.values().fold(0, |sum, waiter| sum.saturating_add(waiter.n))
+        u64::try_from(self.wanted).unwrap_or(u64::MAX)
     }
 
     /// Nobody who must be waited for.
@@ -92,7 +94,7 @@ impl Line {
         if let Some(deadline) = waiter.deadline {
             self.deadlines.insert((deadline, ticket));
         }
-        self.present.insert(ticket, waiter);
+        self.put_present(ticket, waiter);
         ticket
     }
 
@@ -111,7 +113,7 @@ impl Line {
                 self.covered = self.covered.saturating_add(waiter.n);
                 self.covered_count += 1;
             }
-            self.present.insert(ticket, waiter);
+            self.put_present(ticket, waiter);
         }
         let Some(waiter) = self.present.get_mut(&ticket) else { return false };
         waiter.called = None;
@@ -210,8 +212,14 @@ impl Line {
         }
     }
 
+    fn put_present(&mut self, ticket: Ticket, waiter: Waiter) {
+        self.wanted += u128::from(waiter.n);
+        self.present.insert(ticket, waiter);
+    }
+
     fn take_present(&mut self, ticket: Ticket) -> Option<Waiter> {
         let waiter = self.present.remove(&ticket)?;
+        self.wanted -= u128::from(waiter.n);
         if ticket < self.frontier {
             self.covered = self.covered.saturating_sub(waiter.n);
             self.covered_count -= 1;
