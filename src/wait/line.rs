@@ -26,6 +26,9 @@ pub(super) const TURN: u64 = 10_000_000;
 /// alone. Then it is called, if anybody is behind it, to see whether it still comes.
 const PATIENCE: u64 = 50_000_000;
 
+/// The most that a timer is delayed so that it serves several at once, in nanoseconds.
+pub(super) const SLACK: u64 = 1_000_000;
+
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) n: u64,
@@ -131,6 +134,18 @@ impl Line {
 
     pub(super) fn is_head(&self, ticket: Ticket) -> bool {
         self.present.first_key_value().is_some_and(|(first, _)| *first == ticket)
+    }
+
+    /// Whether that waiter, who has looked and goes on waiting, changed nothing for whom the line is
+    /// served next: neither the head nor the first who was never called. The timer that is armed for
+    /// those stands, unless it is overdue.
+    pub(super) fn is_settled(&self, ticket: Ticket, now: u64) -> bool {
+        let uncovered = self.present.range(self.frontier..).next();
+        let is_next = uncovered.is_none_or(|(first, _)| *first == ticket) || self.is_head(ticket);
+        let is_armed = self.alarm.as_ref().is_some_and(|(at, _)| {
+            now < at.saturating_add(SLACK) && self.first_deadline().is_none_or(|first| *at <= first)
+        });
+        !is_next && is_armed
     }
 
     pub(super) fn head(&self) -> Option<&Waiter> {
