@@ -369,6 +369,12 @@ impl Bucket {
         Some(Word(self.hot.word.fetch_or(0, Ordering::AcqRel)).has_waiters())
     }
 
+    /// Whether only who holds the queue's lock may take.
+    #[inline]
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.word().has_waiters()
+    }
+
     pub(crate) fn in_flight(&self) -> u64 {
         self.hot.in_flight.load(Ordering::Acquire)
     }

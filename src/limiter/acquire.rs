@@ -55,6 +55,11 @@ trait Wanted: Sized {
     type Granted;
     /// A reading of its clock, `timeout` from now.
     fn deadline(&self, timeout: Duration) -> Option<u64>;
+    /// Whether others wait already. A try would only find that out once more under the lock that
+    /// joining them takes.
+    fn has_line(&self) -> bool {
+        false
+    }
     /// Hands itself back where it fails.
     fn try_acquire(self) -> Result<Self::Granted, (Self, TryAcquireError)>;
     /// Each resource once, in the order of their ids.
@@ -73,6 +78,10 @@ impl Wanted for One {
 
     fn deadline(&self, timeout: Duration) -> Option<u64> {
         Some(self.entry.deadline(timeout))
+    }
+    #[inline]
+    fn has_line(&self) -> bool {
+        self.n > 0 && self.entry.gate.has_line()
     }
     #[inline]
     fn try_acquire(self) -> Result<Permit<'static>, (Self, TryAcquireError)> {
@@ -247,6 +256,9 @@ enum Entered<G> {
 
 #[inline]
 fn enter<W: Wanted>(wanted: W, is_thread: bool, deadline: Option<u64>) -> Entered<W::Granted> {
+    if wanted.has_line() {
+        return stand_in_line(wanted, is_thread, deadline);
+    }
     match wanted.try_acquire() {
         Ok(granted) => Entered::Granted(granted),
         Err((wanted, error)) => match error {
