@@ -2,9 +2,9 @@
 use std::future::Future;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
-use tollgate::{Limit, ManualClock, MemoryLimiter, Recovery};
+use tollgate::{AcquireError, Limit, ManualClock, MemoryLimiter, OnRelease, Recovery};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -263,4 +263,37 @@ fn who_comes_behind_tokens_that_are_taken_soon_waits_a_little() {
     assert_eq!(refused.retry_after(), Some(Duration::from_millis(1)));
     drop(both);
     assert!(one.check().is_ok());
+}
+
+/// Who joins in the middle of a line leaves its timer alone, but where its own time is up before.
+#[test]
+fn a_timeout_behind_others_is_on_time() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let limit = Limit::per_hour(1).on_release(OnRelease::Refund);
+    let api = limiter.configure("api", limit).unwrap();
+    // It may be refunded at any time, so the wait is not hopeless.
+    let _permit = api.try_acquire().unwrap();
+    let mut others = [api.acquire(), api.acquire()].map(Box::pin);
+    for other in &mut others {
+        assert!(other.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    let (sender, woken) = mpsc::channel();
+    let waker = Waker::from(Arc::new(Tell(sender)));
+    let mut last = Box::pin(api.acquire().timeout(Duration::from_secs(1)));
+    assert!(last.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    time.advance(Duration::from_nanos(SECOND - 1));
+    assert!(woken.try_recv().is_err());
+    time.advance(Duration::from_nanos(1));
+    assert!(woken.try_recv().is_ok());
+    let ended = last.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(matches!(ended, Poll::Ready(Err(AcquireError::TimedOut))));
+}
+
+struct Tell(mpsc::Sender<()>);
+
+impl Wake for Tell {
+    fn wake(self: Arc<Self>) {
+        self.0.send(()).expect("somebody listens");
+    }
 }

@@ -5,6 +5,7 @@
 //! throttle-net (std's `Instant`) and tokio's Semaphore (no clock). Limiters live for ever, by `Box::leak`, so
 //! that permits may borrow them.
 
+mod named;
 mod own;
 
 use std::future::Future;
@@ -15,15 +16,16 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota};
+use governor::{DefaultDirectRateLimiter, Quota};
 use throttle_net::{MultiLimiter, Throttle};
 use tokio::sync::Semaphore;
-use tollgate::{Clock, Limit, MemoryLimiter, OnRelease, Resource};
+use tollgate::{Clock, Limit, MemoryLimiter, OnRelease, Permit, Resource};
 
+pub(crate) use named::Named;
 use own::{Floor, Oracle, Time};
 
-/// Limiters under one load. The first is the floor, the second governor; where governor has nothing
-/// of the kind, the peer that has.
+/// Limiters under one load. All are measured against the first, which is the least that such a call can
+/// cost, mostly the floor; and against the second: governor, or who is the nearest peer.
 pub(crate) struct Group {
     pub(crate) name: &'static str,
     /// Whether this load is always admitted, or never.
@@ -90,7 +92,7 @@ impl<T: Outcome> Outcome for Poll<T> {
 
 /// A rate whose tokens take whole nanoseconds each, as the floor and governor need it.
 #[derive(Clone, Copy)]
-struct Load {
+pub(crate) struct Load {
     token: Duration,
     burst: u32,
     /// Take the bucket's tokens first.
@@ -98,12 +100,14 @@ struct Load {
 }
 
 /// A token each nanosecond: always full, when calls take longer than that.
-const OPEN: Load = Load { token: Duration::from_nanos(1), burst: 1_000_000_000, drained: false };
+pub(crate) const OPEN: Load =
+    Load { token: Duration::from_nanos(1), burst: 1_000_000_000, drained: false };
 const OPEN_SMALL: Load = Load { burst: 100, ..OPEN };
 /// Never full, and not empty for the first 4e9 calls.
 const STOCK: Load = Load { token: Duration::from_micros(1), burst: 4_000_000_000, drained: false };
 const SHUT: Load = Load { token: Duration::from_hours(1), burst: 1, drained: true };
 const SHUT_SMALL: Load = Load { burst: 100, ..SHUT };
+const SHUT_LARGE: Load = Load { burst: 1_000_000, ..SHUT };
 
 impl Load {
     fn limit(self) -> Limit {
@@ -147,12 +151,12 @@ fn floor(load: Load) -> Contender {
     Contender::new("floor", |_| limiter.check())
 }
 
-fn governor_direct(load: Load) -> Contender {
+pub(crate) fn governor_direct(load: Load) -> Contender {
     let limiter = load.governor();
     Contender::new("governor", |_| limiter.check())
 }
 
-fn handle(load: Load) -> Contender {
+pub(crate) fn handle(load: Load) -> Contender {
     let resource = load.resource(OnRelease::Spend);
     Contender::new("tollgate, handle", |_| resource.check())
 }
@@ -163,7 +167,7 @@ fn coarse(load: Load) -> Contender {
     Contender::new("tollgate, coarse clock", |_| resource.check())
 }
 
-fn permit(load: Load, name: &'static str, policy: OnRelease) -> Contender {
+pub(crate) fn permit(load: Load, name: &'static str, policy: OnRelease) -> Contender {
     let resource = load.resource(policy);
     Contender::new(name, |_| resource.try_acquire())
 }
@@ -179,7 +183,7 @@ impl ratelimit::Clock for Time {
     }
 }
 
-fn ratelimit(admitted: bool) -> Contender {
+pub(crate) fn ratelimit(admitted: bool) -> Contender {
     let builder =
         ratelimit::Builder::with_clock(if admitted { 1_000_000_000 } else { 1 }, Time::new());
     let builder = if admitted {
@@ -211,31 +215,16 @@ fn semaphore(admitted: bool) -> &'static Semaphore {
     Box::leak(Box::new(Semaphore::new(if admitted { Semaphore::MAX_PERMITS } else { 0 })))
 }
 
-fn semaphore_try(admitted: bool) -> Contender {
+pub(crate) fn semaphore_try(admitted: bool) -> Contender {
     let semaphore = semaphore(admitted);
     Contender::new("tokio Semaphore", |_| semaphore.try_acquire())
 }
 
 /// By one of `count` names, in an order that no prefetcher follows.
-fn by_name(load: Load, count: usize) -> [Contender; 2] {
-    let names: Vec<String> = (0..count).map(|i| format!("resource-{i:07}")).collect();
-    let names: &'static [String] = names.leak();
+pub(crate) fn by_name(load: Load, count: usize) -> [Contender; 2] {
     // Multiples of the golden ratio, as parts of a whole that is `count`.
     let at = move |i: u64| (u64::from((i as u32).wrapping_mul(0x9E37_79B9)) * count as u64) >> 32;
-    let name = move |i: u64| &names[at(i) as usize];
-
-    let keyed = DefaultKeyedRateLimiter::<String>::keyed(load.quota());
-    let ours = MemoryLimiter::new();
-    for name in names {
-        ours.configure(name, load.limit()).expect("a limit");
-        for _ in 0..if load.drained { load.burst } else { 1 } {
-            assert!(keyed.check_key(name).is_ok() && ours.check(name).is_ok());
-        }
-    }
-    [
-        Contender::new("governor keyed", move |i| keyed.check_key(name(i))),
-        Contender::new("tollgate, name", move |i| ours.check(name(i))),
-    ]
+    Named::new(load, count).contenders(move |i| at(i) as usize)
 }
 
 fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
@@ -251,6 +240,28 @@ fn acquires() -> Vec<Contender> {
         Contender::new("tollgate, acquire", |_| poll_once(resource.acquire())),
         Contender::new("leaky-bucket acquire", move |_| poll_once(leaky.acquire_one())),
         Contender::new("tokio Semaphore acquire", |_| poll_once(semaphore.acquire())),
+    ]
+}
+
+/// The awaited call beside the one that cannot wait, which gives a permit that lives as long.
+fn acquire_by_handle() -> Vec<Contender> {
+    let resource = OPEN.resource(OnRelease::Spend);
+    vec![
+        Contender::new("try_acquire, borrowed", |_| resource.try_acquire()),
+        Contender::new("try_acquire, into_owned", |_| {
+            resource.try_acquire().map(Permit::into_owned)
+        }),
+        Contender::new("acquire", |_| poll_once(resource.acquire())),
+    ]
+}
+
+fn acquire_by_name() -> Vec<Contender> {
+    let limiter: &'static MemoryLimiter = Box::leak(Box::default());
+    limiter.configure("api", OPEN.limit()).expect("a limit");
+    vec![
+        Contender::new("check", |_| limiter.check(black_box("api"))),
+        Contender::new("try_acquire", |_| limiter.try_acquire(black_box("api"))),
+        Contender::new("acquire", |_| poll_once(limiter.acquire(black_box("api")))),
     ]
 }
 
@@ -304,7 +315,7 @@ fn throttle_net(names: [&'static str; 3], last: Load) -> Contender {
 /// A group, made when it is run: thousands of names are not left about while others are measured.
 pub(crate) type MakeGroup = fn() -> Group;
 
-pub(crate) const GROUPS: [MakeGroup; 12] = [
+pub(crate) const GROUPS: [MakeGroup; 15] = [
     || {
         let mut contenders = vec![floor(OPEN), governor_direct(OPEN), handle(OPEN), oracle(OPEN)];
         contenders.extend([ratelimit(true), leaky_bucket(true)]);
@@ -333,17 +344,28 @@ pub(crate) const GROUPS: [MakeGroup; 12] = [
         contenders.extend([handle(SHUT_SMALL), coarse(SHUT_SMALL)]);
         Group { name: "denied, bucket of 100", admitted: false, contenders }
     },
+    || {
+        let contenders = vec![floor(SHUT_LARGE), governor_direct(SHUT_LARGE), handle(SHUT_LARGE)];
+        Group { name: "denied, bucket of 1e6", admitted: false, contenders }
+    },
     || Group { name: "by name, admitted, 1 name", admitted: true, contenders: named(OPEN, 1) },
     || Group { name: "by name, denied, 1 name", admitted: false, contenders: named(SHUT, 1) },
     || Group { name: "by name, admitted, 10,000", admitted: true, contenders: named(OPEN, 10_000) },
     || {
-        let mut contenders = vec![floor(OPEN), governor_direct(OPEN)];
+        let mut contenders = vec![floor(OPEN), semaphore_try(true), governor_direct(OPEN)];
         contenders.push(permit(OPEN, "tollgate, Spend", OnRelease::Spend));
         contenders.push(permit(OPEN, "tollgate, Refund", OnRelease::Refund));
-        contenders.push(semaphore_try(true));
         Group { name: "permit, taken and dropped", admitted: true, contenders }
     },
     || Group { name: "acquire, without waiting", admitted: true, contenders: acquires() },
+    || {
+        let contenders = acquire_by_handle();
+        Group { name: "tollgate, acquire by handle", admitted: true, contenders }
+    },
+    || {
+        let contenders = acquire_by_name();
+        Group { name: "tollgate, acquire by name", admitted: true, contenders }
+    },
     || Group { name: "three limits, admitted", admitted: true, contenders: three(OPEN) },
     || Group { name: "three limits, denied", admitted: false, contenders: three(SHUT) },
 ];

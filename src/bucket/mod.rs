@@ -375,6 +375,12 @@ impl Bucket {
         }
     }
 
+    /// Whether only who holds the queue's lock may take.
+    #[inline]
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.word().has_waiters()
+    }
+
     #[inline]
     fn word(&self) -> Word {
         Word(self.hot.word.load(Ordering::Acquire))

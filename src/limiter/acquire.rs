@@ -56,6 +56,11 @@ trait Wanted: Sized {
     type Granted;
     /// A reading of its clock, `timeout` from now.
     fn deadline(&self, timeout: Duration) -> Option<u64>;
+    /// Whether others wait already. A try would only find that out once more under the lock that
+    /// joining them takes.
+    fn has_line(&self) -> bool {
+        false
+    }
     fn try_acquire(&self) -> Result<Self::Grant, TryAcquireError>;
     fn into_granted(self, grant: Self::Grant) -> Self::Granted;
     /// Each resource once, in the order of their ids.
@@ -75,6 +80,10 @@ impl Wanted for One {
 
     fn deadline(&self, timeout: Duration) -> Option<u64> {
         Some(self.entry.deadline(timeout))
+    }
+    #[inline]
+    fn has_line(&self) -> bool {
+        self.n > 0 && self.entry.gate.has_line()
     }
     #[inline]
     fn try_acquire(&self) -> Result<Grant, TryAcquireError> {
@@ -251,15 +260,16 @@ enum Entered<G> {
     Waiting(Box<Waiting>),
 }
 
-/// After a try that failed: a place in line, if waiting helps.
+/// After a try that failed, or was not made: a place in line, if waiting helps.
 #[cold]
 #[inline(never)]
 fn after<W: Wanted>(
-    error: TryAcquireError,
+    error: Option<TryAcquireError>,
     wanted: W,
     is_thread: bool,
     deadline: Option<u64>,
 ) -> Entered<W::Granted> {
+    let Some(error) = error else { return stand_in_line(wanted, is_thread, deadline) };
     match error {
         TryAcquireError::Exhausted { .. } | TryAcquireError::TooManyInFlight => {
             stand_in_line(wanted, is_thread, deadline)
@@ -300,16 +310,17 @@ impl<W: Wanted> State<W> {
     #[inline]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<W::Granted, AcquireError>> {
         let tried = match self {
-            Self::New { wanted, .. } => wanted.try_acquire(),
+            Self::New { wanted, .. } if wanted.has_line() => None,
+            Self::New { wanted, .. } => Some(wanted.try_acquire()),
             _ => return self.poll_waiting(cx),
         };
         let Self::New { wanted, deadline } = std::mem::replace(self, Self::Done) else {
             return Poll::Pending;
         };
-        match tried {
-            Ok(grant) => Poll::Ready(Ok(wanted.into_granted(grant))),
-            Err(error) => {
-                *self = match after(error, wanted, false, deadline) {
+        match tried.transpose() {
+            Ok(Some(grant)) => Poll::Ready(Ok(wanted.into_granted(grant))),
+            tried => {
+                *self = match after(tried.err(), wanted, false, deadline) {
                     Entered::Granted(granted) => return Poll::Ready(Ok(granted)),
                     Entered::Failed(error) => Self::Failed(error),
                     Entered::Waiting(waiting) => Self::Waiting(waiting),
@@ -412,9 +423,10 @@ pub(crate) fn blocking_all(
 
 fn block<W: Wanted>(wanted: W, timeout: Option<Duration>) -> Result<W::Granted, AcquireError> {
     let deadline = timeout.and_then(|timeout| wanted.deadline(timeout));
-    let error = match wanted.try_acquire() {
-        Ok(grant) => return Ok(wanted.into_granted(grant)),
-        Err(error) => error,
+    let tried = if wanted.has_line() { None } else { Some(wanted.try_acquire()) };
+    let error = match tried.transpose() {
+        Ok(Some(grant)) => return Ok(wanted.into_granted(grant)),
+        tried => tried.err(),
     };
     let mut waiting = match after(error, wanted, true, deadline) {
         Entered::Granted(granted) => return Ok(granted),

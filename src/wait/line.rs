@@ -26,6 +26,11 @@ pub(super) const TURN: u64 = 10_000_000;
 /// alone. Then it is called, if anybody is behind it, to see whether it still comes.
 const PATIENCE: u64 = 50_000_000;
 
+/// The most that a timer is delayed so that it serves several at once, in nanoseconds. Not where threads
+/// wait: each is woken by itself, so that little is saved, and would be late by it; a task's runtime has
+/// timers of a millisecond.
+pub(super) const SLACK: u64 = 1_000_000;
+
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) n: u64,
@@ -74,6 +79,8 @@ pub(super) struct Line {
     frontier: Ticket,
     covered: u64,
     covered_count: u64,
+    /// The tokens of all who are present: wide enough for any number of them.
+    wanted: u128,
     /// The one timer of this line.
     pub(super) alarm: Option<Armed>,
 }
@@ -85,7 +92,7 @@ impl Line {
 
     /// The tokens that those in line wait for.
     pub(super) fn sum(&self) -> u64 {
-        self.present.values().fold(0, |sum, waiter| sum.saturating_add(waiter.n))
+        u64::try_from(self.wanted).unwrap_or(u64::MAX)
     }
 
     /// Nobody who must be waited for.
@@ -108,7 +115,7 @@ impl Line {
             self.deadlines.insert((deadline, ticket));
         }
         self.threads += u64::from(waiter.is_thread);
-        self.present.insert(ticket, waiter);
+        self.put_present(ticket, waiter);
         ticket
     }
 
@@ -129,7 +136,7 @@ impl Line {
                 self.covered = self.covered.saturating_add(waiter.n);
                 self.covered_count += 1;
             }
-            self.present.insert(ticket, waiter);
+            self.put_present(ticket, waiter);
         }
         let Some(waiter) = self.present.get_mut(&ticket) else { return false };
         waiter.called = None;
@@ -147,6 +154,20 @@ impl Line {
 
     pub(super) fn is_head(&self, ticket: Ticket) -> bool {
         self.present.first_key_value().is_some_and(|(first, _)| *first == ticket)
+    }
+
+    /// Whether that waiter, who has looked and goes on waiting, changed nothing for whom the line is
+    /// served next: neither the head nor the first who was never called. The timer that is armed for
+    /// those stands, unless it is overdue.
+    pub(super) fn is_settled(&self, ticket: Ticket, now: u64) -> bool {
+        let uncovered = self.present.range(self.frontier..).next();
+        let is_next = uncovered.is_none_or(|(first, _)| *first == ticket) || self.is_head(ticket);
+        let is_armed = self.alarm.as_ref().is_some_and(|Armed { at, latest, .. }| {
+            let is_exact = latest == at || !self.has_threads();
+            let is_first = self.first_deadline().is_none_or(|first| *at <= first);
+            now < at.saturating_add(SLACK) && is_exact && is_first
+        });
+        !is_next && is_armed
     }
 
     pub(super) fn head(&self) -> Option<&Waiter> {
@@ -228,8 +249,14 @@ impl Line {
         }
     }
 
+    fn put_present(&mut self, ticket: Ticket, waiter: Waiter) {
+        self.wanted += u128::from(waiter.n);
+        self.present.insert(ticket, waiter);
+    }
+
     fn take_present(&mut self, ticket: Ticket) -> Option<Waiter> {
         let waiter = self.present.remove(&ticket)?;
+        self.wanted -= u128::from(waiter.n);
         if ticket < self.frontier {
             self.covered = self.covered.saturating_sub(waiter.n);
             self.covered_count -= 1;

@@ -150,6 +150,13 @@ impl Gate {
         self.is_compound.load(Ordering::Relaxed) // a hint, and publishes nothing
     }
 
+    /// Whether somebody is in line, as far as the word shows. That of a gate with further windows shows
+    /// it always, and is not believed.
+    #[inline]
+    pub(crate) fn has_line(&self) -> bool {
+        self.bucket.has_waiters() && !self.is_compound()
+    }
+
     pub(crate) fn waiting(&self) -> u64 {
         self.queue.lock().line.len() as u64
     }

@@ -1,15 +1,10 @@
 //! Serving a line: who can be served is called, and the timer is armed for who cannot yet.
 
-use super::line::{Armed, Calls, Line, TURN};
+use super::line::{Armed, Calls, Line, SLACK, TURN};
 use super::outlook::Outlook;
 use super::{Gate, Queue, seeded};
 use crate::bucket::{Refusal, Stale};
 use crate::clock::Unarmed;
-
-/// The most that a timer is delayed so that it serves several at once, in nanoseconds. Not where threads
-/// wait: each is woken by itself, so that little is saved, and would be late by it; a task's runtime has
-/// timers of a millisecond.
-const SLACK: u64 = 1_000_000;
 
 impl Gate {
     /// Something may have changed: call those who can be served.

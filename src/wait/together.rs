@@ -278,6 +278,9 @@ fn look_locked(
         drop_out(places, queues);
     }
     for (place, queue) in places.iter().zip(queues) {
+        if step == Step::Waiting && queue.line.is_settled(place.ticket, now) {
+            continue;
+        }
         if place.gate.serve_locked(queue, now, calls).is_err() {
             // The slot ended between the two looks: whoever comes finds that, and mends it.
             queue.line.call_above(0, now, calls);
