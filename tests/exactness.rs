@@ -1,4 +1,4 @@
-//! The contract, on tollgate by handle and by name and on the reference limiter: never a token
+//! The contract, on tollgate by handle, by name and with open stripes, and on the reference limiter: never a token
 //! early, never one too many, and none withheld.
 
 mod common;
@@ -7,7 +7,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{ByHandle, ByName, DAY, Dice, Gate, Log, MutexBucket, SECOND, Terms};
+use common::{ByHandle, ByName, DAY, Dice, Gate, Log, MutexBucket, SECOND, Striped, Terms};
 use tollgate::{Limit, ManualClock, MemoryLimiter, Recovery};
 
 /// Debug builds take fewer turns of what only repeats.
@@ -19,6 +19,7 @@ const fn turns(release: u64, debug: u64) -> u64 {
 macro_rules! on_each {
     ($($(#[$doc:meta])* $name:ident)*) => {
         mod handle { $(#[test] fn $name() { super::$name(super::ByHandle::new); })* }
+        mod striped { $(#[test] fn $name() { super::$name(super::Striped::new); })* }
         mod name { $(#[test] fn $name() { super::$name(super::ByName::new); })* }
         mod reference { $(#[test] fn $name() { super::$name(super::MutexBucket::new); })* }
     };

@@ -236,9 +236,14 @@ impl Bucket {
     /// Take `n` tokens, whether they are there or not: a debt delays whoever comes next. `Stale` also
     /// where the line has no room for so deep a debt: [`Bucket::swing`] takes the charge.
     ///
-    /// Where somebody is in line this is for who holds the queue's lock, `is_locked`.
+    /// Where somebody is in line this is for who holds the queue's lock, `is_locked`; and where what
+    /// is in the stripes has to pay, too.
     pub(crate) fn charge(&self, n: u64, now: u64, is_locked: bool) -> Result<(), Refusal> {
-        self.settle(now, is_locked, |view| view.charged(n).ok_or(Refusal::Stale))
+        self.settle(now, is_locked, |view| {
+            let next = view.charged(n).ok_or(Refusal::Stale)?;
+            let may_be_elsewhere = view.word.is_striped() && view.is_debt(next);
+            if may_be_elsewhere && !is_locked { Err(Refusal::InLine) } else { Ok(next) }
+        })
     }
 
     fn settle(

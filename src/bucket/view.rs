@@ -136,9 +136,18 @@ impl View {
         (next < 1 << POSITION_BITS).then_some(next)
     }
 
-    /// The position once the stripes were closed, from which `used` tokens are gone.
+    /// Whether a position is more than what is there to be taken.
+    pub(super) fn is_debt(&self, position: u64) -> bool {
+        position > self.accrued.floor.saturating_add(self.capacity)
+    }
+
+    /// The position once the stripes were closed, from which `used` tokens are gone. Where none is, a
+    /// full bucket is full, to the fraction of a unit.
     pub(super) fn gathered(&self, used: u64) -> u64 {
         let position = self.word.position(self.origin);
+        if used == 0 {
+            return position;
+        }
         let spent = if position <= self.accrued.floor { self.accrued.ceil } else { position };
         spent.saturating_add(used.saturating_mul(self.unit)).min((1 << POSITION_BITS) - 1)
     }

@@ -137,6 +137,76 @@ impl Gate for ByHandle {
     }
 }
 
+/// The same with stripes that are open wherever they may be: a bucket that is in great demand, and then
+/// asked by one thread.
+pub(crate) struct Striped(ByHandle);
+
+impl Striped {
+    pub(crate) fn new(terms: Terms) -> Self {
+        let gate = ByHandle::new(terms);
+        heat(&gate.resource);
+        Self(gate)
+    }
+
+    fn api(&self) -> &ByHandle {
+        // A full bucket that is taken from keeps a fraction of a unit less; and one that is less than half
+        // full opens no stripes.
+        if self.now() > 0 && is_sign(self.now()) {
+            let capacity = self.0.resource.capacity();
+            if (capacity.total / 2..capacity.total).contains(&capacity.available) {
+                heat(&self.0.resource);
+            }
+        }
+        &self.0
+    }
+}
+
+impl Gate for Striped {
+    fn clock(&self) -> &ManualClock {
+        self.0.clock()
+    }
+    fn take(&self, n: u64) -> bool {
+        self.api().take(n)
+    }
+    fn hold(&self, n: u64) -> bool {
+        self.api().hold(n)
+    }
+    fn refund(&self) {
+        self.api().refund();
+    }
+    fn reconfigure(&self, terms: Terms) {
+        self.api().reconfigure(terms);
+    }
+    fn pause(&self, nanos: u64) {
+        self.api().pause(nanos);
+    }
+    fn cut(&self) {
+        self.api().cut();
+    }
+    fn peek(&self, n: u64) -> bool {
+        self.api().peek(n)
+    }
+    fn available(&self) -> u64 {
+        self.0.available()
+    }
+}
+
+/// Whether a take at such a reading is a sign of demand.
+fn is_sign(now: u64) -> bool {
+    now.is_multiple_of(1 << 10)
+}
+
+/// What opens the stripes of a bucket of 1,024 or more that is half full, at a reading that is a
+/// multiple of 2^10 ns: some signs of demand. Nothing is gone after it.
+pub(crate) fn heat(resource: &Resource) {
+    for _ in 0..40 {
+        match resource.try_acquire() {
+            Ok(permit) => permit.refund(),
+            Err(_) => return,
+        }
+    }
+}
+
 /// tollgate by name.
 pub(crate) struct ByName(ByHandle);
 
