@@ -22,6 +22,7 @@ mod plain;
 pub(crate) mod rate;
 #[cfg(all(test, not(loom)))]
 mod rate_tests;
+mod shared;
 mod slot;
 mod turn;
 mod view;
@@ -34,6 +35,7 @@ use word::Word;
 
 pub(crate) use plain::Plain;
 pub(crate) use rate::Terms;
+pub(crate) use shared::{Light, Line, Miss, QUARTER, Reach};
 pub(crate) use slot::{Config, Kind};
 pub(crate) use turn::Change;
 pub(crate) use view::{Deficit, View};

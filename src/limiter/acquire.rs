@@ -249,15 +249,9 @@ enum Entered<G> {
 fn enter<W: Wanted>(wanted: W, is_thread: bool, deadline: Option<u64>) -> Entered<W::Granted> {
     match wanted.try_acquire() {
         Ok(granted) => Entered::Granted(granted),
-        Err((wanted, error)) => match error {
-            TryAcquireError::Exhausted { .. } | TryAcquireError::TooManyInFlight => {
-                stand_in_line(wanted, is_thread, deadline)
-            }
-            TryAcquireError::ExceedsCapacity { capacity } => {
-                Entered::Failed(AcquireError::ExceedsCapacity { capacity })
-            }
-            TryAcquireError::UnknownResource => Entered::Failed(AcquireError::UnknownResource),
-            TryAcquireError::Closed => Entered::Failed(AcquireError::Closed),
+        Err((wanted, error)) => match AcquireError::from_refused(error) {
+            None => stand_in_line(wanted, is_thread, deadline),
+            Some(error) => Entered::Failed(error),
         },
     }
 }
