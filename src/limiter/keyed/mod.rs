@@ -27,6 +27,8 @@ mod map;
 mod serve;
 mod sweep;
 mod template;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod turn;
 
 use std::sync::Arc;

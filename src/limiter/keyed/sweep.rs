@@ -13,11 +13,11 @@ use crate::bucket::{Kind, QUARTER, View};
 use crate::sync::MutexGuard;
 
 /// So many keys are looked at when one is made; two, so that they go faster than they come.
-const PER_KEY: usize = 2;
+pub(super) const PER_KEY: usize = 2;
 /// So many more where there is no room for it.
 const FOR_ROOM: usize = 32;
 /// So many are looked at from time to time, or more, so that each is within a quarter of the ring.
-const PER_TICK: usize = 256;
+pub(super) const PER_TICK: usize = 256;
 
 const HOUR: u64 = 3_600_000_000_000;
 
