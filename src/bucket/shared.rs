@@ -33,7 +33,7 @@
 //! that is a week ahead for one that is behind.
 
 use super::rate::{CARRY_BITS, FRACTION_BITS, POSITION_BITS, Terms};
-use super::{Change, Config, Deficit, Kind, Plain, Refusal, View};
+use super::{Bucket, Change, Config, Deficit, Kind, Plain, Refusal, View};
 use crate::sync::{AtomicU64, Ordering, seeded};
 
 const DEAD: u64 = 1 << 63;
@@ -298,6 +298,29 @@ impl Reach {
     /// Under the lock of the keys.
     pub(crate) fn close(&self) {
         self.0.store(Self::CLOSED, Ordering::Release);
+    }
+}
+
+impl Bucket {
+    /// Removed, if it is full at `now` and nothing is in flight. By the CAS that proves it: whoever took
+    /// before is seen, and whoever comes later finds it removed. Under the configuration lock.
+    pub(crate) fn remove_if_full(&self, current: &mut Config, now: u64) -> bool {
+        loop {
+            let word = self.word();
+            let position = word.position(current.origin);
+            let accrued = current.terms.rate.accrue(current.elapsed(now), current.carry);
+            // An RMW finds the last count, whoever made it.
+            let in_flight = self.hot.in_flight.fetch_add(0, Ordering::AcqRel);
+            if position > accrued.floor || in_flight > 0 {
+                return false;
+            }
+            let to = Change { kind: Kind::Removed, ..current.again() };
+            let (config, position) = current.turned(position, to, now);
+            let (next, origin) = word.next(position);
+            if self.install(current, word, next, Config { origin, ..config }) {
+                return true;
+            }
+        }
     }
 }
 

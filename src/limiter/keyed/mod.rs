@@ -36,7 +36,7 @@ use std::sync::Arc;
 use super::entry::Entry;
 use super::limit::Limit;
 use crate::bucket::{Light, Line, Miss, Reach};
-use crate::sync::{AtomicBool, AtomicU64, Ordering, seeded};
+use crate::sync::{AtomicBool, AtomicU64, Ordering, fence, seeded};
 
 pub(super) use map::{Map, new_map};
 pub(super) use sweep::Keys;
@@ -132,6 +132,9 @@ impl Whole {
     /// To be used, unless it leaves. `AcqRel`: see the module.
     fn hold(&self) -> Option<Arc<Entry>> {
         let entry = Arc::clone(&self.entry);
+        if seeded("use-without-look") {
+            return Some(entry);
+        }
         (!self.leaving.fetch_or(false, Ordering::AcqRel)).then_some(entry)
     }
 
@@ -139,9 +142,12 @@ impl Whole {
     fn evict(&self, is_idle: impl FnOnce(&Arc<Entry>) -> bool) -> bool {
         self.leaving.fetch_or(true, Ordering::AcqRel);
         let is_alone = Arc::strong_count(&self.entry) == 1 || seeded("evict-without-look");
+        // With the Release by which the last user's clone was dropped: what it did is seen.
+        fence(Ordering::Acquire);
         let leaves = is_alone && is_idle(&self.entry);
         if !leaves {
-            self.leaving.store(false, Ordering::Release);
+            // An RMW as all others, so that they have one order.
+            self.leaving.fetch_and(false, Ordering::AcqRel);
         }
         leaves
     }

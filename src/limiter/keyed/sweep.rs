@@ -132,11 +132,11 @@ impl Session<'_> {
             }
             Named::Whole(ref whole) => {
                 let leaves = whole.evict(|entry| {
-                    let is_as_new = entry.is_as_new(self.now);
-                    if is_as_new.is_none() {
+                    let is_removed = entry.remove_if_as_new(self.now);
+                    if is_removed.is_none() {
                         self.due.push(Arc::clone(entry));
                     }
-                    is_as_new == Some(true)
+                    is_removed == Some(true)
                 });
                 leaves.then(|| self.inner.template_of(name)).flatten()
             }
@@ -150,10 +150,10 @@ impl Session<'_> {
 }
 
 impl Entry {
-    /// Whether a new one would do: it is full, and nobody waits, nothing is in flight, cut or paused.
+    /// Removed, if a new one would do: it is full, and nobody waits, nothing is in flight, cut or paused.
     /// `None` where something is due first. For who alone knows of it.
-    fn is_as_new(&self, now: u64) -> Option<bool> {
-        let settings = self.settings.lock();
+    fn remove_if_as_new(&self, now: u64) -> Option<bool> {
+        let mut settings = self.settings.lock();
         let is_over = match settings.current.kind {
             Kind::Open => settings.current.is_past_horizon(now),
             Kind::Paused => now >= settings.current.anchor,
@@ -163,8 +163,8 @@ impl Entry {
             return None;
         }
         let is_open = settings.current.kind == Kind::Open && settings.adapt.is_quiet(now);
-        let is_used = self.gate.bucket.in_flight() > 0 || self.gate.waiting() > 0;
         let is_full = || self.gate.look_around(now).views().iter().all(View::is_full);
-        Some(is_open && !is_used && is_full())
+        let is_as_new = is_open && self.gate.waiting() == 0 && is_full();
+        Some(is_as_new && self.gate.bucket.remove_if_full(&mut settings.current, now))
     }
 }
