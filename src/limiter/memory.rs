@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_utils::CachePadded;
 use papaya::HashMap;
 
 use super::acquire::{self, Acquire};
@@ -49,7 +50,8 @@ pub(super) struct Inner {
     pub(super) ids: Ids,
     closed: AtomicBool,
     pub(super) templates: HashMap<Name, Arc<Template>, foldhash::fast::RandomState>,
-    pub(super) keys: Mutex<Keys>,
+    /// By itself: who makes keys must not slow down who uses them.
+    pub(super) keys: CachePadded<Mutex<Keys>>,
     pub(super) context: Arc<Context>,
 }
 
@@ -75,7 +77,7 @@ impl MemoryLimiter {
             ids: Ids::new(),
             closed: AtomicBool::new(false),
             templates: HashMap::default(),
-            keys: Mutex::new(Keys::default()),
+            keys: CachePadded::new(Mutex::new(Keys::default())),
             context: Arc::new(context),
         }))
     }

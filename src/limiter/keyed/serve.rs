@@ -40,6 +40,7 @@ impl Inner {
             let now = self.clock.now();
             let entries = self.entries.pin();
             let Some(found) = entries.get(&Asked(name)) else {
+                self.template_or_missing(name)?;
                 let mut session = self.session();
                 let taken = session.take_new(name, n);
                 session.finish();
@@ -76,6 +77,7 @@ impl Inner {
         if let Some(entry) = self.whole(name) {
             return Ok(entry);
         }
+        self.template_or_missing(name)?;
         let mut session = self.session();
         let entry = session.whole(name);
         session.finish();
@@ -119,6 +121,7 @@ impl Inner {
         if let Some(entry) = self.whole(name) {
             return Ok(entry);
         }
+        self.template_or_missing(name)?;
         let session = self.session();
         let entry = session.show(name);
         session.finish();
@@ -139,6 +142,12 @@ impl Inner {
             }
         }
         self.show(name)?.peek(n)
+    }
+
+    /// Without a lock, which unknown names are not worth. A key of a template that was removed meanwhile
+    /// goes as well.
+    fn template_or_missing(&self, name: &str) -> Result<(), TryAcquireError> {
+        if self.template_of(name).is_none() { Err(self.missing()) } else { Ok(()) }
     }
 
     fn sweep_if_due(&self, now: u64) {
