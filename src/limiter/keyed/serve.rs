@@ -6,6 +6,7 @@ use super::super::entry::Entry;
 use super::super::error::TryAcquireError;
 use super::super::memory::Inner;
 use super::super::name::Asked;
+use super::sweep::Session;
 use super::{Key, Named};
 use crate::bucket::Miss;
 
@@ -41,13 +42,10 @@ impl Inner {
             let entries = self.entries.pin();
             let Some(found) = entries.get(&Asked(name)) else {
                 self.template_or_missing(name)?;
-                let mut session = self.session();
-                let taken = session.take_new(name, n);
-                session.finish();
-                match taken {
-                    Some(taken) => return taken,
-                    None => continue,
+                if self.act(|session| session.take_new(name, n))? {
+                    return Ok(());
                 }
+                continue;
             };
             match *found {
                 Named::Configured(ref entry) => return entry.check_at(n, now),
@@ -78,10 +76,7 @@ impl Inner {
             return Ok(entry);
         }
         self.template_or_missing(name)?;
-        let mut session = self.session();
-        let entry = session.whole(name);
-        session.finish();
-        entry
+        self.act(|session| session.whole(name))
     }
 
     /// The entry of a name, to be used, if it has one.
@@ -108,12 +103,12 @@ impl Inner {
             return Some(entry);
         }
         self.entries.pin().get(&Asked(name))?;
-        let mut session = self.session();
-        // It may have gone.
-        let is_there = self.entries.pin().get(&Asked(name)).is_some();
-        let entry = is_there.then(|| session.whole(name).ok()).flatten();
-        session.finish();
-        entry
+        self.act(|session| {
+            // It may have gone.
+            let is_there = self.entries.pin().get(&Asked(name)).is_some();
+            if is_there { session.whole(name).map(Some) } else { Ok(None) }
+        })
+        .unwrap_or_default()
     }
 
     /// The entry of a name, to be looked at; of a light key, or one that is not there, as it would be.
@@ -122,10 +117,7 @@ impl Inner {
             return Ok(entry);
         }
         self.template_or_missing(name)?;
-        let session = self.session();
-        let entry = session.show(name);
-        session.finish();
-        entry
+        self.act(|session| session.show(name))
     }
 
     /// Would `n` be admitted now? Takes nothing, and makes no key.
@@ -142,6 +134,24 @@ impl Inner {
             }
         }
         self.show(name)?.peek(n)
+    }
+
+    /// Act under the lock of the keys; once more where there was no room, if something was due that may
+    /// have made some.
+    fn act<R>(
+        &self,
+        act: impl Fn(&mut Session<'_>) -> Result<R, TryAcquireError>,
+    ) -> Result<R, TryAcquireError> {
+        let mut session = self.session();
+        let acted = act(&mut session);
+        let may_have_room = session.finish();
+        if !may_have_room || !matches!(acted, Err(TryAcquireError::TooManyKeys { .. })) {
+            return acted;
+        }
+        let mut session = self.session();
+        let acted = act(&mut session);
+        session.finish();
+        acted
     }
 
     /// Without a lock, which unknown names are not worth. A key of a template that was removed meanwhile

@@ -80,13 +80,13 @@ impl Inner {
 }
 
 impl Session<'_> {
-    /// Let go, and do what is due in whole keys. Not under another lock: observers may hear of it.
-    pub(in crate::limiter) fn finish(self) {
+    /// Let go, and do what is due in whole keys; whether anything was. Not under another lock: observers
+    /// may hear of it.
+    pub(super) fn finish(self) -> bool {
         let Self { keys, due, .. } = self;
         drop(keys);
-        for entry in due {
-            entry.bring_up_to_date();
-        }
+        due.iter().for_each(|entry| entry.bring_up_to_date());
+        !due.is_empty()
     }
 
     /// Look at so many keys as the time since the last look asks for.

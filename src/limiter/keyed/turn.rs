@@ -74,35 +74,26 @@ impl Session<'_> {
         }
     }
 
-    /// Make a light key and take `n >= 1` tokens from it. `None` where there is a key now, to be looked up.
-    pub(super) fn take_new(&mut self, name: &str, n: u64) -> Option<Result<(), TryAcquireError>> {
-        if let Err(error) = self.open() {
-            return Some(Err(error));
-        }
+    /// Make a light key and take `n >= 1` tokens from it. `false` where there is a key now, to be looked up.
+    pub(super) fn take_new(&mut self, name: &str, n: u64) -> Result<bool, TryAcquireError> {
+        self.open()?;
         if self.inner.entries.pin().get(&Asked(name)).is_some() {
-            return None;
+            return Ok(false);
         }
-        let Some(template) = self.inner.template_of(name) else {
-            return Some(Err(self.inner.missing()));
-        };
+        let template = self.inner.template_of(name).ok_or_else(|| self.inner.missing())?;
         let Some(line) = &template.line else {
-            return self.whole(name).err().map(Err);
+            return self.whole(name).map(|_| false);
         };
         let bucket = Light::new(self.new_word(line));
         match bucket.take(line, &self.inner.reach, n, self.now) {
             Ok(()) => {}
-            Err(Miss::Refused(refusal)) => {
-                return Some(Err(TryAcquireError::from_refusal(refusal)));
-            }
-            Err(_) => return None,
+            Err(Miss::Refused(refusal)) => return Err(TryAcquireError::from_refusal(refusal)),
+            Err(_) => return Ok(false),
         }
-        let name = match self.room_for(name, &template) {
-            Ok(name) => name,
-            Err(error) => return Some(Err(error)),
-        };
+        let name = self.room_for(name, &template)?;
         let key = Named::Light(Key { bucket, template: Arc::clone(&template) });
         self.add(name, &template, key);
-        Some(Ok(()))
+        Ok(true)
     }
 
     /// The resource of this name that has a limit of its own, and whether it is new, and has this one. A
