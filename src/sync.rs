@@ -16,13 +16,13 @@ pub(crate) use self::std_side::*;
 mod std_side {
     pub(crate) use parking_lot::{Mutex, MutexGuard};
     pub(crate) use std::sync::Arc;
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
     pub(crate) use std::thread::yield_now;
 }
 
 #[cfg(loom)]
 mod loom_side {
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
     pub(crate) use loom::sync::{Arc, MutexGuard};
     pub(crate) use loom::thread::yield_now;
 

@@ -200,3 +200,51 @@ fn denials_of_several_allocate_nothing() {
         drop(held);
     }
 }
+
+/// Once a key is there.
+#[test]
+fn keys_allocate_nothing() {
+    for (clock_name, clock) in clocks() {
+        let limiter = MemoryLimiter::with_clock(clock);
+        let plenty = Limit::per_second(1_000_000_000).burst(1 << 40);
+        limiter.per_key("user:", plenty).unwrap();
+        limiter.per_key("few:", Limit::per_day(1)).unwrap();
+        limiter.per_key("more:", plenty.and(Limit::per_hour(1 << 40))).unwrap();
+        let (few, more) = ("few:ann", "more:ann");
+        limiter.check(few).unwrap();
+        let name = |verb| format!("{verb}, {clock_name}");
+        // So much is taken that it does not go meanwhile.
+        limiter.check_n("user:bob", 1 << 39).unwrap();
+        allocates_nothing(&name("a light key"), || {
+            limiter.check("user:bob").unwrap();
+            limiter.check_n("user:bob", 2).unwrap();
+            limiter.peek("user:bob", 3).unwrap();
+            limiter.release("user:bob");
+        });
+        allocates_nothing(&name("a light key's refusal"), || {
+            assert!(limiter.check(few).unwrap_err().retry_after() > Some(Duration::ZERO));
+            assert!(limiter.check_n(few, 2).is_err() && limiter.peek(few, 1).is_err());
+        });
+        let held = limiter.try_acquire(more).unwrap();
+        allocates_nothing(&name("a whole key"), || {
+            limiter.check(more).unwrap();
+            drop(limiter.try_acquire(more).unwrap());
+            drop(limiter.try_acquire_all(&[(more, 1), (more, 2)]).unwrap());
+        });
+        drop(held);
+    }
+}
+
+#[test]
+fn a_light_key_is_small() {
+    const KEYS: i64 = 10_000;
+    let limiter = MemoryLimiter::with_clock(ManualClock::new());
+    limiter.per_key("user:", Limit::per_second(10)).unwrap();
+    let counts = measure(|| {
+        for key in 0..KEYS {
+            limiter.check(&format!("user:{key:011}")).unwrap();
+        }
+    });
+    let each = counts.bytes_current / KEYS;
+    assert!(each <= 200, "{each} bytes a key");
+}

@@ -14,7 +14,7 @@ use swarm::{A_MOMENT, SECOND, agent, config, memory, total, updates};
 use tokio::time::{Instant, sleep, timeout};
 use tollgate::{
     BusError, BusFuture, Delivery, DistributedConfig, DistributedLimiter, Limit, ManualClock,
-    MemoryBus, MessageBus, RateLimiter, Subscription, SwarmError, UpdateKind,
+    MemoryBus, MessageBus, RateLimiter, Subscription, SwarmError, TryAcquireError, UpdateKind,
 };
 
 #[tokio::test]
@@ -129,6 +129,37 @@ async fn shares_may_be_unequal() {
     sleep(A_MOMENT).await;
     assert_eq!((total(&ten), total(&fifty), total(&thousand)), (1, 1, 1));
     assert_eq!(thousand.capacity("shared-api").unwrap().per_window, 15, "of 1,000, after six cuts");
+}
+
+/// A key is cut with its neighbours while it is there, and no cut that is heard of makes one.
+#[tokio::test(start_paused = true)]
+async fn keys_are_cut_together_where_they_are() {
+    let bus = memory();
+    let [one, other] = [agent(&bus, "one", 100).await, agent(&bus, "other", 100).await];
+    for agent in [&one, &other] {
+        agent.per_key_at_most("user:", Limit::per_second(100), 1).unwrap();
+    }
+    assert!(other.check("user:there").is_ok());
+    one.announce_reduced("user:there", "429");
+    sleep(A_MOMENT).await;
+    let burst = |agent: &DistributedLimiter, name| agent.capacity(name).unwrap().total;
+    assert_eq!((burst(&one, "user:there"), burst(&other, "user:there")), (50, 50));
+    assert_eq!(burst(&other, "user:new"), 100);
+    // It stays there while it is cut, and so there is room for no other.
+    let full = TryAcquireError::TooManyKeys { most: 1 };
+    assert_eq!(other.check("user:new"), Err(full));
+    sleep(600 * SECOND).await;
+    assert!(other.check("user:new").is_ok());
+    assert_eq!(burst(&other, "user:there"), 100);
+
+    let third = agent(&bus, "third", 100).await;
+    third.per_key_at_most("user:", Limit::per_second(100), 1).unwrap();
+    one.announce_reduced("user:new", "429");
+    sleep(A_MOMENT).await;
+    assert_eq!(burst(&other, "user:new"), 50);
+    assert_eq!(burst(&third, "user:new"), 100);
+    assert!(third.check("user:another").is_ok());
+    assert!(third.remove_per_key("user:"));
 }
 
 #[tokio::test(start_paused = true)]

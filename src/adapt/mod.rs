@@ -136,6 +136,11 @@ impl Adapt {
         self.cuts.iter().filter(move |cut| cut.factor_at(now, &self.way) < 1.0)
     }
 
+    /// Nothing is cut, and a refusal would cut.
+    pub(crate) fn is_quiet(&self, now: u64) -> bool {
+        self.cuts.is_empty() && self.lasting(now).is_none()
+    }
+
     /// The upstream refused a request, which was sent when `seen` incidents had been cut for, if
     /// that is known. Cut, but not below `least`, unless it belongs to an incident that has been cut
     /// for. The cut is `make`s of its factor; whether there was one.

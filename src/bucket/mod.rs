@@ -25,6 +25,7 @@ mod plain;
 pub(crate) mod rate;
 #[cfg(all(test, not(loom)))]
 mod rate_tests;
+mod shared;
 mod slot;
 mod stripes;
 mod turn;
@@ -41,6 +42,7 @@ use word::Word;
 
 pub(crate) use plain::Plain;
 pub(crate) use rate::Terms;
+pub(crate) use shared::{Light, Line, Miss, QUARTER, Reach};
 pub(crate) use slot::{Config, Kind};
 pub(crate) use stripes::Gathered;
 pub(crate) use turn::Change;

@@ -270,15 +270,9 @@ fn after<W: Wanted>(
     deadline: Option<u64>,
 ) -> Entered<W::Granted> {
     let Some(error) = error else { return stand_in_line(wanted, is_thread, deadline) };
-    match error {
-        TryAcquireError::Exhausted { .. } | TryAcquireError::TooManyInFlight => {
-            stand_in_line(wanted, is_thread, deadline)
-        }
-        TryAcquireError::ExceedsCapacity { capacity } => {
-            Entered::Failed(AcquireError::ExceedsCapacity { capacity })
-        }
-        TryAcquireError::UnknownResource => Entered::Failed(AcquireError::UnknownResource),
-        TryAcquireError::Closed => Entered::Failed(AcquireError::Closed),
+    match AcquireError::from_refused(error) {
+        None => stand_in_line(wanted, is_thread, deadline),
+        Some(error) => Entered::Failed(error),
     }
 }
 

@@ -26,6 +26,17 @@ pub trait RateLimiter: Send + Sync {
     ) -> Result<(), ConfigError>;
     /// See [`MemoryLimiter::configure`].
     fn configure(&self, resource: &str, limit: Limit) -> Result<Resource, ConfigError>;
+    /// See [`MemoryLimiter::per_key_at_most`].
+    fn per_key_at_most(
+        &self,
+        prefix: &str,
+        limit: Limit,
+        most_keys: u64,
+    ) -> Result<(), ConfigError>;
+    /// See [`MemoryLimiter::per_key`].
+    fn per_key(&self, prefix: &str, limit: Limit) -> Result<(), ConfigError>;
+    /// See [`MemoryLimiter::remove_per_key`].
+    fn remove_per_key(&self, prefix: &str) -> bool;
     /// See [`MemoryLimiter::resource`].
     fn resource(&self, resource: &str) -> Option<Resource>;
     /// See [`MemoryLimiter::remove`].
@@ -120,6 +131,24 @@ macro_rules! rate_limiter {
                 limit: $crate::Limit,
             ) -> Result<$crate::Resource, $crate::ConfigError> {
                 self.configure(resource, limit)
+            }
+            fn per_key_at_most(
+                &self,
+                prefix: &str,
+                limit: $crate::Limit,
+                most_keys: u64,
+            ) -> Result<(), $crate::ConfigError> {
+                self.per_key_at_most(prefix, limit, most_keys)
+            }
+            fn per_key(
+                &self,
+                prefix: &str,
+                limit: $crate::Limit,
+            ) -> Result<(), $crate::ConfigError> {
+                self.per_key(prefix, limit)
+            }
+            fn remove_per_key(&self, prefix: &str) -> bool {
+                self.remove_per_key(prefix)
             }
             fn resource(&self, resource: &str) -> Option<$crate::Resource> {
                 self.resource(resource)

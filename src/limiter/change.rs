@@ -111,6 +111,15 @@ impl Entry {
     /// Another limit, live. The factor of a cut stays, tokens held are clipped, a pause goes on.
     /// `None` where the resource was removed.
     pub(crate) fn configure(&self, limit: &Limit) -> Option<Result<(), ConfigError>> {
+        self.configure_if(limit, || true)
+    }
+
+    /// The same, if that is still what is wanted when nobody else changes anything.
+    pub(super) fn configure_if(
+        &self,
+        limit: &Limit,
+        is_wanted: impl FnOnce() -> bool,
+    ) -> Option<Result<(), ConfigError>> {
         if let Err(error) = limit.terms(1.0) {
             return Some(Err(error));
         }
@@ -121,7 +130,7 @@ impl Entry {
                 Kind::Closed => result = Some(Err(ConfigError::Closed)),
                 Kind::Open | Kind::Paused => {}
             }
-            if settings.is_over() {
+            if settings.is_over() || !is_wanted() {
                 return None;
             }
             let (before, old) = (settings.shown(), settings.limit);

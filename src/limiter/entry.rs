@@ -58,13 +58,26 @@ impl Entry {
         clock: Clock,
         context: Arc<Context>,
     ) -> Result<Arc<Self>, ConfigError> {
-        let (terms, now) = (limit.terms(1.0)?, clock.now());
+        let now = clock.now();
+        Self::new_at(name.into(), id, limit, now, clock, context)
+    }
+
+    /// Full at `now`.
+    pub(super) fn new_at(
+        name: Arc<str>,
+        id: u64,
+        limit: &Limit,
+        now: u64,
+        clock: Clock,
+        context: Arc<Context>,
+    ) -> Result<Arc<Self>, ConfigError> {
+        let terms = limit.terms(1.0)?;
         let (bucket, current) = Bucket::new(terms[0], now);
         let more: Vec<Plain> = terms[1..].iter().map(|terms| Plain::full(*terms, now)).collect();
         bucket.set_most_in_flight(limit.most_in_flight());
         let adapt = Adapt::new(limit.policy(context.policy));
         Ok(Arc::new_cyclic(|entry| Self {
-            name: name.into(),
+            name,
             id,
             gate: Gate::new(bucket, more, clock, Waker::from(Arc::new(Bell(Weak::clone(entry))))),
             refunds: AtomicU64::new(limit.refunds()),

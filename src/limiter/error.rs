@@ -26,6 +26,12 @@ pub enum TryAcquireError {
         /// The most that can be asked for, in tokens.
         capacity: u64,
     },
+    /// There are as many keys as their template allows, and those that were looked at are all in use:
+    /// shed this call, or allow more by [`per_key_at_most`](crate::MemoryLimiter::per_key_at_most).
+    TooManyKeys {
+        /// As many.
+        most: u64,
+    },
     /// No resource of this name: configure it first. A removed resource's handles say this, too, and
     /// another limiter's.
     UnknownResource,
@@ -72,6 +78,7 @@ impl fmt::Display for TryAcquireError {
             }
             Self::TooManyInFlight => f.write_str("too many permits in flight: end one first"),
             Self::ExceedsCapacity { capacity } => exceeds(f, *capacity),
+            Self::TooManyKeys { most } => too_many_keys(f, *most),
             Self::UnknownResource => f.write_str(UNKNOWN),
             Self::Closed => f.write_str(CLOSED),
         }
@@ -94,6 +101,11 @@ pub enum AcquireError {
         /// The most that can be asked for, in tokens.
         capacity: u64,
     },
+    /// There are as many keys as their template allows: see [`TryAcquireError::TooManyKeys`].
+    TooManyKeys {
+        /// As many.
+        most: u64,
+    },
     /// No resource of this name, or it was removed during the wait.
     UnknownResource,
     /// The limiter was closed, before or during the wait.
@@ -101,6 +113,24 @@ pub enum AcquireError {
 }
 
 impl AcquireError {
+    /// Why there is nothing to wait for; `None` where a wait may help.
+    pub(crate) fn from_refused(error: TryAcquireError) -> Option<Self> {
+        match error {
+            TryAcquireError::Exhausted { .. } | TryAcquireError::TooManyInFlight => None,
+            TryAcquireError::ExceedsCapacity { capacity } => {
+                Some(Self::ExceedsCapacity { capacity })
+            }
+            TryAcquireError::TooManyKeys { most } => Some(Self::TooManyKeys { most }),
+            TryAcquireError::UnknownResource => Some(Self::UnknownResource),
+            TryAcquireError::Closed => Some(Self::Closed),
+        }
+    }
+
+    /// Why there is nothing that could be waited for.
+    pub(crate) fn from_nothing(error: TryAcquireError) -> Self {
+        Self::from_refused(error).unwrap_or(Self::UnknownResource)
+    }
+
     pub(crate) fn from_failure(failure: Failure) -> Self {
         match failure {
             Failure::TimedOut => Self::TimedOut,
@@ -118,6 +148,7 @@ impl fmt::Display for AcquireError {
             Self::TimedOut => f.write_str("no permit before the timeout"),
             Self::QueueFull => f.write_str("too many are waiting already"),
             Self::ExceedsCapacity { capacity } => exceeds(f, *capacity),
+            Self::TooManyKeys { most } => too_many_keys(f, *most),
             Self::UnknownResource => f.write_str(UNKNOWN),
             Self::Closed => f.write_str(CLOSED),
         }
@@ -185,4 +216,8 @@ const CLOSED: &str = "the limiter is closed";
 
 fn exceeds(f: &mut fmt::Formatter<'_>, capacity: u64) -> fmt::Result {
     write!(f, "more than the bucket holds now: ask for at most {capacity}, or raise the burst")
+}
+
+fn too_many_keys(f: &mut fmt::Formatter<'_>, most: u64) -> fmt::Result {
+    write!(f, "all {most} keys are in use: shed this call, or allow more keys a prefix")
 }

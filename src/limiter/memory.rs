@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_utils::CachePadded;
 use papaya::HashMap;
 
 use super::acquire::{self, Acquire};
@@ -12,11 +13,12 @@ use super::change::{Heard, Hearing, Standing};
 use super::context::Context;
 use super::entry::Entry;
 use super::error::{AcquireError, ConfigError, TryAcquireError};
+use super::keyed::{Ids, Keys, Map, Named, Template, new_map};
 use super::limit::{Limit, OnRelease};
 use super::name::{Asked, Name};
 use super::permit::Permit;
 use super::resource::Resource;
-use crate::bucket::Kind;
+use crate::bucket::{Kind, Reach};
 use crate::clock::Clock;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
@@ -43,12 +45,17 @@ use crate::sync::{AtomicBool, Mutex, Ordering};
 pub struct MemoryLimiter(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
-    /// Its hash is seeded for each process.
-    pub(super) entries: HashMap<Name, Arc<Entry>, foldhash::fast::RandomState>,
-    clock: Clock,
-    /// Held by whoever adds, removes or closes; the next resource's id.
-    admin: Mutex<u64>,
+    pub(super) entries: Map<Named>,
+    /// Up to when light keys answer by themselves: next to the map, as each of them asks.
+    pub(super) reach: Reach,
+    pub(super) clock: Clock,
+    /// Held by whoever configures, removes or closes, before the lock of the keys.
+    pub(super) admin: Mutex<()>,
+    pub(super) ids: Ids,
     closed: AtomicBool,
+    pub(super) templates: HashMap<Name, Arc<Template>, foldhash::fast::RandomState>,
+    /// By itself: who makes keys must not slow down who uses them.
+    pub(super) keys: CachePadded<Mutex<Keys>>,
     pub(super) context: Arc<Context>,
 }
 
@@ -67,10 +74,14 @@ impl MemoryLimiter {
 
     pub(crate) fn with_context(clock: Clock, context: Context) -> Self {
         Self(Arc::new(Inner {
-            entries: HashMap::with_hasher(foldhash::fast::RandomState::default()),
+            entries: new_map(),
+            reach: Reach::new(),
             clock,
-            admin: Mutex::new(0),
+            admin: Mutex::new(()),
+            ids: Ids::new(),
             closed: AtomicBool::new(false),
+            templates: HashMap::default(),
+            keys: CachePadded::new(Mutex::new(Keys::default())),
             context: Arc::new(context),
         }))
     }
@@ -106,19 +117,16 @@ impl MemoryLimiter {
             return Err(ConfigError::EmptyName);
         }
         loop {
-            let mut admin = self.0.admin.lock();
-            if self.is_closed() {
+            let admin = self.0.admin.lock();
+            if self.0.is_closed() {
                 return Err(ConfigError::Closed);
             }
-            let Some(entry) = self.entry(resource) else {
-                let context = Arc::clone(&self.0.context);
-                let entry = Entry::new(resource, *admin, &limit, self.0.clock.clone(), context)?;
-                *admin += 1;
-                self.0.entries.pin().insert(Name(resource.into()), Arc::clone(&entry));
-                return Ok(Resource(entry));
-            };
+            let (entry, is_new) = self.0.session().configured(resource, &limit)?;
             // What follows may call back, and a callback may configure.
             drop(admin);
+            if is_new {
+                return Ok(Resource(entry));
+            }
             if let Some(configured) = entry.configure(&limit) {
                 return configured.map(|()| Resource(entry));
             }
@@ -129,22 +137,27 @@ impl MemoryLimiter {
     /// A handle to a resource, or `None` where there is none of this name.
     #[must_use]
     pub fn resource(&self, resource: &str) -> Option<Resource> {
-        self.entry(resource).map(Resource)
+        self.0.hold(resource).ok().map(Resource)
     }
 
     /// Remove a resource; whether there was one. Its waiters and handles get `UnknownResource`.
     pub fn remove(&self, resource: &str) -> bool {
         let admin = self.0.admin.lock();
-        let entry = self.0.entries.pin().remove(&Asked(resource)).map(Arc::clone);
+        let (was_there, entry) = self.0.session().take_out(resource);
         drop(admin);
-        entry.map(|entry| entry.shut(Kind::Removed)).is_some()
+        if let Some(entry) = entry {
+            entry.shut(Kind::Removed);
+        }
+        was_there
     }
 
-    /// All resources, by name.
+    /// All resources that were configured, by name.
     #[must_use]
     pub fn resources(&self) -> Vec<Capacity> {
         let entries = self.0.entries.pin();
-        let mut all: Vec<_> = entries.values().map(|entry| entry.capacity()).collect();
+        let show = |entry: Arc<Entry>| entry.capacity();
+        let mut all: Vec<_> =
+            entries.values().filter_map(|named| named.configured().map(show)).collect();
         all.sort_by(|a, b| a.resource.cmp(&b.resource));
         all
     }
@@ -154,7 +167,14 @@ impl MemoryLimiter {
     pub fn close(&self) {
         let admin = self.0.admin.lock();
         self.0.closed.store(true, Ordering::Release);
-        let entries: Vec<_> = self.0.entries.pin().values().map(Arc::clone).collect();
+        // From here on no key is made, and none answers by itself.
+        let keys = self.0.keys.lock();
+        self.0.reach.close();
+        drop(keys);
+        let mut entries = Vec::new();
+        for named in self.0.entries.pin().values() {
+            entries.extend(named.entry());
+        }
         drop(admin);
         for entry in entries {
             entry.shut(Kind::Closed);
@@ -180,9 +200,14 @@ impl MemoryLimiter {
     /// As [`check`](Self::check).
     #[inline]
     pub fn check_n(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
-        match self.0.entries.pin().get(&Asked(resource)) {
-            Some(entry) => entry.check(n),
-            None => Err(self.missing()),
+        let entries = self.0.entries.pin();
+        match entries.get(&Asked(resource)) {
+            Some(found) => match *found {
+                Named::Configured(ref entry) => entry.check(n),
+                Named::Light(ref key) => self.0.check_light(key, resource, n),
+                Named::Whole(_) => self.0.check_key(resource, n),
+            },
+            None => self.0.check_key(resource, n),
         }
     }
 
@@ -193,7 +218,10 @@ impl MemoryLimiter {
     ///
     /// What [`check_n`](Self::check_n) would say.
     pub fn peek(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
-        self.entry(resource).ok_or_else(|| self.missing())?.peek(n)
+        match self.0.configured(resource) {
+            Some(entry) => entry.peek(n),
+            None => self.0.peek(resource, n),
+        }
     }
 
     /// Take one token and a permit, or fail at once. Never overtakes those who wait.
@@ -217,9 +245,15 @@ impl MemoryLimiter {
         n: u64,
     ) -> Result<Permit<'static>, TryAcquireError> {
         let entries = self.0.entries.pin();
-        let entry = entries.get(&Asked(resource)).ok_or_else(|| self.missing())?;
+        if let Some(found) = entries.get(&Asked(resource))
+            && let Named::Configured(ref entry) = *found
+        {
+            let grant = entry.try_acquire(n)?;
+            return Ok(Permit::owned(Arc::clone(entry), grant));
+        }
+        let entry = self.0.hold(resource)?;
         let grant = entry.try_acquire(n)?;
-        Ok(Permit::owned(Arc::clone(entry), grant))
+        Ok(Permit::owned(entry, grant))
     }
 
     /// Wait for one token and a permit: see [`Acquire`] for order, timeout and cancelling.
@@ -229,9 +263,9 @@ impl MemoryLimiter {
 
     /// Wait for `n` tokens and one permit for them.
     pub fn acquire_n(&self, resource: &str, n: u64) -> Acquire {
-        match self.entry(resource) {
-            Some(entry) => Acquire::new(entry, n),
-            None => Acquire::failed(self.missing_for_waiters()),
+        match self.0.hold_for_waiters(resource) {
+            Ok(entry) => Acquire::new(entry, n),
+            Err(error) => Acquire::failed(error),
         }
     }
 
@@ -269,7 +303,7 @@ impl MemoryLimiter {
         n: u64,
         timeout: Option<Duration>,
     ) -> Result<Permit<'static>, AcquireError> {
-        let entry = self.entry(resource).ok_or_else(|| self.missing_for_waiters())?;
+        let entry = self.0.hold_for_waiters(resource)?;
         acquire::blocking(entry, n, timeout)
     }
 
@@ -284,7 +318,9 @@ impl MemoryLimiter {
 
     /// End one forgotten permit of `n` tokens.
     pub fn release_n(&self, resource: &str, n: u64) {
-        self.with(resource, |handle| handle.release_n(n));
+        if let Some(entry) = self.0.whole(resource) {
+            Resource(entry).release_n(n);
+        }
     }
 
     // ---- adapting -----------------------------------------------------------------------------
@@ -309,7 +345,7 @@ impl MemoryLimiter {
     /// The resource at this moment, or `None` where there is none of this name.
     #[must_use]
     pub fn capacity(&self, resource: &str) -> Option<Capacity> {
-        self.entry(resource).map(|entry| entry.capacity())
+        self.0.show(resource).ok().map(|entry| entry.capacity())
     }
 
     /// Call `callback` after every change of a resource's capacity, in the whole tokens of its bucket
@@ -333,38 +369,45 @@ impl MemoryLimiter {
 
     /// A neighbour told of its cuts; `None` where there is no such resource here.
     pub(crate) fn hear(&self, resource: &str, told: &[Heard]) -> Option<Hearing> {
-        self.entry(resource).map(|entry| entry.hear_all(told))
+        self.0.known(resource).map(|entry| entry.hear_all(told))
     }
 
     /// The cuts of a resource that stand.
     pub(crate) fn standing(&self, resource: &str) -> Option<Standing> {
-        self.entry(resource).map(|entry| entry.standing())
+        self.0.whole(resource).map(|entry| entry.standing())
+    }
+
+    /// Whether there is a resource or a key of this name.
+    pub(crate) fn knows(&self, resource: &str) -> bool {
+        self.0.entries.pin().get(&Asked(resource)).is_some()
     }
 
     // ---- looking up ---------------------------------------------------------------------------
-
-    fn entry(&self, resource: &str) -> Option<Arc<Entry>> {
-        self.0.entries.pin().get(&Asked(resource)).map(Arc::clone)
-    }
 
     fn with(&self, resource: &str, act: impl FnOnce(&Resource)) {
         if let Some(handle) = self.resource(resource) {
             act(&handle);
         }
     }
+}
 
-    fn is_closed(&self) -> bool {
-        self.0.closed.load(Ordering::Acquire)
+impl Inner {
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
+    /// Why there is no resource.
     #[cold]
     pub(super) fn missing(&self) -> TryAcquireError {
         if self.is_closed() { TryAcquireError::Closed } else { TryAcquireError::UnknownResource }
     }
 
-    #[cold]
-    pub(super) fn missing_for_waiters(&self) -> AcquireError {
-        if self.is_closed() { AcquireError::Closed } else { AcquireError::UnknownResource }
+    fn configured(&self, resource: &str) -> Option<Arc<Entry>> {
+        self.entries.pin().get(&Asked(resource))?.configured()
+    }
+
+    fn hold_for_waiters(&self, resource: &str) -> Result<Arc<Entry>, AcquireError> {
+        self.hold(resource).map_err(AcquireError::from_nothing)
     }
 }
 

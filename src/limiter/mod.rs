@@ -8,6 +8,7 @@ mod context;
 mod entry;
 mod error;
 mod group;
+mod keyed;
 mod limit;
 mod memory;
 mod name;

@@ -1,13 +1,14 @@
 //! Names as keys of the registry.
 
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use papaya::Equivalent;
 
 /// A resource's name as a key. A `str` would hash an end mark after its bytes, which sets keys of
 /// several strings apart and costs a second round.
 #[derive(PartialEq, Eq)]
-pub(super) struct Name(pub(super) Box<str>);
+pub(super) struct Name(pub(super) Arc<str>);
 
 impl Hash for Name {
     fn hash<H: Hasher>(&self, state: &mut H) {

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::acquire::{self, AcquireAll};
 use super::error::{AcquireError, TryAcquireError};
 use super::group;
+use super::keyed::Named;
 use super::memory::MemoryLimiter;
 use super::name::Asked;
 use super::permits::Permits;
@@ -68,7 +71,7 @@ impl MemoryLimiter {
     pub fn acquire_all(&self, wanted: &[(&str, u64)]) -> AcquireAll {
         match self.asked(wanted, |asked| asked.to_group()) {
             Ok(group) => AcquireAll::new(group),
-            Err(_) => AcquireAll::failed(self.missing_for_waiters()),
+            Err(error) => AcquireAll::failed(AcquireError::from_nothing(error)),
         }
     }
 
@@ -93,7 +96,7 @@ impl MemoryLimiter {
     ) -> Result<Permits, AcquireError> {
         match self.asked(wanted, |asked| asked.to_group()) {
             Ok(group) => acquire::blocking_all(group, timeout),
-            Err(_) => Err(self.missing_for_waiters()),
+            Err(error) => Err(AcquireError::from_nothing(error)),
         }
     }
 
@@ -103,8 +106,29 @@ impl MemoryLimiter {
         act: impl FnOnce(group::Asked<'_>) -> R,
     ) -> Result<R, TryAcquireError> {
         let entries = self.0.entries.pin();
-        let part = |(name, n): &(&str, u64)| entries.get(&Asked(name)).map(|entry| (entry, *n));
-        group::Asked::new(wanted.iter().map(part)).map(act).ok_or_else(|| self.missing())
+        let found: SmallVec<[_; 4]> =
+            wanted.iter().map(|(name, _)| entries.get(&Asked(name))).collect();
+        let configured =
+            found.iter().zip(wanted).map(|(found, (_, n))| match **found.as_ref()? {
+                Named::Configured(ref entry) => Some((entry, *n)),
+                Named::Whole(_) | Named::Light(_) => None,
+            });
+        match group::Asked::new(configured) {
+            Some(asked) => Ok(act(asked)),
+            None => self.asked_with_keys(wanted, act),
+        }
+    }
+
+    #[cold]
+    fn asked_with_keys<R>(
+        &self,
+        wanted: &[(&str, u64)],
+        act: impl FnOnce(group::Asked<'_>) -> R,
+    ) -> Result<R, TryAcquireError> {
+        let held = wanted.iter().map(|(name, _)| self.0.hold(name));
+        let held: SmallVec<[_; 4]> = held.collect::<Result<_, _>>()?;
+        let parts = held.iter().zip(wanted).map(|(entry, (_, n))| Some((entry, *n)));
+        group::Asked::new(parts).map(act).ok_or(TryAcquireError::UnknownResource)
     }
 
     #[inline]

@@ -167,7 +167,7 @@ impl DistributedLimiter {
     ///
     /// See [`ConfigError`]; nothing was changed.
     pub fn configure(&self, resource: &str, limit: Limit) -> Result<Resource, ConfigError> {
-        let is_new = self.0.local.resource(resource).is_none();
+        let is_new = !self.0.local.knows(resource);
         let configured = self.0.local.configure(resource, limit)?;
         if is_new {
             self.0.inbox.ask();
@@ -204,6 +204,11 @@ macro_rules! local {
 }
 
 local! {
+    /// The limit is this agent's own, for each key. Keys are cut together with others' of the same name
+    /// while they are there; a cut that is heard of makes none.
+    fn per_key(&self, prefix: &str, limit: Limit) -> Result<(), ConfigError>;
+    fn per_key_at_most(&self, prefix: &str, limit: Limit, most_keys: u64) -> Result<(), ConfigError>;
+    fn remove_per_key(&self, prefix: &str) -> bool;
     fn resource(&self, resource: &str) -> Option<Resource>;
     fn remove(&self, resource: &str) -> bool;
     fn resources(&self) -> Vec<Capacity>;

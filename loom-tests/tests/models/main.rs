@@ -8,6 +8,7 @@
 
 mod cuts;
 mod groups;
+mod keys;
 mod stripes;
 mod windows;
 
@@ -58,6 +59,12 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "cuts::a_neighbours_cut_beside_takers_and_a_reconfiguration",
         "the cut, or the limit, was lost",
     ),
+    ("evict-without-dead", "keys::a_take_beside_an_eviction", "over-issued"),
+    ("promote-without-dead", "keys::a_take_beside_a_promotion", "over-issued"),
+    ("evict-without-look", "keys::a_handle_beside_an_eviction", "the key has gone"),
+    ("evict-without-look", "keys::a_cut_beside_an_eviction", "the cut was lost"),
+    ("use-without-look", "keys::a_permit_beside_an_eviction", "the key has gone"),
+    ("new-without-time", "keys::an_old_reading_beside_an_eviction", "over-issued"),
     ("arm-without-look", "time_that_passes_wakes_who_waits", "deadlock"),
     (
         "stash-without-barrier",

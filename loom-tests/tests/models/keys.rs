@@ -1,0 +1,158 @@
+//! Keys of a template: taken from, turned and evicted at the same moment. The map is loom's here, and
+//! all else is what is shipped.
+
+use loom::thread;
+use tollgate::{Limit, ManualClock, MemoryLimiter, Permit};
+
+use crate::{HOUR, SECOND, long_model, model};
+
+/// A key that was used and is full again, so that it goes when another one is made.
+fn one_idle_key(limit: Limit) -> (MemoryLimiter, ManualClock) {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    limiter.per_key("", limit).unwrap();
+    limiter.check("key").unwrap();
+    time.advance(HOUR);
+    (limiter, time)
+}
+
+fn take(limiter: &MemoryLimiter, times: usize) -> u64 {
+    (0..times).map(|_| u64::from(limiter.check("key").is_ok())).sum()
+}
+
+/// A take from a light key that goes: it is counted, by the key or by the one that comes after it.
+#[test]
+fn a_take_beside_an_eviction() {
+    model(|| {
+        let (limiter, _) = one_idle_key(Limit::per_hour(1));
+        let other = limiter.clone();
+        let beside = thread::spawn(move || take(&other, 1));
+        limiter.check("another").unwrap();
+        let taken = beside.join().unwrap() + take(&limiter, 1);
+        assert_eq!(taken, 1, "over-issued, or lost");
+    });
+}
+
+#[test]
+fn two_takes_beside_an_eviction() {
+    long_model(|| {
+        let (limiter, _) = one_idle_key(Limit::per_hour(1));
+        let (one, other) = (limiter.clone(), limiter.clone());
+        let one = thread::spawn(move || take(&one, 1));
+        let other = thread::spawn(move || take(&other, 1));
+        limiter.check("another").unwrap();
+        assert_eq!(one.join().unwrap() + other.join().unwrap(), 1, "over-issued, or lost");
+    });
+}
+
+/// A take from a light key that becomes whole: it is counted there.
+#[test]
+fn a_take_beside_a_promotion() {
+    model(|| {
+        let (limiter, _) = one_idle_key(Limit::per_hour(2));
+        let other = limiter.clone();
+        let beside = thread::spawn(move || take(&other, 2));
+        let handle = limiter.resource("key").unwrap();
+        let taken = u64::from(handle.check().is_ok()) + beside.join().unwrap();
+        assert_eq!(taken, 2, "over-issued, or lost");
+        assert_eq!(handle.capacity().available, 0, "over-issued");
+    });
+}
+
+/// A handle that is fetched while its key goes: either it is that key's, which stays, or the next one's.
+#[test]
+fn a_handle_beside_an_eviction() {
+    model(|| {
+        let (limiter, _) = one_idle_key(Limit::per_hour(1));
+        drop(limiter.resource("key").unwrap());
+        let other = limiter.clone();
+        let beside = thread::spawn(move || {
+            let handle = other.resource("key").unwrap();
+            assert_eq!(handle.check(), Ok(()), "the key has gone");
+        });
+        limiter.check("another").unwrap();
+        beside.join().unwrap();
+        assert_eq!(take(&limiter, 1), 0, "over-issued");
+    });
+}
+
+/// A permit by name that is granted while its key goes is in flight in the key that is found.
+#[test]
+fn a_permit_beside_an_eviction() {
+    model(|| {
+        let (limiter, _) = one_idle_key(Limit::per_hour(2).max_in_flight(1));
+        drop(limiter.resource("key").unwrap());
+        let other = limiter.clone();
+        let beside = thread::spawn(move || other.try_acquire("key").map(Permit::forget).is_ok());
+        limiter.check("another").unwrap();
+        assert!(beside.join().unwrap(), "the key has gone");
+        assert_eq!(limiter.capacity("key").unwrap().in_flight, 1, "lost");
+        assert!(limiter.try_acquire("key").is_err(), "too many in flight");
+        limiter.release("key");
+        assert!(limiter.try_acquire("key").is_ok());
+    });
+}
+
+/// A cut of a key that goes is not lost.
+#[test]
+fn a_cut_beside_an_eviction() {
+    long_model(|| {
+        let (limiter, _) = one_idle_key(Limit::per_hour(4));
+        let other = limiter.clone();
+        let beside = thread::spawn(move || other.announce_reduced("key", "429"));
+        limiter.check("another").unwrap();
+        beside.join().unwrap();
+        assert_eq!(limiter.capacity("key").unwrap().total, 3, "the cut was lost");
+    });
+}
+
+/// Another limit beside a take: what was taken stays taken.
+#[test]
+fn a_take_beside_another_limit() {
+    long_model(|| {
+        let (limiter, _) = one_idle_key(Limit::per_hour(3));
+        limiter.check("key").unwrap();
+        let other = limiter.clone();
+        let beside = thread::spawn(move || take(&other, 1));
+        limiter.per_key("", Limit::per_day(3)).unwrap();
+        let taken = beside.join().unwrap() + take(&limiter, 3);
+        assert_eq!(taken, 2, "over-issued, or lost");
+    });
+}
+
+/// An old reading finds a key that went and came no fuller than one that stayed.
+#[test]
+fn an_old_reading_beside_an_eviction() {
+    model(|| {
+        let time = ManualClock::new();
+        let limiter = MemoryLimiter::with_clock(time.clone());
+        limiter.per_key("", Limit::per_second(1)).unwrap();
+        limiter.check("key").unwrap();
+        let (other, clock) = (limiter.clone(), time.clone());
+        let beside = thread::spawn(move || {
+            clock.advance(SECOND);
+            other.check("another").unwrap();
+            clock.set(0);
+        });
+        // With a reading of a second, or not at all.
+        take(&limiter, 1);
+        beside.join().unwrap();
+        assert_eq!(take(&limiter, 1), 0, "over-issued");
+    });
+}
+
+/// Closing beside a take that makes a key: none answers afterwards.
+#[test]
+fn closing_beside_a_take() {
+    model(|| {
+        let time = ManualClock::new();
+        let limiter = MemoryLimiter::with_clock(time);
+        limiter.per_key("", Limit::per_hour(5)).unwrap();
+        let other = limiter.clone();
+        let beside = thread::spawn(move || take(&other, 2));
+        limiter.close();
+        assert_eq!(take(&limiter, 1), 0, "open");
+        beside.join().unwrap();
+        assert_eq!(take(&limiter, 1), 0, "open");
+    });
+}

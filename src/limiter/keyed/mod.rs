@@ -1,0 +1,154 @@
+//! Names that are made on first use, by a template, and go by themselves.
+//!
+//! A key is *light* until it needs more than tokens: one word, and a reference to its template. It
+//! becomes *whole*, an entry like any that was configured, when somebody wants a permit, a handle or a
+//! place in line of it, or cuts or pauses it, and goes on from where the word was. A key that is as new
+//! is evicted, whole or light; when it is used again it is new.
+//!
+//! # One lock
+//!
+//! Keys are made, turned and evicted under the lock of [`Keys`](sweep::Keys), one for a limiter, which
+//! who takes from a key that is there does not touch. Who finds a light key dead, or a whole one leaving,
+//! waits for that lock: when it is free the map has what is to be found.
+//!
+//! # What eviction must not lose
+//!
+//! 1. *A take from a light key.* The word is turned to DEAD by the CAS that proves it full, so that the
+//!    take fails, or the eviction does.
+//! 2. *A use of a whole key.* It is used through a clone of its `Arc`, and only if the key is seen not to
+//!    be leaving after it was cloned. Who evicts says first that it leaves, and then looks whether its
+//!    own `Arc` is the only one. Both look by an RMW on the same flag: if the user's comes first, its
+//!    clone is seen; if it comes after, it sees that the key leaves.
+//! 3. *Time.* A key was full at the latest reading at which one was evicted. A thread with an older
+//!    reading, or a clock that has stepped back, would find it full before that: so a key that is made
+//!    is full from that reading on, and holds less before.
+
+mod map;
+mod serve;
+mod sweep;
+mod template;
+#[cfg(all(test, not(loom)))]
+mod tests;
+mod turn;
+
+use std::sync::Arc;
+
+use super::entry::Entry;
+use super::limit::Limit;
+use crate::bucket::{Light, Line, Miss, Reach};
+use crate::sync::{AtomicBool, AtomicU64, Ordering, fence, seeded};
+
+pub(super) use map::{Map, new_map};
+pub(super) use sweep::Keys;
+pub(super) use turn::Ids;
+
+/// What a name stands for.
+#[derive(Debug)]
+pub(super) enum Named {
+    /// It was configured.
+    Configured(Arc<Entry>),
+    Whole(Whole),
+    Light(Key),
+}
+
+impl Named {
+    /// The entry of a resource that was configured.
+    pub(super) fn configured(&self) -> Option<Arc<Entry>> {
+        match self {
+            Self::Configured(entry) => Some(Arc::clone(entry)),
+            Self::Whole(_) | Self::Light(_) => None,
+        }
+    }
+
+    /// The entry, where there is one.
+    pub(super) fn entry(&self) -> Option<Arc<Entry>> {
+        match self {
+            Self::Configured(entry) | Self::Whole(Whole { entry, .. }) => Some(Arc::clone(entry)),
+            Self::Light(_) => None,
+        }
+    }
+}
+
+/// What the keys of a prefix have in common, until it is configured anew.
+#[derive(Debug)]
+pub(super) struct Template {
+    prefix: Arc<str>,
+    limit: Limit,
+    /// None where keys are whole from the start.
+    line: Option<Line>,
+    most: u64,
+    /// Its keys; the same as that of the template before it. Under the lock of the keys.
+    count: Arc<AtomicU64>,
+}
+
+impl Template {
+    fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed) // under the lock
+    }
+
+    fn gain(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed); // under the lock
+    }
+
+    fn lose(&self) {
+        self.count.fetch_sub(1, Ordering::Relaxed); // under the lock
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+/// A light key.
+#[derive(Debug)]
+pub(super) struct Key {
+    bucket: Light,
+    template: Arc<Template>,
+}
+
+impl Key {
+    /// One try to take `n >= 1` tokens.
+    #[inline]
+    fn take(&self, reach: &Reach, n: u64, now: u64) -> Result<(), Miss> {
+        match &self.template.line {
+            Some(line) => self.bucket.take(line, reach, n, now),
+            None => Err(Miss::Gone),
+        }
+    }
+}
+
+/// A whole key.
+#[derive(Debug)]
+pub(super) struct Whole {
+    entry: Arc<Entry>,
+    leaving: AtomicBool,
+}
+
+impl Whole {
+    fn new(entry: Arc<Entry>) -> Self {
+        Self { entry, leaving: AtomicBool::new(false) }
+    }
+
+    /// To be used, unless it leaves. `AcqRel`: see the module.
+    fn hold(&self) -> Option<Arc<Entry>> {
+        let entry = Arc::clone(&self.entry);
+        if seeded("use-without-look") {
+            return Some(entry);
+        }
+        (!self.leaving.fetch_or(false, Ordering::AcqRel)).then_some(entry)
+    }
+
+    /// Out of the map for good, if nobody uses it and `is_idle` says so. Under the lock of the keys.
+    fn evict(&self, is_idle: impl FnOnce(&Arc<Entry>) -> bool) -> bool {
+        self.leaving.fetch_or(true, Ordering::AcqRel);
+        let is_alone = Arc::strong_count(&self.entry) == 1 || seeded("evict-without-look");
+        // With the Release by which the last user's clone was dropped: what it did is seen.
+        fence(Ordering::Acquire);
+        let leaves = is_alone && is_idle(&self.entry);
+        if !leaves {
+            // An RMW as all others, so that they have one order.
+            self.leaving.fetch_and(false, Ordering::AcqRel);
+        }
+        leaves
+    }
+}

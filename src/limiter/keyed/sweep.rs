@@ -1,0 +1,170 @@
+//! Making room: keys that are as new go, a few at each key that is made, and a few from time to time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::super::entry::Entry;
+use super::super::memory::Inner;
+use super::super::name::Asked;
+use super::{Key, Named, Template};
+use crate::bucket::{Kind, QUARTER};
+use crate::sync::MutexGuard;
+
+/// So many keys are looked at when one is made; two, so that they go faster than they come.
+pub(super) const PER_KEY: usize = 2;
+/// So many more where there is no room for it.
+const FOR_ROOM: usize = 32;
+/// So many are looked at from time to time, or more, so that each is within a quarter of the ring.
+pub(super) const PER_TICK: usize = 256;
+
+const HOUR: u64 = 3_600_000_000_000;
+
+/// The names of all keys, in the order in which they are looked at.
+#[derive(Debug, Default)]
+pub(in crate::limiter) struct Keys {
+    /// Each key's is the very `Arc` in the map; any other is left from one that was removed.
+    pub(super) names: VecDeque<Arc<str>>,
+    /// The latest reading at which one was evicted.
+    pub(super) evicted: u64,
+    /// The reading up to which all were looked at often enough.
+    swept: u64,
+}
+
+/// The lock of the keys, and the clock as it was read under it.
+pub(in crate::limiter) struct Session<'a> {
+    pub(super) inner: &'a Inner,
+    pub(super) keys: MutexGuard<'a, Keys>,
+    pub(super) now: u64,
+    /// Whole keys in which something is due, of which observers may have to hear.
+    due: SmallVec<[Arc<Entry>; 4]>,
+}
+
+impl Inner {
+    /// Take the lock; a sweep that is due comes first.
+    pub(in crate::limiter) fn session(&self) -> Session<'_> {
+        let keys = self.keys.lock();
+        let mut session =
+            Session { inner: self, keys, now: self.clock.now(), due: SmallVec::new() };
+        let until = self.reach.until();
+        if session.now >= until && !self.is_closed() {
+            session.catch_up();
+            self.reach.claim(until, session.now);
+        }
+        session
+    }
+
+    /// `now` is not covered by the reach, which was seen to end at `until`.
+    #[cold]
+    pub(super) fn sweep(&self, until: u64, now: u64) {
+        // Who is hours late waits for the sweep: keys may be a quarter of the ring behind. Else one sweeps,
+        // and the others go on.
+        let is_late = now.saturating_sub(until) >= HOUR;
+        if !is_late && !self.reach.claim(until, now) {
+            return;
+        }
+        let mut session = self.session();
+        if !is_late {
+            session.catch_up();
+        }
+        session.finish();
+    }
+
+    /// The longest prefix of the name that has a template.
+    pub(super) fn template_of(&self, name: &str) -> Option<Arc<Template>> {
+        let templates = self.templates.pin();
+        let fitting = templates.values().filter(|template| name.starts_with(&*template.prefix));
+        fitting.max_by_key(|template| template.prefix.len()).map(Arc::clone)
+    }
+}
+
+impl Session<'_> {
+    /// Let go, and do what is due in whole keys; whether anything was. Not under another lock: observers
+    /// may hear of it.
+    pub(super) fn finish(self) -> bool {
+        let Self { keys, due, .. } = self;
+        drop(keys);
+        due.iter().for_each(|entry| entry.bring_up_to_date());
+        !due.is_empty()
+    }
+
+    /// Look at so many keys as the time since the last look asks for.
+    fn catch_up(&mut self) {
+        let elapsed = u128::from(self.now.saturating_sub(self.keys.swept));
+        let share = (self.keys.names.len() as u128 * elapsed).div_ceil(u128::from(QUARTER));
+        self.look_at(usize::try_from(share).unwrap_or(usize::MAX).max(PER_TICK));
+        self.keys.swept = self.keys.swept.max(self.now);
+    }
+
+    /// Whether there is room for another key.
+    pub(super) fn make_room(&mut self, template: &Template) -> bool {
+        self.look_at(PER_KEY);
+        if template.count() >= template.most {
+            self.look_at(FOR_ROOM);
+        }
+        template.count() < template.most
+    }
+
+    /// Look at the first `most` keys; those that are as new go, the others to the end.
+    fn look_at(&mut self, most: usize) {
+        for _ in 0..most.min(self.keys.names.len()) {
+            let Some(name) = self.keys.names.pop_front() else { return };
+            if self.stays(&name) {
+                self.keys.names.push_back(name);
+            }
+        }
+    }
+
+    fn stays(&mut self, name: &Arc<str>) -> bool {
+        let entries = self.inner.entries.pin();
+        let Some((key, found)) = entries.get_key_value(&Asked(name)) else { return false };
+        if !Arc::ptr_eq(&key.0, name) {
+            return false;
+        }
+        let template = match *found {
+            Named::Configured(_) => return false,
+            Named::Light(Key { ref bucket, ref template }) => {
+                let line = template.line.as_ref();
+                let leaves =
+                    line.is_some_and(|line| bucket.evict(line, &self.inner.reach, self.now));
+                leaves.then(|| Arc::clone(template))
+            }
+            Named::Whole(ref whole) => {
+                let leaves = whole.evict(|entry| {
+                    let is_removed = entry.remove_if_as_new(self.now);
+                    if is_removed.is_none() {
+                        self.due.push(Arc::clone(entry));
+                    }
+                    is_removed == Some(true)
+                });
+                leaves.then(|| self.inner.template_of(name)).flatten()
+            }
+        };
+        let Some(template) = template else { return true };
+        self.keys.evicted = self.keys.evicted.max(self.now);
+        template.lose();
+        entries.remove(&Asked(name));
+        false
+    }
+}
+
+impl Entry {
+    /// Removed, if a new one would do: it is full, and nobody waits, nothing is in flight, cut or paused.
+    /// `None` where something is due first. For who alone knows of it.
+    fn remove_if_as_new(&self, now: u64) -> Option<bool> {
+        let mut settings = self.settings.lock();
+        let is_over = match settings.current.kind {
+            Kind::Open => settings.current.is_past_horizon(now),
+            Kind::Paused => now >= settings.current.anchor,
+            Kind::Closed | Kind::Removed => return Some(false),
+        };
+        if is_over || settings.adapt.due().is_some_and(|due| due <= now) {
+            return None;
+        }
+        let is_open = settings.current.kind == Kind::Open && settings.adapt.is_quiet(now);
+        let is_full = || self.gate.is_full(now);
+        let is_as_new = is_open && self.gate.waiting() == 0 && is_full();
+        Some(is_as_new && self.gate.bucket.remove_if_full(&mut settings.current, now))
+    }
+}

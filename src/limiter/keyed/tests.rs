@@ -1,0 +1,138 @@
+//! What only the inside tells: which keys there are.
+
+use std::time::Duration;
+
+use super::super::name::Asked;
+use super::super::{Limit, MemoryLimiter};
+use super::Named;
+use super::sweep::{PER_KEY, PER_TICK};
+use crate::clock::ManualClock;
+
+const SECOND: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(68);
+
+fn limiter(limit: Limit) -> (MemoryLimiter, ManualClock) {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    limiter.per_key("", limit).unwrap();
+    (limiter, time)
+}
+
+fn make(limiter: &MemoryLimiter, keys: usize) {
+    (0..keys).for_each(|key| limiter.check(&format!("{key}")).unwrap());
+}
+
+fn count(limiter: &MemoryLimiter) -> usize {
+    let inner = &limiter.0;
+    let count = inner.entries.pin().len();
+    let template = inner.template_of("").unwrap();
+    assert_eq!(template.count(), count as u64);
+    assert!(inner.keys.lock().names.len() >= count);
+    count
+}
+
+fn is_light(limiter: &MemoryLimiter, name: &str) -> bool {
+    matches!(limiter.0.entries.pin().get(&Asked(name)), Some(Named::Light(_)))
+}
+
+#[test]
+fn each_key_that_is_made_has_two_looked_at() {
+    let (limiter, time) = limiter(Limit::per_second(1));
+    make(&limiter, 1_000);
+    assert_eq!(count(&limiter), 1_000);
+    time.advance(SECOND);
+    // Within a tick of it.
+    limiter.check("tick").unwrap();
+    let before = count(&limiter);
+    for key in 0..100 {
+        limiter.check(&format!("new {key}")).unwrap();
+        assert_eq!(count(&limiter), before + (key + 1) - PER_KEY * (key + 1));
+    }
+}
+
+/// Nobody makes a key: those that are idle go all the same, so many at a time and no more.
+#[test]
+fn time_has_some_looked_at() {
+    for limit in [Limit::per_second(1), Limit::per_second(1).and(Limit::per_minute(60))] {
+        let (limiter, time) = limiter(limit);
+        make(&limiter, 1_000);
+        time.advance(SECOND);
+        let mut left = 1_000;
+        while left > 1 {
+            time.advance(TICK);
+            let before = left;
+            for _ in 0..10 {
+                let _ = limiter.check("999");
+            }
+            left = count(&limiter);
+            assert!((1..=PER_TICK).contains(&(before - left)), "{before} to {left}");
+        }
+    }
+}
+
+#[test]
+fn a_long_time_has_all_looked_at() {
+    let (limiter, time) = limiter(Limit::per_second(1));
+    make(&limiter, 5_000);
+    // Half of the time in which each is looked at once.
+    time.advance(Duration::from_hours(64));
+    limiter.check("0").unwrap();
+    assert!((2_400..=2_600).contains(&count(&limiter)), "{}", count(&limiter));
+    time.advance(Duration::from_hours(1_000));
+    limiter.check("0").unwrap();
+    assert_eq!(count(&limiter), 1);
+}
+
+/// Of those that stay each has its turn.
+#[test]
+fn keys_that_stay_hold_nobody_up() {
+    let (limiter, time) = limiter(Limit::per_second(10));
+    let held: Vec<_> = (0..300).map(|key| limiter.resource(&format!("held {key}"))).collect();
+    make(&limiter, 300);
+    time.advance(SECOND);
+    for _ in 0..4 {
+        time.advance(TICK);
+        limiter.check("held 0").unwrap();
+    }
+    assert_eq!(count(&limiter), held.len());
+}
+
+#[test]
+fn what_a_key_is() {
+    let (limiter, time) = limiter(Limit::per_second(10));
+    limiter.check("a").unwrap();
+    limiter.peek("a", 3).unwrap();
+    limiter.capacity("a").unwrap();
+    limiter.release("a");
+    limiter.check_n("a", 0).unwrap();
+    assert!(is_light(&limiter, "a"));
+    drop(limiter.try_acquire("a").unwrap());
+    assert!(!is_light(&limiter, "a"));
+    limiter.check("a").unwrap();
+    time.advance(SECOND);
+    time.advance(TICK);
+    // Looked at, and as new; light when it comes again.
+    limiter.check("b").unwrap();
+    assert_eq!(count(&limiter), 1);
+    limiter.check("a").unwrap();
+    assert!(is_light(&limiter, "a"));
+    // A window whose fractions have no period that is short enough: whole.
+    let odd = Limit::new(1, Duration::from_nanos((1 << 61) - 1)).burst(1 << 30);
+    limiter.per_key("odd", odd).unwrap();
+    limiter.check("odd").unwrap();
+    assert!(!is_light(&limiter, "odd"));
+}
+
+/// Looking at a name that nobody uses, or that may not be, makes no key.
+#[test]
+fn who_looks_or_is_refused_makes_no_key() {
+    let (limiter, _) = limiter(Limit::per_second(10));
+    limiter.peek("a", 3).unwrap();
+    limiter.capacity("a").unwrap();
+    limiter.release("a");
+    limiter.check_n("a", 0).unwrap();
+    limiter.check_n("a", 11).unwrap_err();
+    assert!(limiter.hear("a", &[]).is_none());
+    assert!(limiter.standing("a").is_none());
+    assert_eq!(count(&limiter), 0);
+}

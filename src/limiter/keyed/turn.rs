@@ -1,0 +1,207 @@
+//! Keys that are made, that become whole, and that leave their template: under the lock of the keys.
+
+use std::sync::Arc;
+
+use super::super::entry::Entry;
+use super::super::error::{ConfigError, TryAcquireError};
+use super::super::limit::Limit;
+use super::super::memory::Inner;
+use super::super::name::{Asked, Name};
+use super::sweep::Session;
+use super::{Key, Named, Template, Whole};
+use crate::bucket::{Light, Line, Miss};
+use crate::sync::{AtomicU64, Ordering, seeded};
+
+/// Another number for each resource of a limiter.
+#[derive(Debug)]
+pub(in crate::limiter) struct Ids(AtomicU64);
+
+impl Ids {
+    pub(in crate::limiter) fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    pub(in crate::limiter) fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) // only that each is another
+    }
+}
+
+impl Session<'_> {
+    /// The resource of this name, to be used: a key becomes whole, and is made where there is none.
+    pub(super) fn whole(&mut self, name: &str) -> Result<Arc<Entry>, TryAcquireError> {
+        self.open()?;
+        let entries = self.inner.entries.pin();
+        let Some((own, found)) = entries.get_key_value(&Asked(name)) else {
+            let template = self.inner.template_of(name).ok_or_else(|| self.inner.missing())?;
+            let name = self.room_for(name, &template)?;
+            let spent = template.line.as_ref().map(|line| self.new_word(line));
+            let entry = self.draft(&name, &template, spent)?;
+            self.add(name, &template, Named::Whole(Whole::new(Arc::clone(&entry))));
+            return Ok(entry);
+        };
+        match *found {
+            Named::Configured(ref entry) | Named::Whole(Whole { ref entry, .. }) => {
+                Ok(Arc::clone(entry))
+            }
+            Named::Light(Key { ref bucket, ref template }) => {
+                // All that may fail comes before the word is dead.
+                let entry = self.draft(&own.0, template, None)?;
+                self.go_on(&entry, template, bucket.retire());
+                let whole = Named::Whole(Whole::new(Arc::clone(&entry)));
+                entries.insert(Name(Arc::clone(&own.0)), whole);
+                Ok(entry)
+            }
+        }
+    }
+
+    /// What the name stands for, to be looked at: a draft that is in no map, where that is a light key or
+    /// none.
+    pub(super) fn show(&self, name: &str) -> Result<Arc<Entry>, TryAcquireError> {
+        self.open()?;
+        let entries = self.inner.entries.pin();
+        let Some(found) = entries.get(&Asked(name)) else {
+            let template = self.inner.template_of(name).ok_or_else(|| self.inner.missing())?;
+            let spent = template.line.as_ref().map(|line| self.new_word(line));
+            return self.draft(&name.into(), &template, spent);
+        };
+        match *found {
+            Named::Configured(ref entry) | Named::Whole(Whole { ref entry, .. }) => {
+                Ok(Arc::clone(entry))
+            }
+            Named::Light(Key { ref bucket, ref template }) => {
+                self.draft(&name.into(), template, Some(bucket.spent()))
+            }
+        }
+    }
+
+    /// Make a light key and take `n >= 1` tokens from it. `false` where there is a key now, to be looked up.
+    pub(super) fn take_new(&mut self, name: &str, n: u64) -> Result<bool, TryAcquireError> {
+        self.open()?;
+        if self.inner.entries.pin().get(&Asked(name)).is_some() {
+            return Ok(false);
+        }
+        let template = self.inner.template_of(name).ok_or_else(|| self.inner.missing())?;
+        let Some(line) = &template.line else {
+            return self.whole(name).map(|_| false);
+        };
+        let bucket = Light::new(self.new_word(line));
+        match bucket.take(line, &self.inner.reach, n, self.now) {
+            Ok(()) => {}
+            Err(Miss::Refused(refusal)) => return Err(TryAcquireError::from_refusal(refusal)),
+            Err(_) => return Ok(false),
+        }
+        let name = self.room_for(name, &template)?;
+        let key = Named::Light(Key { bucket, template: Arc::clone(&template) });
+        self.add(name, &template, key);
+        Ok(true)
+    }
+
+    /// The resource of this name that has a limit of its own, and whether it is new, and has this one. A
+    /// key leaves its template.
+    pub(in crate::limiter) fn configured(
+        &mut self,
+        name: &str,
+        limit: &Limit,
+    ) -> Result<(Arc<Entry>, bool), ConfigError> {
+        let entries = self.inner.entries.pin();
+        let found = entries.get(&Asked(name));
+        let is_new = found.is_none();
+        let entry = match found {
+            None => {
+                let Inner { ids, clock, context, .. } = self.inner;
+                Entry::new(name, ids.next(), limit, clock.clone(), Arc::clone(context))?
+            }
+            Some(found) => {
+                if let Some(entry) = found.configured() {
+                    return Ok((entry, false));
+                }
+                limit.terms(1.0)?;
+                let entry = self.whole(name).map_err(|_| ConfigError::Closed)?;
+                self.lose(name);
+                entry
+            }
+        };
+        let configured = Named::Configured(Arc::clone(&entry));
+        entries.insert(Name(Arc::clone(&entry.name)), configured);
+        Ok((entry, is_new))
+    }
+
+    /// Take a name out of the map. Whether it was there; and its entry, if it has one, to be shut.
+    pub(in crate::limiter) fn take_out(&mut self, name: &str) -> (bool, Option<Arc<Entry>>) {
+        let entries = self.inner.entries.pin();
+        let Some(found) = entries.get(&Asked(name)) else { return (false, None) };
+        let entry = match *found {
+            Named::Configured(ref entry) => Some(Arc::clone(entry)),
+            Named::Whole(Whole { ref entry, .. }) => {
+                self.lose(name);
+                Some(Arc::clone(entry))
+            }
+            Named::Light(Key { ref bucket, ref template }) => {
+                bucket.retire();
+                template.lose();
+                None
+            }
+        };
+        entries.remove(&Asked(name));
+        (true, entry)
+    }
+
+    /// A whole key of this name goes.
+    fn lose(&self, name: &str) {
+        if let Some(template) = self.inner.template_of(name) {
+            template.lose();
+        }
+    }
+
+    fn open(&self) -> Result<(), TryAcquireError> {
+        if self.inner.is_closed() { Err(TryAcquireError::Closed) } else { Ok(()) }
+    }
+
+    /// The name of a key that there is room for.
+    fn room_for(&mut self, name: &str, template: &Template) -> Result<Arc<str>, TryAcquireError> {
+        if !self.make_room(template) {
+            return Err(TryAcquireError::TooManyKeys { most: template.most });
+        }
+        Ok(name.into())
+    }
+
+    fn add(&mut self, name: Arc<str>, template: &Template, named: Named) {
+        self.inner.entries.pin().insert(Name(Arc::clone(&name)), named);
+        self.keys.names.push_back(name);
+        template.gain();
+    }
+
+    /// The word of a key that is made: full from the latest eviction on, and as far as the ring can tell.
+    fn new_word(&self, line: &Line) -> u64 {
+        let evicted = if seeded("new-without-time") { 0 } else { self.keys.evicted };
+        line.full(evicted.max(self.inner.reach.from()))
+    }
+
+    /// An entry by the template, which goes on from a word if there is one, and is full else.
+    pub(super) fn draft(
+        &self,
+        name: &Arc<str>,
+        template: &Template,
+        spent: Option<u64>,
+    ) -> Result<Arc<Entry>, TryAcquireError> {
+        let Inner { ids, clock, context, .. } = self.inner;
+        let (clock, context) = (clock.clone(), Arc::clone(context));
+        let since = self.now.max(self.keys.evicted);
+        let name = Arc::clone(name);
+        let entry = Entry::new_at(name, ids.next(), &template.limit, since, clock, context);
+        // It was valid when it became a template.
+        let entry = entry.map_err(|_| TryAcquireError::UnknownResource)?;
+        if let Some(spent) = spent {
+            self.go_on(&entry, template, spent);
+        }
+        Ok(entry)
+    }
+
+    /// Have an entry by the template go on from a word.
+    pub(super) fn go_on(&self, entry: &Entry, template: &Template, spent: u64) {
+        if let Some(line) = &template.line {
+            let plain = line.lift(spent, self.inner.reach.recent(self.now));
+            entry.gate.bucket.put(&mut entry.settings.lock().current, &plain);
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! A key that comes and goes, and becomes whole, beside references that stay: any sequence of calls.
+
+mod common;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use common::{DAY, Dice, Gate, Log, MutexBucket, SECOND, Terms};
+use proptest::prelude::*;
+use tollgate::{ManualClock, MemoryLimiter, Permit};
+
+/// tollgate by a key of a template, which is looked at before each call, and goes whenever it may.
+struct ByKey {
+    clock: ManualClock,
+    limiter: MemoryLimiter,
+    held: Mutex<Vec<Permit<'static>>>,
+}
+
+const KEY: &str = "key";
+
+impl ByKey {
+    fn new(terms: Terms) -> Self {
+        let clock = ManualClock::new();
+        let limiter = MemoryLimiter::with_clock(clock.clone());
+        limiter.per_key("", terms.limit()).expect("a limit");
+        Self { clock, limiter, held: Mutex::default() }
+    }
+
+    /// Each key that is made has two looked at; this one leaves nothing but its name.
+    fn look_around(&self) {
+        for name in ["one", "two"] {
+            self.limiter.check(name).expect("it is new");
+            assert!(self.limiter.remove(name));
+        }
+    }
+}
+
+impl Gate for ByKey {
+    fn clock(&self) -> &ManualClock {
+        &self.clock
+    }
+    fn take(&self, n: u64) -> bool {
+        self.look_around();
+        self.limiter.check_n(KEY, n).is_ok()
+    }
+    fn hold(&self, n: u64) -> bool {
+        self.look_around();
+        let Ok(permit) = self.limiter.try_acquire_n(KEY, n) else { return false };
+        self.held.lock().unwrap().push(permit);
+        true
+    }
+    fn refund(&self) {
+        let permit = self.held.lock().unwrap().pop();
+        permit.map(Permit::refund).unwrap_or_default();
+    }
+    fn reconfigure(&self, terms: Terms) {
+        self.look_around();
+        self.limiter.per_key("", terms.limit()).expect("a limit");
+    }
+    fn pause(&self, nanos: u64) {
+        self.limiter.pause_for(KEY, Duration::from_nanos(nanos));
+    }
+    fn cut(&self) {
+        self.limiter.announce_reduced(KEY, "429");
+    }
+    fn peek(&self, n: u64) -> bool {
+        self.look_around();
+        self.limiter.peek(KEY, n).is_ok()
+    }
+    fn available(&self) -> u64 {
+        self.look_around();
+        self.limiter.capacity(KEY).expect("a template").available
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Advance(u64),
+    Back(u64),
+    Take(u64),
+    Hold(u64),
+    Refund,
+    Peek(u64),
+    /// Whole for this one look.
+    Handle,
+    Reconfigure(Terms),
+    Pause(u64),
+}
+
+/// Of all lengths alike, up to `most`.
+fn spread(most: u64) -> impl Strategy<Value = u64> {
+    (0..=most.ilog2(), any::<u64>()).prop_map(move |(bits, any)| (any % (2 << bits)).clamp(1, most))
+}
+
+fn terms() -> impl Strategy<Value = Terms> {
+    let windows =
+        prop::sample::select(vec![1, 1_000, 999_983, SECOND, 7 * SECOND, 3_600 * SECOND, DAY]);
+    (spread(1_000_000_000), windows, spread(1_000_000))
+        .prop_map(|(tokens, window, burst)| Terms::new(tokens.min(window), window, burst))
+}
+
+/// Terms that accrue a whole number of units in each nanosecond: nothing is ever rounded.
+fn terms_on_a_grid() -> impl Strategy<Value = Terms> {
+    (0..=20_u32, 0..=30_u32, spread(1_000_000))
+        .prop_map(|(tokens, window, burst)| Terms::new(1 << tokens.min(window), 1 << window, burst))
+}
+
+fn op(terms: Terms) -> impl Strategy<Value = Op> {
+    let token = terms.due(1).min(20 * SECOND);
+    let bucket = terms.due(terms.burst).min(20 * SECOND);
+    let take = prop_oneof![3 => Just(1), 3 => 1..=terms.burst, 1 => Just(terms.burst + 1)];
+    prop_oneof![
+        3 => Just(Op::Advance(token)),
+        3 => (1..=bucket).prop_map(Op::Advance),
+        // As full as can be, and not quite.
+        2 => (0..3_u64).prop_map(move |less| Op::Advance(bucket.saturating_sub(less))),
+        1 => (1..=1_u64 << 52).prop_map(Op::Advance),
+        8 => take.clone().prop_map(Op::Take),
+        1 => take.clone().prop_map(Op::Hold),
+        2 => Just(Op::Refund),
+        1 => take.prop_map(Op::Peek),
+        1 => Just(Op::Handle),
+    ]
+}
+
+fn any_op(terms: Terms) -> impl Strategy<Value = Op> {
+    let bucket = terms.due(terms.burst).min(20 * SECOND);
+    prop_oneof![
+        12 => op(terms),
+        2 => self::terms().prop_map(Op::Reconfigure),
+        1 => Just(Op::Reconfigure(terms)),
+        1 => (1..=bucket).prop_map(Op::Pause),
+    ]
+}
+
+fn set(gates: &[&dyn Gate], now: u64) {
+    for gate in gates {
+        gate.clock().set(now);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: if cfg!(debug_assertions) { 1_000 } else { 4_000 },
+        failure_persistence: None, rng_seed: proptest::test_runner::RngSeed::Fixed(2026),
+        max_shrink_iters: 1_000,
+        ..ProptestConfig::default()
+    })]
+
+    /// Where nothing needs rounding each decision is that of a bucket which stays.
+    #[test]
+    fn decides_as_one_that_stays(
+        (terms, ops) in terms_on_a_grid().prop_flat_map(|terms| {
+            (Just(terms), prop::collection::vec(op(terms), 1..100))
+        }),
+    ) {
+        let (gate, exact) = (ByKey::new(terms), MutexBucket::new(terms));
+        for op in ops {
+            match op {
+                Op::Advance(by) => set(&[&gate, &exact], gate.now() + by),
+                Op::Take(n) => prop_assert_eq!(gate.take(n), exact.take(n), "take {}", n),
+                Op::Hold(n) => prop_assert_eq!(gate.hold(n), exact.hold(n), "hold {}", n),
+                Op::Refund => {
+                    gate.refund();
+                    exact.refund();
+                }
+                Op::Peek(n) => prop_assert_eq!(gate.peek(n), exact.peek(n), "peek {}", n),
+                Op::Handle => drop(gate.limiter.resource(KEY)),
+                Op::Reconfigure(_) | Op::Pause(_) | Op::Back(_) => unreachable!("not drawn here"),
+            }
+            prop_assert_eq!(gate.available(), exact.available());
+        }
+    }
+
+    /// Whatever is done to the limit: never a take that the reference denies, and never a denial where
+    /// the reference has more than a sliver to spare.
+    #[test]
+    fn never_early_and_at_most_a_sliver_late(
+        (terms, ops) in terms().prop_flat_map(|first| {
+            (Just(first), prop::collection::vec(any_op(first), 1..80))
+        }),
+    ) {
+        let (gate, exact) = (ByKey::new(terms), MutexBucket::new(terms));
+        let mut sliver = terms.sliver();
+        let (mut moves, mut burst) = (3.0, terms.burst);
+        for op in ops {
+            match op {
+                Op::Advance(by) => set(&[&gate, &exact], gate.now() + by),
+                Op::Take(n) | Op::Hold(n) | Op::Peek(n) => {
+                    let on = |gate: &dyn Gate| match op {
+                        Op::Take(_) => gate.take(n),
+                        Op::Hold(_) => gate.hold(n),
+                        _ => gate.peek(n),
+                    };
+                    if on(&gate) {
+                        prop_assert!(on(&exact), "{:?} early", op);
+                    } else if !exact.is_paused() {
+                        let (exact, now) = exact.look();
+                        let short = exact.short_of(n, now);
+                        prop_assert!(short > -moves * sliver, "{op:?} late by {:e} tokens", -short);
+                    }
+                }
+                Op::Refund => {
+                    gate.refund();
+                    exact.refund();
+                }
+                Op::Handle => drop(gate.limiter.resource(KEY)),
+                Op::Reconfigure(to) => {
+                    // A key that is not there begins full, one that stays would have to fill up.
+                    burst = burst.min(to.burst);
+                    let to = to.burst(burst);
+                    sliver = sliver.max(to.sliver());
+                    // A fraction of a unit each time.
+                    moves += 2.0;
+                    gate.reconfigure(to);
+                    exact.reconfigure(to);
+                }
+                Op::Pause(nanos) => {
+                    gate.pause(nanos);
+                    exact.pause(nanos);
+                }
+                Op::Back(_) => unreachable!("not drawn here"),
+            }
+            prop_assert!(gate.available() <= exact.available());
+        }
+    }
+
+    /// A clock that steps back, by little or by years, admits nothing that a bucket which stays would not.
+    #[test]
+    fn a_step_back_only_denies(
+        (terms, ops) in terms().prop_flat_map(|terms| {
+            let back = prop_oneof![
+                (1..=terms.due(terms.burst).min(DAY)).prop_map(Op::Back),
+                spread(1 << 55).prop_map(Op::Back),
+            ];
+            (Just(terms), prop::collection::vec(prop_oneof![6 => op(terms), 1 => back], 1..100))
+        }),
+    ) {
+        let (gate, exact) = (ByKey::new(terms), MutexBucket::new(terms));
+        for op in ops {
+            match op {
+                Op::Advance(by) => set(&[&gate, &exact], gate.now() + by),
+                Op::Back(by) => set(&[&gate, &exact], gate.now().saturating_sub(by)),
+                Op::Take(n) | Op::Peek(n) if gate.limiter.check_n(KEY, n).is_ok() => {
+                    prop_assert!(exact.take(n), "{:?} early", op);
+                }
+                // Have it looked at, where a clock that is behind lets another one in.
+                Op::Refund => {
+                    let _ = gate.limiter.check("another");
+                    gate.limiter.remove("another");
+                }
+                // A key that becomes whole goes on from the latest time that it has seen.
+                _ => {}
+            }
+        }
+    }
+
+    /// `retry_after` of a key is the first nanosecond at which the same take succeeds.
+    #[test]
+    fn retry_after_is_the_first_nanosecond(
+        (terms, takes) in terms().prop_flat_map(|terms| {
+            let pause = 0..=terms.due(terms.burst).min(1 << 50);
+            let take = (1..=terms.burst, pause, prop::bool::weighted(0.2));
+            (Just(terms), prop::collection::vec(take, 1..30))
+        }),
+    ) {
+        let gate = ByKey::new(terms);
+        let mut log = Log::new(terms);
+        for (n, pause, anew) in takes {
+            gate.advance(pause / 16);
+            if anew {
+                gate.reconfigure(terms);
+            }
+            if let Err(error) = gate.limiter.check_n(KEY, n) {
+                let wait = error.retry_after().expect("it is exhausted");
+                prop_assert_eq!(gate.limiter.peek(KEY, n).unwrap_err().retry_after(), Some(wait));
+                prop_assert!(wait > Duration::ZERO);
+                let wait = u64::try_from(wait.as_nanos()).unwrap();
+                if gate.now().saturating_add(wait) >= 3 << 62 {
+                    return Ok(()); // the clock ends there
+                }
+                gate.advance(wait - 1);
+                gate.look_around();
+                let denial = gate.limiter.check_n(KEY, n).map_err(|error| error.retry_after());
+                prop_assert_eq!(denial, Err(Some(Duration::from_nanos(1))));
+                gate.advance(1);
+                gate.look_around();
+                prop_assert_eq!(gate.limiter.check_n(KEY, n), Ok(()));
+            }
+            log.admit(gate.now(), n);
+        }
+    }
+}
+
+/// Threads on a few keys that come and go all the time: none ever admits more than a full bucket and
+/// what accrued, and together they get it all.
+#[test]
+fn threads_never_over_admit() {
+    const KEYS: u64 = 3;
+    const ROUNDS: u64 = if cfg!(debug_assertions) { 3_000 } else { 20_000 };
+    // A millisecond each, so that keys are full, and go, between the rounds of some.
+    let terms = Terms::new(1_000, SECOND, 2);
+    let clock = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(clock.clone());
+    limiter.per_key("", terms.limit()).unwrap();
+    let admitted: Vec<_> = (0..KEYS).map(|_| AtomicU64::new(0)).collect();
+    thread::scope(|scope| {
+        for seed in 1..=3 {
+            let (limiter, clock, admitted) = (&limiter, &clock, &admitted);
+            scope.spawn(move || {
+                let mut dice = Dice(seed);
+                for round in 0..ROUNDS {
+                    let key = dice.roll(KEYS);
+                    let name = format!("{key}");
+                    let taken = match dice.roll(4) {
+                        // Whole, and light again when it has gone.
+                        0 => limiter.try_acquire(&name).is_ok(),
+                        1 => limiter.resource(&name).unwrap().check().is_ok(),
+                        _ => limiter.check(&name).is_ok(),
+                    };
+                    admitted[key as usize].fetch_add(u64::from(taken), Ordering::Relaxed);
+                    if round % 7 == seed {
+                        clock.advance(Duration::from_micros(dice.roll(900)));
+                    }
+                    // Have keys looked at.
+                    let other = format!("other {seed}");
+                    let _ = limiter.check(&other);
+                    limiter.remove(&other);
+                }
+            });
+        }
+    });
+    let earned = clock.now() / 1_000_000;
+    for admitted in admitted {
+        let admitted = admitted.into_inner();
+        assert!(admitted <= terms.burst + earned, "{admitted} > {earned}");
+    }
+}
+
+/// Many windows of one key, each drained by threads at once: exactly a bucket a window.
+#[test]
+fn each_bucket_is_drained_exactly_once() {
+    const ROUNDS: u64 = if cfg!(debug_assertions) { 500 } else { 3_000 };
+    let terms = Terms::new(5, SECOND, 5);
+    let clock = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(clock.clone());
+    limiter.per_key("", terms.limit()).unwrap();
+    for round in 0..ROUNDS {
+        let drain = |verb: u64| {
+            let count = |_: &u64| match verb {
+                0 => limiter.try_acquire(KEY).is_ok(),
+                1 => limiter.check_all(&[(KEY, 1)]).is_ok(),
+                _ => limiter.check(KEY).is_ok(),
+            };
+            (0..6).filter(count).count() as u64
+        };
+        let taken = thread::scope(|scope| {
+            let threads = [2, round % 3].map(|verb| scope.spawn(move || drain(verb)));
+            // It is full when they come, and may go at any moment of that.
+            limiter.check("another").unwrap();
+            limiter.remove("another");
+            threads.map(|thread| thread.join().unwrap()).iter().sum::<u64>()
+        });
+        assert_eq!(taken, terms.burst, "in round {round}");
+        clock.advance(Duration::from_secs(1));
+    }
+}
