@@ -203,7 +203,7 @@ impl MemoryLimiter {
         let entries = self.0.entries.pin();
         match entries.get(&Asked(resource)) {
             Some(found) => match *found {
-                Named::Configured(ref entry) => entry.check(n),
+                Named::Configured(ref entry) => entry.check_by(n, &self.0.clock),
                 Named::Light(ref key) => self.0.check_light(key, resource, n),
                 Named::Whole(_) => self.0.check_key(resource, n),
             },
@@ -263,6 +263,9 @@ impl MemoryLimiter {
 
     /// Wait for `n` tokens and one permit for them.
     pub fn acquire_n(&self, resource: &str, n: u64) -> Acquire {
+        if let Some(entry) = self.0.configured(resource) {
+            return Acquire::new(entry, n);
+        }
         match self.0.hold_for_waiters(resource) {
             Ok(entry) => Acquire::new(entry, n),
             Err(error) => Acquire::failed(error),
