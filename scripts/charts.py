@@ -58,6 +58,8 @@ class Axis:
     """Where a value stands between the lower edge, 0, and the upper one, 1."""
 
     def __init__(self, values, is_log=False, ends=None):
+        if not values:
+            sys.exit("a chart without a value: no turn was undisturbed, so the machine is too busy")
         self.is_log = is_log
         if is_log:
             self.ticks = steps(min(values), max(values))
