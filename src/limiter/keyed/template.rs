@@ -186,7 +186,9 @@ impl Session<'_> {
                     from.lose();
                     match &to {
                         Some(to) => to.gain(),
-                        None => drop(entries.remove(&Asked(&name))),
+                        None => {
+                            entries.remove(&Asked(&name));
+                        }
                     }
                     moved.push((Arc::clone(entry), to.clone()));
                 }
@@ -198,8 +200,12 @@ impl Session<'_> {
                     let turned = self.turn_light(&name, key, to, moved);
                     let stays = turned.is_some();
                     match turned {
-                        Some(named) => drop(entries.insert(Name(Arc::clone(&name)), named)),
-                        None => drop(entries.remove(&Asked(&name))),
+                        Some(named) => {
+                            entries.insert(Name(Arc::clone(&name)), named);
+                        }
+                        None => {
+                            entries.remove(&Asked(&name));
+                        }
                     }
                     stays
                 }
