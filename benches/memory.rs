@@ -1,4 +1,5 @@
 //! What a key of a template takes up: `cargo bench --bench memory`, or with a number of keys behind `--`.
+//! Light keys first, and then some that became whole.
 //!
 //! *asked* is what was asked of the allocator and is still held; *resident* what the process grew by, which
 //! has what the allocator adds, and spare pages.
@@ -60,4 +61,8 @@ fn main() {
         let [asked, grown, took, left] = row.map(|total| each(total, keys));
         println!("| {keys} | {asked:.1} | {grown:.1} | {took:.0} | {left:.1} |");
     }
+    let limiter = MemoryLimiter::with_clock(ManualClock::new());
+    limiter.per_key("user:", Limit::per_second(10)).expect("a limit");
+    let whole = measure(|| (0..1_000).for_each(|key| drop(limiter.try_acquire(&name(key)))));
+    println!("\nwhole keys: {} bytes each, asked", whole.bytes_current / 1_000);
 }

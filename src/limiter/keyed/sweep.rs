@@ -19,6 +19,9 @@ const FOR_ROOM: usize = 32;
 /// So many are looked at from time to time, or more, so that each is within a quarter of the ring.
 pub(super) const PER_TICK: usize = 256;
 
+/// So much room for names is kept, however few there are.
+const SPARE: usize = 1_024;
+
 const HOUR: u64 = 3_600_000_000_000;
 
 /// The names of all keys, in the order in which they are looked at.
@@ -95,6 +98,10 @@ impl Session<'_> {
         let share = (self.keys.names.len() as u128 * elapsed).div_ceil(u128::from(QUARTER));
         self.look_at(usize::try_from(share).unwrap_or(usize::MAX).max(PER_TICK));
         self.keys.swept = self.keys.swept.max(self.now);
+        let names = &mut self.keys.names;
+        if names.capacity() > SPARE && names.len() < names.capacity() / 4 {
+            names.shrink_to(names.len() * 2);
+        }
     }
 
     /// Whether there is room for another key.
