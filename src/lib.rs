@@ -47,6 +47,9 @@ pub use async_nats;
 pub use bus::NatsBus;
 #[cfg(feature = "swarm")]
 pub use bus::{BusError, BusFuture, Delivery, MemoryBus, MessageBus, Subscription};
+#[cfg(loom)]
+#[doc(hidden)]
+pub use clock::SteeredClock;
 pub use clock::{Clock, ManualClock};
 pub use limiter::{
     Acquire, AcquireAll, AcquireError, Capacity, CapacityUpdate, ConfigError, Limit, MemoryLimiter,

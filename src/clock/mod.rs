@@ -6,6 +6,8 @@
 mod coarse;
 mod course;
 mod manual;
+#[cfg(loom)]
+mod model;
 mod system;
 mod timers;
 #[cfg(feature = "tokio")]
@@ -16,6 +18,8 @@ use std::task::Waker;
 use std::time::Duration;
 
 pub use manual::ManualClock;
+#[cfg(loom)]
+pub use model::SteeredClock;
 use system::System;
 
 /// The time by which a limiter counts. Cheap to clone; clones read the same time.

@@ -29,7 +29,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use super::course::{Course, Line, SCALE, Sample};
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, Mutex, Ordering, seeded};
 
 /// A slot's `end` with this bit is the tick at which the next line begins; without it, the last tick
 /// up to which the line was used beyond its length, or 0.
@@ -85,9 +85,9 @@ impl System {
 }
 
 #[derive(Debug)]
-struct Steered<S> {
+pub(super) struct Steered<S> {
     generation: AtomicU64,
-    source: S,
+    pub(super) source: S,
     /// The tick that counts as 2^62 in an `end`.
     zero: u64,
     slots: [Slot; 2],
@@ -131,12 +131,12 @@ impl Slot {
         self.nanos.store(line.nanos, Ordering::Release);
         self.scale.store(line.scale, Ordering::Release);
         self.length.store(line.length, Ordering::Release);
-        self.end.store(0, Ordering::Release);
+        self.end.swap(0, Ordering::AcqRel);
     }
 }
 
 impl<S: Source> Steered<S> {
-    fn new(source: S, rate: u64) -> Self {
+    pub(super) fn new(source: S, rate: u64) -> Self {
         let (course, line) = Course::start(sample(&source), rate);
         Self {
             generation: AtomicU64::new(0),
@@ -148,7 +148,7 @@ impl<S: Source> Steered<S> {
     }
 
     #[inline]
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         let generation = self.generation.load(Ordering::Acquire);
         // A branch, where an index would do, lets the processor read the slot before the generation.
         let slot = if generation & 1 == 0 { &self.slots[0] } else { &self.slots[1] };
@@ -175,7 +175,7 @@ impl<S: Source> Steered<S> {
             let ticks = self.source.ticks();
             let reading = line.at(ticks);
             let (is_over, is_lost) = (line.is_over(ticks), line.is_lost(ticks));
-            let end = if is_over {
+            let end = if is_over && !seeded("line-without-mark") {
                 slot.end.fetch_max(self.mark(ticks), Ordering::AcqRel)
             } else {
                 slot.end.load(Ordering::Acquire)
@@ -198,7 +198,8 @@ impl<S: Source> Steered<S> {
                 return reading;
             }
             let next = generation.wrapping_add(1);
-            let (new, old) = (Ordering::AcqRel, Ordering::Relaxed); // who fails looks again
+            // Who fails looks again, and must find it turned then.
+            let (new, old) = (Ordering::AcqRel, Ordering::Acquire);
             let _ = self.generation.compare_exchange(generation, next, new, old);
         }
     }

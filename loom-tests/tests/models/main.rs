@@ -6,6 +6,7 @@
 //! beside it then fails, and how.
 #![cfg(loom)]
 
+mod clock;
 mod cuts;
 mod groups;
 mod keys;
@@ -44,6 +45,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "cuts::a_refusal_of_what_was_granted_before_a_cut_joins_it",
         "cut twice",
     ),
+    ("line-without-mark", "clock::a_late_reader_beside_a_correction", "stepped back"),
     ("locks-in-any-order", "groups::two_in_opposite_order", "deadlock"),
     ("group-without-bit", "groups::one_beside_a_single_call", "not conserved"),
     ("take-and-roll-back", "groups::a_refusal_beside_a_refill_makes_no_token", "over-issued"),
