@@ -236,6 +236,10 @@ impl Bucket {
         self.word().is_striped()
     }
 
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.word().has_waiters()
+    }
+
     /// Take one that this thread has set apart for itself: the fastest way.
     #[inline]
     pub(crate) fn take_from_stash(&self) -> bool {
