@@ -16,6 +16,8 @@ const fn turns(release: u64, debug: u64) -> u64 {
     if cfg!(debug_assertions) { debug } else { release }
 }
 
+type Change = fn(&MemoryLimiter, &Resource);
+
 fn manual(limit: Limit) -> (MemoryLimiter, Resource, ManualClock) {
     let time = ManualClock::new();
     let limiter = MemoryLimiter::with_clock(time.clone());
@@ -312,8 +314,7 @@ fn open_stripes_conserve_tokens() {
 /// once that has returned, what is admitted is the new limit's.
 #[test]
 fn a_change_takes_effect_at_once() {
-    type Act = fn(&MemoryLimiter, &Resource);
-    let changes: [(Act, u64); 5] = [
+    let changes: [(Change, u64); 5] = [
         (|_, api| api.pause_for(Duration::from_secs(1)), 0),
         (|limiter, _| drop(limiter.configure("api", Limit::per_hour(10)).unwrap()), 10),
         (|limiter, _| drop(limiter.configure("api", Limit::per_hour(1_100)).unwrap()), 1_100),
