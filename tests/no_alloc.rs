@@ -1,5 +1,6 @@
 //! The hot path allocates nothing once it is warm: admissions, denials and permits, by handle and
-//! by name, waiting futures that need not wait included.
+//! by name, waiting futures that need not wait included. A large bucket that comes into great demand
+//! allocates once, for its stripes.
 
 use std::future::Future;
 use std::hint::black_box;
@@ -17,11 +18,19 @@ fn now<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Once to warm up, then a thousand times, on this thread's account.
+/// Once to warm up, then a thousand times, on this thread's account. On the machine's time each of at
+/// most three buckets may come into great demand at any moment, once: then a thousand times more.
 fn allocates_nothing(what: &str, act: impl Fn()) {
     act();
-    let counts = measure(|| (0..1_000).for_each(|_| act()));
-    assert_eq!(counts.count_total, 0, "{what} allocates: {counts:?}");
+    let mut of_stripes = 0;
+    loop {
+        let counts = measure(|| (0..1_000).for_each(|_| act()));
+        if counts.count_total == 0 {
+            return;
+        }
+        of_stripes += counts.count_total;
+        assert!(of_stripes <= 3, "{what} allocates: {counts:?}");
+    }
 }
 
 fn limits() -> [(&'static str, Limit); 3] {
@@ -41,6 +50,26 @@ fn clocks() -> [(&'static str, Clock); 3] {
 #[test]
 fn the_counter_counts() {
     assert_eq!(measure(|| drop(black_box(Box::new(1)))).count_total, 1);
+}
+
+#[test]
+fn a_hot_bucket_allocates_once_and_then_never() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let api = limiter.configure("api", Limit::per_second(1 << 20)).unwrap();
+    let take = || (0..40).for_each(|_| api.check().unwrap());
+    assert_eq!(measure(take).count_total, 1);
+    // Stripes are emptied, filled, closed, and opened again.
+    let again = || {
+        (0..1_000).for_each(|_| take());
+        assert!(api.check_n(1 << 20).is_err());
+        assert!(api.peek(1 << 20).is_err());
+        time.advance(Duration::from_secs(1));
+    };
+    assert_eq!(measure(|| (0..20).for_each(|_| again())).count_total, 0);
+    // A small one never does.
+    let few = limiter.configure("few", Limit::per_second(1_000)).unwrap();
+    assert_eq!(measure(|| (0..1_000).for_each(|_| few.check().unwrap())).count_total, 0);
 }
 
 #[test]

@@ -13,6 +13,8 @@ use tollgate::{Limit, ManualClock, MemoryLimiter, OnRelease, Resource, TryAcquir
 
 const HOUR: Duration = Duration::from_hours(1);
 
+type Change = fn(&MemoryLimiter, &Resource);
+
 fn manual(limit: Limit) -> (MemoryLimiter, Resource, ManualClock) {
     let time = ManualClock::new();
     let limiter = MemoryLimiter::with_clock(time.clone());
@@ -147,8 +149,7 @@ fn who_waits_has_what_is_in_stripes_at_once() {
 #[test]
 fn a_change_ends_what_was_set_apart() {
     let limit = Limit::per_hour(20_000);
-    type Act = fn(&MemoryLimiter, &Resource);
-    let changes: [(Act, u64); 5] = [
+    let changes: [(Change, u64); 5] = [
         (|_, api| api.pause_for(Duration::from_secs(1)), 0),
         (|limiter, _| drop(limiter.configure("api", Limit::per_hour(10)).unwrap()), 10),
         (|limiter, _| drop(limiter.configure("api", Limit::per_hour(1_500)).unwrap()), 1_500),
@@ -226,9 +227,9 @@ fn a_bound_on_permits_that_comes_late() {
     for left in (0..11).rev() {
         let one = held.swap_remove(0);
         if left % 2 == 0 {
-            on_another_thread(|| drop(one))
+            on_another_thread(|| drop(one));
         } else {
-            drop(one)
+            drop(one);
         }
         assert_eq!(api.capacity().in_flight, left);
         let again: Vec<_> =

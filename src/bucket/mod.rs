@@ -208,7 +208,17 @@ impl Bucket {
     pub(crate) fn take_slowly(&self, n: u64, now: u64, head: bool) -> Result<(), Refusal> {
         loop {
             let view = self.view(now);
-            view.check(n)?;
+            match view.check(n) {
+                // Not before what is in the stripes came back.
+                Err(refusal @ Refusal::Short(_)) if view.word.is_striped() && !head => {
+                    if seeded("denial-by-a-part") {
+                        yield_now(); // loom does not of itself switch here
+                        return Err(if self.is_striped() { Refusal::InLine } else { refusal });
+                    }
+                    return Err(Refusal::InLine);
+                }
+                verdict => verdict?,
+            }
             if view.word.has_waiters() && !head {
                 return Err(Refusal::InLine);
             }

@@ -127,7 +127,13 @@ impl Entry {
         if n == 1 && seeded("batch-without-look") {
             return Err(TryAcquireError::UnknownResource);
         }
-        self.check_slowly(n, self.now())
+        let taken = self.check_slowly(n, self.now());
+        // What was on its way to the stripe came back: too little for this one, but maybe enough for
+        // those in line.
+        if taken.is_err() && self.gate.bucket.has_waiters() && !seeded("filled-in-vain") {
+            self.tend(Gate::serve);
+        }
+        taken
     }
 
     /// At a reading of this resource's clock that the caller has just made.
@@ -194,10 +200,6 @@ impl Entry {
         }
         match self.gate.bucket.take_slowly(n, now, false) {
             Err(Refusal::InLine) => self.gate.take_in_turn(n, now),
-            // Not before what is in the stripes came back.
-            Err(Refusal::Short(_)) if self.gate.bucket.is_striped() => {
-                self.gate.take_in_turn(n, self.now())
-            }
             taken => taken,
         }
     }

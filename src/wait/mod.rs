@@ -165,7 +165,7 @@ impl Gate {
 
     /// Take `n` as a newcomer whom the WAITERS bit kept from taking without the lock.
     pub(crate) fn take_in_turn(&self, n: u64, now: u64) -> Result<(), Refusal> {
-        self.alone(|queue, calls| {
+        self.alone(now, |queue, now, calls| {
             self.turn(queue, n, now, calls)?;
             self.take_locked(queue, n, now)
         })
@@ -177,7 +177,7 @@ impl Gate {
             view if n == 0 => view.check(0),
             view if view.is_plain() => view.check(n),
             view if !view.has_waiters() && view.check(n).is_ok() => Ok(()),
-            _ => self.alone(|queue, calls| {
+            _ => self.alone(now, |queue, now, calls| {
                 self.turn(queue, n, now, calls)?;
                 self.check_locked(queue, n, now)
             }),
@@ -191,24 +191,27 @@ impl Gate {
     }
 
     /// Keep everybody from taking without the queue's lock, which the caller holds. What is in the
-    /// stripes comes back to the word.
-    fn mark(&self) {
+    /// stripes comes back to the word: whether there was any.
+    fn mark(&self) -> bool {
         self.bucket.set_waiters(true);
-        if self.bucket.is_striped() {
-            if seeded("wait-beside-stripes") {
-                return;
-            }
-            self.bucket.gather(|| self.clock.now());
-        }
+        !seeded("wait-beside-stripes") && self.take_back()
     }
 
-    /// Act while nobody takes.
-    fn alone<R>(&self, act: impl FnOnce(&mut Queue, &mut Calls) -> R) -> R {
+    /// Have what is in the stripes come back to the word. Whether there was any: then who goes by an
+    /// earlier reading of the clock finds less there than was.
+    fn take_back(&self) -> bool {
+        let is_striped = self.bucket.is_striped();
+        if is_striped {
+            self.bucket.gather(|| self.clock.now());
+        }
+        is_striped
+    }
+
+    /// Act while nobody takes, at `now` or, if that was before stripes were closed, later.
+    fn alone<R>(&self, now: u64, act: impl FnOnce(&mut Queue, u64, &mut Calls) -> R) -> R {
         self.with_queue(|queue, calls| {
-            if queue.more.is_empty() {
-                self.mark();
-            }
-            let result = act(queue, calls);
+            let is_late = queue.more.is_empty() && self.mark();
+            let result = act(queue, if is_late { self.clock.now() } else { now }, calls);
             self.unmark(queue);
             result
         })
@@ -249,7 +252,8 @@ impl Gate {
     pub(crate) fn is_full(&self, now: u64) -> bool {
         let all = |queue: &mut Queue| self.outlook(queue, now).views().iter().all(View::is_full);
         if self.bucket.is_striped() {
-            return self.alone(|queue, _| all(queue));
+            // As of `now`, whenever they were closed.
+            return self.alone(now, |queue, _, _| all(queue));
         }
         all(&mut self.queue.lock())
     }

@@ -118,6 +118,8 @@ pub(crate) fn take_in_turn(places: &[Place<'_>], permits: bool, now: u64) -> Res
         let peeks = places.iter().map(|place| place.gate.peek(place.n, now));
         peeks.reduce(worse).unwrap_or(Ok(()))?;
     }
+    let taken_back = places.iter().filter(|place| place.gate.take_back()).count();
+    let now = if taken_back > 0 { places[0].gate.clock().now() } else { now };
     let mut calls = Calls::new();
     let mut queues = lock(places);
     let mut verdict = Ok(());

@@ -87,6 +87,9 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("clock-before-gathering", "stripes::time_that_passes_while_stripes_are_closed", "over-issued"),
     ("clock-before-claim", "stripes::time_that_passes_while_a_stripe_is_filled", "over-issued"),
     ("swing-beside-stripes", "stripes::a_reconfiguration_beside_stripes", "lost"),
+    ("swing-beside-stripes", "stripes::opening_beside_a_reconfiguration", "over-issued"),
+    ("filled-in-vain", "stripes::a_stripe_is_filled_in_vain_beside_one_in_line", "deadlock"),
+    ("denial-by-a-part", "stripes::a_denial_beside_who_takes_back", "denied what is there"),
     ("leave-without-cas", "stripes::permits_end_on_other_stripes", "miscounted"),
 ];
 

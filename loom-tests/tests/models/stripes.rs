@@ -178,21 +178,20 @@ fn a_reconfiguration_beside_stripes() {
     });
 }
 
+/// Stripes that are opened while a limit is installed are the new one's, or closed.
 #[test]
 fn opening_beside_a_reconfiguration() {
-    long_model(|| {
-        let time = ManualClock::new();
-        let resource = alone(0, Limit::per_hour(ALL), &time);
+    model(|| {
+        let (resource, time) = striped(0);
+        resource.check_n(8).unwrap(); // takes back
+        time.advance(2 * HOUR);
         let other = resource.clone();
-        let beside = thread::spawn(move || {
-            other.open_stripes();
-            take(&other, 1)
-        });
-        resource.reconfigure(Limit::per_hour(ALL / 2)).unwrap();
-        let taken = beside.join().unwrap();
+        let beside = thread::spawn(move || other.reconfigure(Limit::per_hour(8)).unwrap());
+        resource.open_stripes();
+        beside.join().unwrap();
         let left = drain(&resource);
-        assert!(left <= ALL / 2, "over-issued: {left}");
-        assert!(taken + left >= ALL / 2, "lost");
+        assert!(left <= 8, "over-issued: {left}");
+        assert_eq!(left, 8, "lost");
     });
 }
 
@@ -229,5 +228,34 @@ fn permits_end_on_other_stripes() {
         assert_eq!(resource.capacity().in_flight, 0, "miscounted");
         resource.release();
         assert_eq!(resource.capacity().in_flight, 0, "miscounted");
+    });
+}
+
+/// Who fills a stripe, for more than there is, lets those in line have what there is.
+#[test]
+fn a_stripe_is_filled_in_vain_beside_one_in_line() {
+    long_model(|| {
+        let (resource, _) = striped(0);
+        resource.check_n(3).unwrap(); // leaves one
+        let other = resource.clone();
+        let second = thread::spawn(move || other.check_n(2).unwrap()); // leaves two
+        second.join().unwrap();
+        let other = resource.clone();
+        let beside = thread::spawn(move || other.blocking_acquire_n(3, None).map(drop));
+        assert!(resource.check_n(4).is_err(), "over-issued");
+        beside.join().unwrap().unwrap();
+        assert_eq!(drain(&resource), 0, "over-issued");
+    });
+}
+
+/// Who finds too little in the word looks again once another has taken back what was in the stripes.
+#[test]
+fn a_denial_beside_who_takes_back() {
+    model(|| {
+        let (resource, _) = striped(0);
+        let other = resource.clone();
+        let beside = thread::spawn(move || other.peek(8).is_ok());
+        assert!(resource.check_n(5).is_ok(), "denied what is there");
+        assert!(beside.join().unwrap() || drain(&resource) == 3, "lost");
     });
 }
