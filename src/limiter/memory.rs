@@ -204,10 +204,10 @@ impl MemoryLimiter {
         match entries.get(&Asked(resource)) {
             Some(found) => match *found {
                 Named::Configured(ref entry) => entry.check_by(n, &self.0.clock),
-                Named::Light(ref key) => self.0.check_light(key, resource, n),
-                Named::Whole(_) => self.0.check_key(resource, n),
+                Named::Light(ref key) => self.0.check_key(key, resource, n),
+                Named::Whole(_) => self.0.check_name(resource, n),
             },
-            None => self.0.check_key(resource, n),
+            None => self.0.check_name(resource, n),
         }
     }
 

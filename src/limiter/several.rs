@@ -8,9 +8,8 @@ use smallvec::SmallVec;
 use super::acquire::{self, AcquireAll};
 use super::error::{AcquireError, TryAcquireError};
 use super::group;
-use super::keyed::Named;
+use super::keyed::configured;
 use super::memory::MemoryLimiter;
-use super::name::Asked;
 use super::permits::Permits;
 use super::resource::Resource;
 
@@ -106,14 +105,9 @@ impl MemoryLimiter {
         act: impl FnOnce(group::Asked<'_>) -> R,
     ) -> Result<R, TryAcquireError> {
         let entries = self.0.entries.pin();
-        let found: SmallVec<[_; 4]> =
-            wanted.iter().map(|(name, _)| entries.get(&Asked(name))).collect();
         let configured =
-            found.iter().zip(wanted).map(|(found, (_, n))| match **found.as_ref()? {
-                Named::Configured(ref entry) => Some((entry, *n)),
-                Named::Whole(_) | Named::Light(_) => None,
-            });
-        match group::Asked::new(configured) {
+            |(name, n): &(&str, u64)| configured(&entries, name).map(|entry| (entry, *n));
+        match group::Asked::new(wanted.iter().map(configured)) {
             Some(asked) => Ok(act(asked)),
             None => self.asked_with_keys(wanted, act),
         }

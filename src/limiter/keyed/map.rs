@@ -1,16 +1,36 @@
 //! The map of names. Models have another one, of loom's primitives, that does the same.
 
-pub(in crate::limiter) use side::{Map, new_map};
+pub(in crate::limiter) use side::{Map, configured, new_map};
 
 #[cfg(not(loom))]
 mod side {
-    use crate::limiter::name::Name;
+    use std::sync::Arc;
+
+    use papaya::{HashMapRef, LocalGuard};
+
+    use crate::limiter::entry::Entry;
+    use crate::limiter::keyed::Named;
+    use crate::limiter::name::{Asked, Name};
 
     /// Its hash is seeded for each process.
     pub(in crate::limiter) type Map<V> = papaya::HashMap<Name, V, foldhash::fast::RandomState>;
 
     pub(in crate::limiter) fn new_map<V>() -> Map<V> {
         papaya::HashMap::with_hasher(foldhash::fast::RandomState::default())
+    }
+
+    type Pinned<'a> = HashMapRef<'a, Name, Named, foldhash::fast::RandomState, LocalGuard<'a>>;
+
+    /// The entry of a resource that was configured, as long as the map is pinned.
+    #[inline]
+    pub(in crate::limiter) fn configured<'a>(
+        entries: &'a Pinned<'_>,
+        name: &str,
+    ) -> Option<&'a Arc<Entry>> {
+        match entries.get(&Asked(name))? {
+            Named::Configured(entry) => Some(entry),
+            Named::Whole(_) | Named::Light(_) => None,
+        }
     }
 }
 
@@ -19,6 +39,8 @@ mod side {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
+    use crate::limiter::entry::Entry;
+    use crate::limiter::keyed::Named;
     use crate::limiter::name::{Asked, Name};
     use crate::sync::Mutex;
 
@@ -27,6 +49,11 @@ mod side {
 
     pub(in crate::limiter) fn new_map<V>() -> Map<V> {
         Map(Mutex::new(BTreeMap::new()))
+    }
+
+    /// Nothing is to be had without a count.
+    pub(in crate::limiter) fn configured<'a>(_: &'a Map<Named>, _: &str) -> Option<&'a Arc<Entry>> {
+        None
     }
 
     impl<V> Map<V> {

@@ -38,7 +38,7 @@ use super::limit::Limit;
 use crate::bucket::{Light, Line, Miss, Reach};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, fence, seeded};
 
-pub(super) use map::{Map, new_map};
+pub(super) use map::{Map, configured, new_map};
 pub(super) use sweep::Keys;
 pub(super) use turn::Ids;
 

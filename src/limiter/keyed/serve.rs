@@ -13,7 +13,7 @@ use crate::bucket::Miss;
 impl Inner {
     /// Take `n` tokens of a light key that was found.
     #[inline(never)]
-    pub(in crate::limiter) fn check_light(
+    pub(in crate::limiter) fn check_key(
         &self,
         key: &Key,
         name: &str,
@@ -27,13 +27,13 @@ impl Inner {
                 Err(Miss::Lost | Miss::Gone | Miss::Late(_)) => {}
             }
         }
-        self.check_key(name, n)
+        self.check_name(name, n)
     }
 
     /// Take `n` tokens of a name, whatever it stands for, or by its template.
     #[cold]
     #[inline(never)]
-    pub(in crate::limiter) fn check_key(&self, name: &str, n: u64) -> Result<(), TryAcquireError> {
+    pub(in crate::limiter) fn check_name(&self, name: &str, n: u64) -> Result<(), TryAcquireError> {
         if n == 0 {
             return self.peek(name, 0);
         }
