@@ -221,7 +221,7 @@ pub(crate) fn semaphore_try(admitted: bool) -> Contender {
 }
 
 /// By one of `count` names, in an order that no prefetcher follows.
-pub(crate) fn by_name(load: Load, count: usize) -> [Contender; 2] {
+pub(crate) fn by_name(load: Load, count: usize) -> [Contender; 3] {
     // Multiples of the golden ratio, as parts of a whole that is `count`.
     let at = move |i: u64| (u64::from((i as u32).wrapping_mul(0x9E37_79B9)) * count as u64) >> 32;
     Named::new(load, count).contenders(move |i| at(i) as usize)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use governor::DefaultKeyedRateLimiter;
-use tollgate::{Limit, MemoryLimiter};
+use tollgate::MemoryLimiter;
 
 use super::{Contender, Load};
 
@@ -11,42 +11,46 @@ use super::{Contender, Load};
 pub(crate) struct Named {
     names: Arc<[String]>,
     governor: Arc<DefaultKeyedRateLimiter<String>>,
-    ours: MemoryLimiter,
+    /// Each name with a limit of its own.
+    configured: MemoryLimiter,
+    /// All of them by one template.
+    keyed: MemoryLimiter,
 }
 
 impl Named {
     pub(crate) fn new(load: Load, count: usize) -> Self {
         let names: Arc<[String]> = (0..count).map(|i| format!("resource-{i:07}")).collect();
         let governor = DefaultKeyedRateLimiter::<String>::keyed(load.quota());
-        let ours = keyed(&names, load.limit());
-        // Once at least, so that each name is known.
-        for name in names.iter() {
-            for _ in 0..if load.drained { load.burst } else { 1 } {
-                assert!(governor.check_key(name).is_ok() && ours.check(name).is_ok());
-            }
+        let (configured, keyed) = (MemoryLimiter::new(), MemoryLimiter::new());
+        keyed.per_key("resource-", load.limit()).expect("a limit");
+        // Once at least, so that each name is known; one limiter after the other, so that what each keeps
+        // lies together.
+        let times = if load.drained { load.burst } else { 1 };
+        let each = || names.iter().flat_map(|name| (0..times).map(move |_| name));
+        for name in &*names {
+            configured.configure(name, load.limit()).expect("a limit");
         }
-        Self { names, governor: Arc::new(governor), ours }
+        assert!(each().all(|name| configured.check(name).is_ok()));
+        assert!(each().all(|name| keyed.check(name).is_ok()));
+        assert!(each().all(|name| governor.check_key(name).is_ok()));
+        Self { names, governor: Arc::new(governor), configured, keyed }
     }
 
     /// A check by name; `at` says which name a call is for.
     pub(crate) fn contenders(
         &self,
         at: impl Fn(u64) -> usize + Clone + Send + Sync + 'static,
-    ) -> [Contender; 2] {
+    ) -> [Contender; 3] {
         let (names, governor, also_at) = (self.names.clone(), self.governor.clone(), at.clone());
         let governor = move |i| governor.check_key(&names[also_at(i)]);
-        let (names, ours) = (self.names.clone(), self.ours.clone());
+        let ours = |limiter: &MemoryLimiter| {
+            let (names, at, limiter) = (self.names.clone(), at.clone(), limiter.clone());
+            move |i| limiter.check(&names[at(i)])
+        };
         [
             Contender::new("governor keyed", governor),
-            Contender::new("tollgate, name", move |i| ours.check(&names[at(i)])),
+            Contender::new("tollgate, name", ours(&self.configured)),
+            Contender::new("tollgate, per key", ours(&self.keyed)),
         ]
     }
-}
-
-fn keyed(names: &[String], limit: Limit) -> MemoryLimiter {
-    let limiter = MemoryLimiter::new();
-    for name in names {
-        limiter.configure(name, limit).expect("a limit");
-    }
-    limiter
 }
