@@ -66,6 +66,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("evict-without-look", "keys::a_handle_beside_an_eviction", "the key has gone"),
     ("evict-without-look", "keys::a_cut_beside_an_eviction", "the cut was lost"),
     ("use-without-look", "keys::a_permit_beside_an_eviction", "the key has gone"),
+    ("turn-by-old-clock", "keys::another_limit_settles_time_once", "over-issued"),
     ("new-without-time", "keys::an_old_reading_beside_an_eviction", "over-issued"),
     ("arm-without-look", "time_that_passes_wakes_who_waits", "deadlock"),
     (

@@ -10,7 +10,7 @@ use super::super::name::{Asked, Name};
 use super::sweep::Session;
 use super::{Key, Named, Template, Whole};
 use crate::bucket::{Kind, Light, Line};
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, seeded};
 
 /// So many keys a template has at most, where it does not say.
 const MOST_KEYS: u64 = 1_000_000;
@@ -229,12 +229,15 @@ impl Session<'_> {
         let spent = key.bucket.retire();
         key.template.lose();
         let (to, line) = (to?, key.template.line.as_ref()?);
-        if line.is_full(spent, self.now) {
-            self.keys.evicted = self.keys.evicted.max(self.now);
+        // Read after the word: else the time up to a take that the word counts, which was earned at the old
+        // rate, would be earned once more at the new one.
+        let now = if seeded("turn-by-old-clock") { self.now } else { self.inner.clock.now() };
+        if line.is_full(spent, now) {
+            self.keys.evicted = self.keys.evicted.max(now);
             return None;
         }
         to.gain();
-        let now = self.inner.reach.recent(self.now);
+        let now = self.inner.reach.recent(now);
         let lost = to.limit.first().lost_depth(key.template.limit.first());
         let adopt = |to: &Line| to.adopt(&line.lift(spent, now), lost, now);
         if let Some(spent) = to.line.as_ref().and_then(adopt) {
