@@ -310,8 +310,8 @@ impl Bucket {
             let position = word.position(current.origin);
             let accrued = current.terms.rate.accrue(current.elapsed(now), current.carry);
             // An RMW finds the last count, whoever made it.
-            let in_flight = self.hot.in_flight.fetch_add(0, Ordering::AcqRel);
-            if position > accrued.floor || in_flight > 0 {
+            self.hot.in_flight.fetch_add(0, Ordering::AcqRel);
+            if word.is_striped() || position > accrued.floor || self.in_flight() > 0 {
                 return false;
             }
             let to = Change { kind: Kind::Removed, ..current.again() };

@@ -22,6 +22,10 @@ pub(super) const PER_TICK: usize = 256;
 /// So much room for names is kept, however few there are.
 const SPARE: usize = 1_024;
 
+/// A key goes once it has been as new for so many nanoseconds, or where room is needed: one that is in use
+/// stays, though its bucket fills up between two uses.
+const REST: u64 = 1_000_000_000;
+
 const HOUR: u64 = 3_600_000_000_000;
 
 /// The names of all keys, in the order in which they are looked at.
@@ -96,7 +100,7 @@ impl Session<'_> {
     fn catch_up(&mut self) {
         let elapsed = u128::from(self.now.saturating_sub(self.keys.swept));
         let share = (self.keys.names.len() as u128 * elapsed).div_ceil(u128::from(QUARTER));
-        self.look_at(usize::try_from(share).unwrap_or(usize::MAX).max(PER_TICK));
+        self.look_at(usize::try_from(share).unwrap_or(usize::MAX).max(PER_TICK), REST);
         self.keys.swept = self.keys.swept.max(self.now);
         let names = &mut self.keys.names;
         if names.capacity() > SPARE && names.len() < names.capacity() / 4 {
@@ -106,24 +110,25 @@ impl Session<'_> {
 
     /// Whether there is room for another key.
     pub(super) fn make_room(&mut self, template: &Template) -> bool {
-        self.look_at(PER_KEY);
+        self.look_at(PER_KEY, REST);
         if template.count() >= template.most {
-            self.look_at(FOR_ROOM);
+            self.look_at(FOR_ROOM, 0);
         }
         template.count() < template.most
     }
 
-    /// Look at the first `most` keys; those that are as new go, the others to the end.
-    fn look_at(&mut self, most: usize) {
+    /// Look at the first `most` keys; those that have been as new for `rest` go, the others to the end.
+    fn look_at(&mut self, most: usize, rest: u64) {
+        let since = self.now.saturating_sub(rest);
         for _ in 0..most.min(self.keys.names.len()) {
             let Some(name) = self.keys.names.pop_front() else { return };
-            if self.stays(&name) {
+            if self.stays(&name, since) {
                 self.keys.names.push_back(name);
             }
         }
     }
 
-    fn stays(&mut self, name: &Arc<str>) -> bool {
+    fn stays(&mut self, name: &Arc<str>, since: u64) -> bool {
         let entries = self.inner.entries.pin();
         let Some((key, found)) = entries.get_key_value(&Asked(name)) else { return false };
         if !Arc::ptr_eq(&key.0, name) {
@@ -133,13 +138,12 @@ impl Session<'_> {
             Named::Configured(_) => return false,
             Named::Light(Key { ref bucket, ref template }) => {
                 let line = template.line.as_ref();
-                let leaves =
-                    line.is_some_and(|line| bucket.evict(line, &self.inner.reach, self.now));
+                let leaves = line.is_some_and(|line| bucket.evict(line, &self.inner.reach, since));
                 leaves.then(|| Arc::clone(template))
             }
             Named::Whole(ref whole) => {
                 let leaves = whole.evict(|entry| {
-                    let is_removed = entry.remove_if_as_new(self.now);
+                    let is_removed = entry.remove_if_as_new(self.now, since);
                     if is_removed.is_none() {
                         self.due.push(Arc::clone(entry));
                     }
@@ -149,7 +153,7 @@ impl Session<'_> {
             }
         };
         let Some(template) = template else { return true };
-        self.keys.evicted = self.keys.evicted.max(self.now);
+        self.keys.evicted = self.keys.evicted.max(since);
         template.lose();
         entries.remove(&Asked(name));
         false
@@ -157,9 +161,9 @@ impl Session<'_> {
 }
 
 impl Entry {
-    /// Removed, if a new one would do: it is full, and nobody waits, nothing is in flight, cut or paused.
+    /// Removed, if a new one would do: it has been full `since` then, and nobody waits, nothing is in flight, cut or paused.
     /// `None` where something is due first. For who alone knows of it.
-    fn remove_if_as_new(&self, now: u64) -> Option<bool> {
+    fn remove_if_as_new(&self, now: u64, since: u64) -> Option<bool> {
         let mut settings = self.settings.lock();
         let is_over = match settings.current.kind {
             Kind::Open => settings.current.is_past_horizon(now),
@@ -170,8 +174,8 @@ impl Entry {
             return None;
         }
         let is_open = settings.current.kind == Kind::Open && settings.adapt.is_quiet(now);
-        let is_full = || self.gate.is_full(now);
+        let is_full = || self.gate.is_full(since);
         let is_as_new = is_open && self.gate.waiting() == 0 && is_full();
-        Some(is_as_new && self.gate.bucket.remove_if_full(&mut settings.current, now))
+        Some(is_as_new && self.gate.bucket.remove_if_full(&mut settings.current, since))
     }
 }

@@ -38,8 +38,9 @@ impl MemoryLimiter {
     ///
     /// # Keys that come and go
     ///
-    /// A key goes by itself when it is as new: its bucket is full, no permit is out or forgotten, nobody
-    /// waits for it or has a handle to it, and it is neither cut nor paused. So one that goes and comes
+    /// A key goes by itself when it has been as new for a second, or at once where there is no room for
+    /// another: its bucket is full, no permit is out or forgotten, nobody waits for it or has a handle to
+    /// it, and it is neither cut nor paused. So one that goes and comes
     /// again is bound by what it took before, as if it had stayed: the tokens of a key are at most
     /// `burst + rate x time`. There is nothing to call for it: two keys are looked at whenever one is
     /// made, and 256 every 67 ms while keys are used, by a call that comes by then.

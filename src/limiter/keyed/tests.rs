@@ -40,7 +40,7 @@ fn each_key_that_is_made_has_two_looked_at() {
     let (limiter, time) = limiter(Limit::per_second(1));
     make(&limiter, 1_000);
     assert_eq!(count(&limiter), 1_000);
-    time.advance(SECOND);
+    time.advance(2 * SECOND);
     // Within a tick of it.
     limiter.check("tick").unwrap();
     let before = count(&limiter);
@@ -56,7 +56,7 @@ fn time_has_some_looked_at() {
     for limit in [Limit::per_second(1), Limit::per_second(1).and(Limit::per_minute(60))] {
         let (limiter, time) = limiter(limit);
         make(&limiter, 1_000);
-        time.advance(SECOND);
+        time.advance(2 * SECOND);
         let mut left = 1_000;
         while left > 1 {
             time.advance(TICK);
@@ -81,6 +81,17 @@ fn a_long_time_has_all_looked_at() {
     time.advance(Duration::from_hours(1_000));
     limiter.check("0").unwrap();
     assert_eq!(count(&limiter), 1);
+}
+
+/// A key that is used now and then stays, though its bucket is full each time.
+#[test]
+fn keys_in_use_stay() {
+    let (limiter, time) = limiter(Limit::per_second(1_000_000));
+    for turn in 0..100 {
+        make(&limiter, 1_000);
+        assert_eq!(count(&limiter), 1_000, "{turn}");
+        time.advance(SECOND / 2);
+    }
 }
 
 /// Of those that stay each has its turn.
@@ -109,8 +120,7 @@ fn what_a_key_is() {
     drop(limiter.try_acquire("a").unwrap());
     assert!(!is_light(&limiter, "a"));
     limiter.check("a").unwrap();
-    time.advance(SECOND);
-    time.advance(TICK);
+    time.advance(2 * SECOND);
     // Looked at, and as new; light when it comes again.
     limiter.check("b").unwrap();
     assert_eq!(count(&limiter), 1);
