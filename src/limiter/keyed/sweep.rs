@@ -24,7 +24,7 @@ const SPARE: usize = 1_024;
 
 /// A key goes once it has been as new for so many nanoseconds, or where room is needed: one that is in use
 /// stays, though its bucket fills up between two uses.
-const REST: u64 = 1_000_000_000;
+const REST: u64 = 10_000_000_000;
 
 const HOUR: u64 = 3_600_000_000_000;
 

@@ -38,7 +38,7 @@ impl MemoryLimiter {
     ///
     /// # Keys that come and go
     ///
-    /// A key goes by itself when it has been as new for a second, or at once where there is no room for
+    /// A key goes by itself when it has been as new for ten seconds, or at once where there is no room for
     /// another: its bucket is full, no permit is out or forgotten, nobody waits for it or has a handle to
     /// it, and it is neither cut nor paused. So one that goes and comes
     /// again is bound by what it took before, as if it had stayed: the tokens of a key are at most
