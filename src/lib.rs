@@ -11,6 +11,7 @@
 //!
 //! * [`MemoryLimiter`] says which method to choose, and what is guaranteed.
 //! * [`Limit`] says which burst to choose for a full rate.
+//! * [`MemoryLimiter::per_key`] is a limit for each user, address or key, of which there may be a million.
 //! * [`OnRelease`] tells a rate limit from a concurrency limit.
 //! * [`Acquire`] is a wait: its order, its timeout, and what cancelling it does.
 //! * [Limits as text](Limit#impl-FromStr-for-Limit) are for configuration files: `"10/s burst 20"`.

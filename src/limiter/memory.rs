@@ -30,6 +30,7 @@ use crate::sync::{AtomicBool, Mutex, Ordering};
 /// | know at once, and hold a permit | [`try_acquire`](Self::try_acquire) |
 /// | wait in a task | [`acquire`](Self::acquire) |
 /// | wait in a thread | [`blocking_acquire`](Self::blocking_acquire) |
+/// | limit each user, address or key | [`per_key`](Self::per_key), once; then by name |
 /// | skip the look-up of the name | [`resource`](Self::resource), then the same verbs |
 ///
 /// # Exactness

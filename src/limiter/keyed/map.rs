@@ -52,14 +52,22 @@ mod side {
     }
 
     /// Nothing is to be had without a count.
-    pub(in crate::limiter) fn configured<'a>(_: &'a Map<Named>, _: &str) -> Option<&'a Arc<Entry>> {
+    pub(in crate::limiter) fn configured<'a>(
+        _: &'a Pinned<'_, Named>,
+        _: &str,
+    ) -> Option<&'a Arc<Entry>> {
         None
     }
 
     impl<V> Map<V> {
-        pub(in crate::limiter) fn pin(&self) -> &Self {
-            self
+        pub(in crate::limiter) fn pin(&self) -> Pinned<'_, V> {
+            Pinned(&self.0)
         }
+    }
+
+    pub(in crate::limiter) struct Pinned<'a, V>(&'a Mutex<BTreeMap<Arc<str>, Arc<V>>>);
+
+    impl<V> Pinned<'_, V> {
         pub(in crate::limiter) fn get(&self, name: &Asked<'_>) -> Option<Arc<V>> {
             self.0.lock().get(name.0).map(Arc::clone)
         }
