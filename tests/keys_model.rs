@@ -24,15 +24,16 @@ impl ByKey {
     fn new(terms: Terms) -> Self {
         let clock = ManualClock::new();
         let limiter = MemoryLimiter::with_clock(clock.clone());
-        limiter.per_key("", terms.limit()).expect("a limit");
+        limiter.per_key_at_most("", terms.limit(), 1).expect("a limit");
         Self { clock, limiter, held: Mutex::default() }
     }
 
-    /// Each key that is made has two looked at; this one leaves nothing but its name.
+    /// There is room for one key alone: one that is idle goes at once for this one, which then leaves
+    /// nothing but its name.
     fn look_around(&self) {
         for name in ["one", "two"] {
-            self.limiter.check(name).expect("it is new");
-            assert!(self.limiter.remove(name));
+            let is_new = self.limiter.check(name).is_ok();
+            assert_eq!(self.limiter.remove(name), is_new);
         }
     }
 }
@@ -57,7 +58,7 @@ impl Gate for ByKey {
     }
     fn reconfigure(&self, terms: Terms) {
         self.look_around();
-        self.limiter.per_key("", terms.limit()).expect("a limit");
+        self.limiter.per_key_at_most("", terms.limit(), 1).expect("a limit");
     }
     fn pause(&self, nanos: u64) {
         self.limiter.pause_for(KEY, Duration::from_nanos(nanos));
@@ -304,7 +305,7 @@ fn threads_never_over_admit() {
     let terms = Terms::new(1_000, SECOND, 2);
     let clock = ManualClock::new();
     let limiter = MemoryLimiter::with_clock(clock.clone());
-    limiter.per_key("", terms.limit()).unwrap();
+    limiter.per_key_at_most("", terms.limit(), KEYS).unwrap();
     let admitted: Vec<_> = (0..KEYS).map(|_| AtomicU64::new(0)).collect();
     thread::scope(|scope| {
         for seed in 1..=3 {
@@ -317,7 +318,7 @@ fn threads_never_over_admit() {
                     let taken = match dice.roll(4) {
                         // Whole, and light again when it has gone.
                         0 => limiter.try_acquire(&name).is_ok(),
-                        1 => limiter.resource(&name).unwrap().check().is_ok(),
+                        1 => limiter.resource(&name).is_some_and(|key| key.check().is_ok()),
                         _ => limiter.check(&name).is_ok(),
                     };
                     admitted[key as usize].fetch_add(u64::from(taken), Ordering::Relaxed);
@@ -364,6 +365,7 @@ fn each_bucket_is_drained_exactly_once() {
             threads.map(|thread| thread.join().unwrap()).iter().sum::<u64>()
         });
         assert_eq!(taken, terms.burst, "in round {round}");
-        clock.advance(Duration::from_secs(1));
+        // Idle for so long that it goes when another one is made.
+        clock.advance(Duration::from_secs(12));
     }
 }

@@ -20,6 +20,7 @@
 //! the slot as well. A slot's fields are Acquire and Release on top of that, for
 //! the reason given on [`slot::Slot`]. Permits in flight: see [`in_flight`].
 
+mod demand;
 mod in_flight;
 mod plain;
 pub(crate) mod rate;
@@ -133,7 +134,7 @@ impl Bucket {
     pub(crate) fn take(&self, n: u64, now: u64) -> Take {
         match self.plan(n, now) {
             Ok(plan) if self.go(&plan) => {
-                if now.is_multiple_of(stripes::SAMPLE) {
+                if now.is_multiple_of(demand::SAMPLE) {
                     self.note_demand(now);
                 }
                 Take::Taken

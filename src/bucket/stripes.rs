@@ -22,7 +22,8 @@
 //!   that is being filled is left to who fills it, who brings back what it holds and goes on closing:
 //!   nobody waits for anybody.
 //!
-//! Nobody is refused, and nobody waits, before the stripes were closed: then the word decides alone.
+//! Nobody is refused, and nobody waits, before the stripes were closed: then the word decides alone. (But
+//! for what is on its way to a stripe at that moment: who moves it brings it back, and looks at the line.)
 //! While somebody is in line (`WAITERS`) they are neither opened nor filled.
 //!
 //! What remains: a word that is full at its smaller capacity does not accrue, so that a burst after a
@@ -34,7 +35,7 @@
 //! stash, then reads the stripe. With a full barrier in between on both sides, either the taker sees
 //! `CLOSED` and takes nothing, or the closer sees `BUSY`, and charges for a take that may happen. The
 //! taker's is free: see [`barrier_here`]. A taker that finds that it was charged for and has not taken
-//! has its token then ([`Stripes::stranded`]), so that not one is lost.
+//! has its token then ([`Stripes::stranded`]), unless the stripes have been opened anew by that time.
 //!
 //! Each opening has another number, in the stripe and in the stash, so that a stash which was closed
 //! once is never taken from.
@@ -83,12 +84,6 @@ const BUSY: u64 = FLAG;
 const CLOSED: u64 = FLAG << 1;
 const OPENING: u64 = CLOSED << 1;
 
-/// One take in so many, by the clock, is a sign of demand; and so is each that meets another one.
-pub(super) const SAMPLE: u64 = 1 << 10;
-/// So many signs within 2^23 ns show a bucket that is hot: some 2 million takes a second, or threads
-/// that contend.
-const SIGNS: u64 = 16;
-const SIGNS_SINCE: u32 = 23;
 /// Stripes that were closed are not opened again for so many nanoseconds: closing costs microseconds.
 const REST: u64 = 1_000_000;
 
@@ -321,21 +316,6 @@ impl Bucket {
             if self.swap(view.word, view.word.moved(view.origin, next)) {
                 return (n, false);
             }
-        }
-    }
-
-    /// A sign of demand: open the stripes of a bucket that is hot.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn note_demand(&self, now: u64) {
-        const COUNT: u64 = 0xff;
-        let demand = self.hot.demand.load(Ordering::Relaxed); // a hint: some may be lost
-        let since = now >> SIGNS_SINCE << 8;
-        let count = if demand & !COUNT == since { (demand + 1) & COUNT } else { 1 };
-        self.hot.demand.store(since | count, Ordering::Relaxed);
-        // A model opens them where it means to.
-        if count.is_multiple_of(SIGNS) && !cfg!(loom) {
-            self.open(now);
         }
     }
 

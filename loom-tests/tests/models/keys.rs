@@ -12,7 +12,7 @@ fn one_idle_key(limit: Limit) -> (MemoryLimiter, ManualClock) {
     let limiter = MemoryLimiter::with_clock(time.clone());
     limiter.per_key("", limit).unwrap();
     limiter.check("key").unwrap();
-    time.advance(HOUR);
+    time.advance(HOUR + 11 * SECOND);
     (limiter, time)
 }
 
@@ -152,11 +152,11 @@ fn an_old_reading_beside_an_eviction() {
         limiter.check("key").unwrap();
         let (other, clock) = (limiter.clone(), time.clone());
         let beside = thread::spawn(move || {
-            clock.advance(SECOND);
+            clock.advance(11 * SECOND);
             other.check("another").unwrap();
             clock.set(0);
         });
-        // With a reading of a second, or not at all.
+        // With a reading of eleven seconds, or not at all.
         take(&limiter, 1);
         beside.join().unwrap();
         assert_eq!(take(&limiter, 1), 0, "over-issued");
