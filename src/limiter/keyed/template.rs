@@ -111,11 +111,10 @@ impl MemoryLimiter {
         let template =
             Template { prefix: Arc::clone(&prefix), limit, line, most: most_keys, count };
         self.0.templates.pin().insert(Name(Arc::clone(&prefix)), Arc::new(template));
-        drop(session);
         // Without one until now there are no such keys.
-        let moved = from.map(|from| self.0.move_keys(&prefix, &from));
+        let moved = from.map(|from| session.move_keys(&prefix, &from)).unwrap_or_default();
         drop(admin);
-        self.0.settle_in(moved.unwrap_or_default());
+        self.0.settle_in(moved);
         Ok(())
     }
 
@@ -128,8 +127,7 @@ impl MemoryLimiter {
         let Some(from) = self.0.templates.pin().remove(&Asked(prefix)).map(Arc::clone) else {
             return false;
         };
-        drop(session);
-        let moved = self.0.move_keys(prefix, &from);
+        let moved = session.move_keys(prefix, &from);
         drop(admin);
         self.0.settle_in(moved);
         true
@@ -140,18 +138,6 @@ impl MemoryLimiter {
 type Moved = Vec<(Arc<Entry>, Option<Arc<Template>>)>;
 
 impl Inner {
-    /// Have each key go on by the template that it has now. Those with `prefix` that have no longer one
-    /// were `from`'s. Under the admin lock, so that nobody else moves keys.
-    fn move_keys(&self, prefix: &str, from: &Template) -> Moved {
-        let mut moved = Moved::new();
-        let names = std::mem::take(&mut self.session().keys.names);
-        for name in names {
-            // The lock is for one key at a time, so that nobody who makes one waits for all.
-            self.session().move_key(name, prefix, from, &mut moved);
-        }
-        moved
-    }
-
     /// What whole keys need once they have moved, without locks: observers hear of it.
     fn settle_in(&self, moved: Moved) {
         for (entry, to) in moved {
@@ -174,6 +160,21 @@ impl Inner {
 }
 
 impl Session<'_> {
+    /// Have each key go on by the template that it has now. Those with `prefix` whose template is no
+    /// longer one were `from`'s. Under the admin lock, so that nobody else moves keys, and in the session
+    /// in which the templates changed: a whole key that went in between would count out of another one.
+    fn move_keys(mut self, prefix: &str, from: &Template) -> Moved {
+        let mut moved = Moved::new();
+        let names = std::mem::take(&mut self.keys.names);
+        let inner = self.inner;
+        drop(self);
+        for name in names {
+            // The lock is for one key at a time, so that nobody who makes one waits for all.
+            inner.session().move_key(name, prefix, from, &mut moved);
+        }
+        moved
+    }
+
     fn move_key(&mut self, name: Arc<str>, prefix: &str, from: &Template, moved: &mut Moved) {
         let entries = self.inner.entries.pin();
         let Some((own, found)) = entries.get_key_value(&Asked(&name)) else { return };
