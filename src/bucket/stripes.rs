@@ -414,7 +414,8 @@ impl Bucket {
     }
 
     /// Give `n` tokens back to this thread's stripe, if it has room for them.
-    pub(super) fn refund_to_stripe(&self, n: u64) -> bool {
+    #[inline]
+    pub(crate) fn refund_to_stripe(&self, n: u64) -> bool {
         let Some(stripes) = self.hot.stripes.get() else { return false };
         let (stripe, is_own) = stripes.of_thread(thread_number());
         let more = |tokens: u64| {

@@ -184,6 +184,14 @@ impl Gate {
         }
     }
 
+    /// Whether there are open stripes, and `n` tokens beside them.
+    fn holds_striped(&self, n: u64, now: u64) -> bool {
+        self.bucket.is_striped() && {
+            let view = self.bucket.view(now);
+            view.is_striped() && !view.has_waiters() && view.check(n).is_ok()
+        }
+    }
+
     /// The same without the lock, where that can tell that it would not.
     fn glance(&self, n: u64, now: u64) -> Result<(), Refusal> {
         let view = self.bucket.view(now);
