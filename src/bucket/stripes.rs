@@ -227,6 +227,12 @@ impl Stripes {
 }
 
 impl Bucket {
+    /// Whether there are stripes, open or not.
+    #[inline]
+    pub(crate) fn was_hot(&self) -> bool {
+        self.hot.stripes.get().is_some()
+    }
+
     #[inline]
     pub(crate) fn is_striped(&self) -> bool {
         self.word().is_striped()

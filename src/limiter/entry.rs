@@ -110,11 +110,13 @@ impl Entry {
     #[allow(clippy::inline_always)] // left to itself the compiler calls it from where a name is looked up
     #[inline(always)]
     pub(crate) fn check_by(&self, n: u64, clock: &Clock) -> Result<(), TryAcquireError> {
-        if n == 1 && self.gate.bucket.take_from_stash() {
-            return Ok(());
-        }
-        if self.gate.bucket.is_striped() && n > 0 {
-            return self.check_stripe(n);
+        if self.gate.bucket.was_hot() {
+            if n == 1 && self.gate.bucket.take_from_stash() {
+                return Ok(());
+            }
+            if self.gate.bucket.is_striped() && n > 0 {
+                return self.check_stripe(n);
+            }
         }
         self.check_at(n, clock.now())
     }
