@@ -53,6 +53,8 @@ impl MemoryLimiter {
     /// resource has, which takes about 1.8 KB; it goes on from the very level, and is light again when it
     /// has gone and come. Each key of a limit of several windows is whole.
     ///
+    /// A name is kept as it is, whatever its length: where users choose it, bound that first.
+    ///
     /// Making a key takes a lock, one for a limiter; using it does not.
     ///
     /// # Single keys
