@@ -29,7 +29,7 @@ pub enum TryAcquireError {
     /// There are as many keys as their template allows, and those that were looked at are all in use:
     /// shed this call, or allow more by [`per_key_at_most`](crate::MemoryLimiter::per_key_at_most).
     TooManyKeys {
-        /// As many.
+        /// So many it allows.
         most: u64,
     },
     /// No resource of this name: configure it first. A removed resource's handles say this, too, and
@@ -103,7 +103,7 @@ pub enum AcquireError {
     },
     /// There are as many keys as their template allows: see [`TryAcquireError::TooManyKeys`].
     TooManyKeys {
-        /// As many.
+        /// So many it allows.
         most: u64,
     },
     /// No resource of this name, or it was removed during the wait.
@@ -219,5 +219,5 @@ fn exceeds(f: &mut fmt::Formatter<'_>, capacity: u64) -> fmt::Result {
 }
 
 fn too_many_keys(f: &mut fmt::Formatter<'_>, most: u64) -> fmt::Result {
-    write!(f, "all {most} keys are in use: shed this call, or allow more keys a prefix")
+    write!(f, "no room beside {most} keys of this prefix: shed this call, or allow more of them")
 }
