@@ -32,8 +32,9 @@ pub enum TryAcquireError {
         /// So many it allows.
         most: u64,
     },
-    /// No resource of this name: configure it first. A removed resource's handles say this, too, and
-    /// another limiter's.
+    /// No resource of this name, nor a template of a prefix: configure one, or the other by
+    /// [`per_key`](crate::MemoryLimiter::per_key). A removed resource's handles say this, too, and another
+    /// limiter's.
     UnknownResource,
     /// The limiter was closed; nothing will be admitted any more.
     Closed,
@@ -211,7 +212,7 @@ impl fmt::Display for ConfigError {
 impl Error for ConfigError {}
 
 const UNKNOWN: &str =
-    "unknown resource: it was not configured, or removed, or is another limiter's";
+    "unknown resource: configure it, or a prefix by `per_key`; or it is gone, or another limiter's";
 const CLOSED: &str = "the limiter is closed";
 
 fn exceeds(f: &mut fmt::Formatter<'_>, capacity: u64) -> fmt::Result {
