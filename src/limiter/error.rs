@@ -41,8 +41,21 @@ pub enum TryAcquireError {
 }
 
 /// What a refused call was short of. The time that takes is worked out when it is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Shortage(pub(crate) Deficit);
+
+impl Shortage {
+    fn wait(self) -> Duration {
+        Duration::from_nanos(self.0.wait())
+    }
+}
+
+/// For who returns the error from `main`: the time, and not what it is worked out from.
+impl fmt::Debug for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shortage").field("retry_after", &self.wait()).finish()
+    }
+}
 
 impl TryAcquireError {
     /// How long until the same call would succeed if nobody else asked meanwhile, rounded up to
@@ -53,7 +66,7 @@ impl TryAcquireError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Exhausted { shortage } => Some(Duration::from_nanos(shortage.0.wait())),
+            Self::Exhausted { shortage } => Some(shortage.wait()),
             _ => None,
         }
     }
@@ -74,8 +87,7 @@ impl fmt::Display for TryAcquireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exhausted { shortage } => {
-                let wait = Duration::from_nanos(shortage.0.wait());
-                write!(f, "rate limited: retry after {wait:?}")
+                write!(f, "rate limited: retry after {:?}", shortage.wait())
             }
             Self::TooManyInFlight => f.write_str("too many permits in flight: end one first"),
             Self::ExceedsCapacity { capacity } => exceeds(f, *capacity),
