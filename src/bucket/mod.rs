@@ -135,7 +135,7 @@ impl Bucket {
         match self.plan(n, now) {
             Ok(plan) if self.go(&plan) => {
                 if now.is_multiple_of(demand::SAMPLE) {
-                    self.note_demand(now);
+                    self.note_sample(now);
                 }
                 Take::Taken
             }

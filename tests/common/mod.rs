@@ -6,7 +6,7 @@
 pub(crate) mod watchdog;
 pub(crate) mod windows;
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Barrier, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tollgate::{Limit, ManualClock, MemoryLimiter, Permit, Resource};
@@ -144,16 +144,20 @@ pub(crate) struct Striped(ByHandle);
 impl Striped {
     pub(crate) fn new(terms: Terms) -> Self {
         let gate = ByHandle::new(terms);
-        heat(&gate.resource);
+        // A smaller one has none.
+        if terms.burst >= 1_024 {
+            heat(&gate.resource);
+        }
         Self(gate)
     }
 
     fn api(&self) -> &ByHandle {
-        // A full bucket that is taken from keeps a fraction of a unit less; and one that is less than half
-        // full opens no stripes.
-        if self.now() > 0 && is_sign(self.now()) {
+        // Now and then. A full bucket that is taken from keeps a fraction of a unit less; and one that is
+        // less than half full opens no stripes.
+        if self.now() > 0 && self.now().is_multiple_of(1 << 10) {
             let capacity = self.0.resource.capacity();
-            if (capacity.total / 2..capacity.total).contains(&capacity.available) {
+            let is_large = capacity.total >= 1_024;
+            if is_large && (capacity.total / 2..capacity.total).contains(&capacity.available) {
                 heat(&self.0.resource);
             }
         }
@@ -191,20 +195,23 @@ impl Gate for Striped {
     }
 }
 
-/// Whether a take at such a reading is a sign of demand.
-fn is_sign(now: u64) -> bool {
-    now.is_multiple_of(1 << 10)
-}
-
-/// What opens the stripes of a bucket of 1,024 or more that is half full, at a reading that is a
-/// multiple of 2^10 ns: some signs of demand. Nothing is gone after it.
+/// What opens the stripes of a bucket of 1,024 or more that is half full: two threads that contend for it.
+/// Nothing is gone after it.
 pub(crate) fn heat(resource: &Resource) {
-    for _ in 0..40 {
-        match resource.try_acquire() {
-            Ok(permit) => permit.refund(),
-            Err(_) => return,
+    let both = Barrier::new(2);
+    let contend = || {
+        both.wait();
+        for _ in 0..2_000 {
+            match resource.try_acquire() {
+                Ok(permit) => permit.refund(),
+                Err(_) => return,
+            }
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(contend);
+        contend();
+    });
 }
 
 /// tollgate by name.
