@@ -220,9 +220,10 @@ impl Light {
     /// Dead, if it is full at `now`. Under the lock of the keys, as all that makes it dead.
     pub(crate) fn evict(&self, line: &Line, reach: &Reach, now: u64) -> bool {
         let word = self.0.load(Ordering::Acquire);
-        // Beyond a quarter after the reach the ring would be too short; until then it fills up.
+        // Beyond a quarter after the reach the ring would be too short; until then it fills up. Before the
+        // reach it would be as well.
         let now = now.min(reach.until().saturating_add(line.quarter));
-        if !line.is_full(word, now) {
+        if now < reach.from() || !line.is_full(word, now) {
             return false;
         }
         if seeded("evict-without-dead") {

@@ -233,12 +233,13 @@ impl Session<'_> {
         // Read after the word: else the time up to a take that the word counts, which was earned at the old
         // rate, would be earned once more at the new one.
         let now = if seeded("turn-by-old-clock") { self.now } else { self.inner.clock.now() };
+        // A clock that has stepped back by weeks is further away than the ring can tell.
+        let now = self.inner.reach.recent(now);
         if line.is_full(spent, now) {
             self.keys.evicted = self.keys.evicted.max(now);
             return None;
         }
         to.gain();
-        let now = self.inner.reach.recent(now);
         let lost = to.limit.first().lost_depth(key.template.limit.first());
         let adopt = |to: &Line| to.adopt(&line.lift(spent, now), lost, now);
         if let Some(spent) = to.line.as_ref().and_then(adopt) {

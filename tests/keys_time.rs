@@ -1,0 +1,41 @@
+//! Keys and time: clocks that step back while keys are looked at, and many keys that nobody uses.
+
+use tollgate::{Limit, ManualClock, MemoryLimiter};
+
+const SECOND: u64 = 1_000_000_000;
+const HOUR: u64 = 3_600 * SECOND;
+
+/// Keys of ten a second, of which "a" was drained at `now`.
+fn drained(now: u64) -> (MemoryLimiter, ManualClock) {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    limiter.per_key("", Limit::per_second(10)).unwrap();
+    time.set(now);
+    assert!(limiter.check_n("a", 10).is_ok());
+    (limiter, time)
+}
+
+/// A key that is looked at by a reading from weeks before it was used stays as it is.
+#[test]
+fn a_look_from_weeks_before() {
+    for back in [1, 100, 200, 300, 400, 600, 799] {
+        let (limiter, time) = drained(800 * HOUR);
+        time.set((800 - back) * HOUR);
+        drop(limiter.resource("b"));
+        drop(limiter.resource("c"));
+        time.set(800 * HOUR);
+        assert!(limiter.check("a").is_err(), "{back} hours");
+    }
+}
+
+/// So it does where it is another limit's by then.
+#[test]
+fn another_limit_weeks_before() {
+    for back in [1, 100, 200, 300, 400, 600, 799] {
+        let (limiter, time) = drained(800 * HOUR);
+        time.set((800 - back) * HOUR);
+        limiter.per_key("", Limit::per_second(10)).unwrap();
+        time.set(800 * HOUR);
+        assert!(limiter.check("a").is_err(), "{back} hours");
+    }
+}
