@@ -39,3 +39,18 @@ fn another_limit_weeks_before() {
         assert!(limiter.check("a").is_err(), "{back} hours");
     }
 }
+
+/// A whole key is as new from when it is known to be full, and no earlier.
+#[test]
+fn a_whole_key_that_is_new_for_a_moment() {
+    let (limiter, time) = drained(90 * SECOND);
+    time.set(99 * SECOND);
+    drop(limiter.resource("a"));
+    time.set(100 * SECOND);
+    limiter.check("b").unwrap();
+    time.set(91 * SECOND);
+    let taken = (0..100).filter(|_| limiter.check("a").is_ok()).count();
+    time.set(92 * SECOND);
+    let taken = taken + (0..100).filter(|_| limiter.check("a").is_ok()).count();
+    assert!(taken <= 10, "{taken}");
+}

@@ -309,6 +309,9 @@ impl Bucket {
         loop {
             let word = self.word();
             let position = word.position(current.origin);
+            if now < current.anchor {
+                return false; // what it held then is not known any more
+            }
             let accrued = current.terms.rate.accrue(current.elapsed(now), current.carry);
             // An RMW finds the last count, whoever made it.
             self.hot.in_flight.fetch_add(0, Ordering::AcqRel);
@@ -326,9 +329,10 @@ impl Bucket {
 }
 
 impl View {
-    /// Whether it holds all it can, and has it in the word.
+    /// Whether it holds all it can, and has it in the word. Not known of a reading from before the anchor.
     pub(crate) fn is_full(&self) -> bool {
         let is_whole = self.kind == Kind::Open && !self.word.is_striped();
-        is_whole && self.word.position(self.origin) <= self.accrued.floor
+        let is_known = self.now >= self.anchor;
+        is_whole && is_known && self.word.position(self.origin) <= self.accrued.floor
     }
 }
