@@ -1,5 +1,7 @@
 //! Keys and time: clocks that step back while keys are looked at, and many keys that nobody uses.
 
+use std::time::Duration;
+
 use tollgate::{Limit, ManualClock, MemoryLimiter};
 
 const SECOND: u64 = 1_000_000_000;
@@ -53,4 +55,43 @@ fn a_whole_key_that_is_new_for_a_moment() {
     time.set(92 * SECOND);
     let taken = taken + (0..100).filter(|_| limiter.check("a").is_ok()).count();
     assert!(taken <= 10, "{taken}");
+}
+
+/// However many keys go, those that are left are looked at in time.
+#[test]
+fn the_last_of_many_keys() {
+    const KEYS: u64 = 300_000;
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    limiter.per_key("", Limit::per_second(10)).unwrap();
+    for key in 0..KEYS {
+        limiter.check(&key.to_string()).unwrap();
+    }
+    for hour in 1..600 {
+        time.set(hour * HOUR);
+        limiter.check("in use").unwrap();
+        let looked = limiter.peek(&(KEYS - 1).to_string(), 10);
+        assert_eq!(looked, Ok(()), "after {hour} hours");
+    }
+}
+
+/// So they are where the limiter is used once in days.
+#[test]
+fn keys_of_a_limiter_that_rests() {
+    for rest in [60, 100, 127, 128, 200, 255] {
+        let time = ManualClock::new();
+        let limiter = MemoryLimiter::with_clock(time.clone());
+        limiter.per_key("", Limit::per_second(10)).unwrap();
+        for key in 0..50_000 {
+            limiter.check(&key.to_string()).unwrap();
+        }
+        for turn in 1..9 {
+            time.advance(Duration::from_hours(rest));
+            limiter.check("in use").unwrap();
+            for key in 49_800..50_000 {
+                let looked = limiter.peek(&key.to_string(), 10);
+                assert_eq!(looked, Ok(()), "key {key} after {turn} times {rest} hours");
+            }
+        }
+    }
 }

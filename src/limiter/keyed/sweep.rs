@@ -37,6 +37,20 @@ pub(in crate::limiter) struct Keys {
     pub(super) evicted: u64,
     /// The reading up to which all were looked at often enough.
     swept: u64,
+    /// How many there were when this round of looks began, and how many of its looks are left. By the
+    /// names that are left now the last ones of many would wait too long: the more go, the fewer are
+    /// looked at.
+    round: usize,
+    left: usize,
+}
+
+impl Keys {
+    fn count_look(&mut self) {
+        if self.left == 0 {
+            (self.round, self.left) = (self.names.len(), self.names.len());
+        }
+        self.left = self.left.saturating_sub(1);
+    }
 }
 
 /// The lock of the keys, and the clock as it was read under it.
@@ -99,7 +113,9 @@ impl Session<'_> {
     /// Look at so many keys as the time since the last look asks for.
     fn catch_up(&mut self) {
         let elapsed = u128::from(self.now.saturating_sub(self.keys.swept));
-        let share = (self.keys.names.len() as u128 * elapsed).div_ceil(u128::from(QUARTER));
+        // Two rounds in a quarter: who is looked at first in one may be the last one in the next.
+        let most = self.keys.round.max(self.keys.names.len()) as u128;
+        let share = (2 * most * elapsed).div_ceil(u128::from(QUARTER));
         self.look_at(usize::try_from(share).unwrap_or(usize::MAX).max(PER_TICK), REST);
         self.keys.swept = self.keys.swept.max(self.now);
         let names = &mut self.keys.names;
@@ -121,6 +137,7 @@ impl Session<'_> {
     fn look_at(&mut self, most: usize, rest: u64) {
         let since = self.now.saturating_sub(rest);
         for _ in 0..most.min(self.keys.names.len()) {
+            self.keys.count_look();
             let Some(name) = self.keys.names.pop_front() else { return };
             if self.stays(&name, since) {
                 self.keys.names.push_back(name);
