@@ -178,3 +178,44 @@ fn closing_beside_a_take() {
         assert_eq!(take(&limiter, 1), 0, "open");
     });
 }
+
+/// A key that is made while a longer prefix takes over those that fit counts where it is, and once.
+#[test]
+fn a_key_beside_a_longer_prefix() {
+    model(|| {
+        let limiter = MemoryLimiter::with_clock(ManualClock::new());
+        limiter.per_key_at_most("", Limit::per_hour(1), 1).unwrap();
+        let other = limiter.clone();
+        let beside = thread::spawn(move || other.resource("a key").unwrap().check());
+        limiter.per_key_at_most("a ", Limit::per_hour(1), 1).unwrap();
+        assert_eq!(beside.join().unwrap(), Ok(()));
+        assert_eq!(limiter.check("b key"), Ok(()), "the shorter one's count is wrong");
+        assert!(limiter.check("c key").is_err(), "the shorter one's count is wrong");
+        assert!(limiter.remove("a key"));
+        assert_eq!(limiter.check("a new key"), Ok(()), "the longer one's count is wrong");
+        assert!(limiter.check("a third key").is_err(), "the longer one's count is wrong");
+    });
+}
+
+/// So does one that goes meanwhile.
+#[test]
+fn an_eviction_beside_a_longer_prefix() {
+    model(|| {
+        let time = ManualClock::new();
+        let limiter = MemoryLimiter::with_clock(time.clone());
+        time.advance(HOUR);
+        limiter.per_key_at_most("", Limit::per_hour(1), 1).unwrap();
+        drop(limiter.resource("a key").unwrap());
+        let other = limiter.clone();
+        // There is no room for both.
+        let beside = thread::spawn(move || other.check("b key").is_ok());
+        limiter.per_key_at_most("a ", Limit::per_hour(1), 1).unwrap();
+        beside.join().unwrap();
+        limiter.remove("a key");
+        limiter.remove("b key");
+        assert_eq!(limiter.check("a new key"), Ok(()), "the longer one's count is wrong");
+        assert!(limiter.check("a third key").is_err(), "the longer one's count is wrong");
+        assert_eq!(limiter.check("b new key"), Ok(()), "the shorter one's count is wrong");
+        assert!(limiter.check("c key").is_err(), "the shorter one's count is wrong");
+    });
+}

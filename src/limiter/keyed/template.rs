@@ -1,5 +1,6 @@
 //! Templates: made, configured anew and removed, and what becomes of their keys.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::super::entry::Entry;
@@ -101,7 +102,7 @@ impl MemoryLimiter {
         if self.0.is_closed() {
             return Err(ConfigError::Closed);
         }
-        let session = self.0.session();
+        let mut session = self.0.session();
         let from = self.0.template_of(prefix);
         let same = from.as_ref().filter(|from| *from.prefix == *prefix);
         let count =
@@ -111,9 +112,10 @@ impl MemoryLimiter {
         let template =
             Template { prefix: Arc::clone(&prefix), limit, line, most: most_keys, count };
         self.0.templates.pin().insert(Name(Arc::clone(&prefix)), Arc::new(template));
-        drop(session);
         // Without one until now there are no such keys.
-        let moved = from.map(|from| self.0.move_keys(&prefix, &from));
+        let to_move = from.map(|from| (from, session.take_names()));
+        drop(session);
+        let moved = to_move.map(|(from, names)| self.0.move_keys(names, &prefix, &from));
         drop(admin);
         self.0.settle_in(moved.unwrap_or_default());
         Ok(())
@@ -124,12 +126,13 @@ impl MemoryLimiter {
     /// and handles get `UnknownResource`.
     pub fn remove_per_key(&self, prefix: &str) -> bool {
         let admin = self.0.admin.lock();
-        let session = self.0.session();
+        let mut session = self.0.session();
         let Some(from) = self.0.templates.pin().remove(&Asked(prefix)).map(Arc::clone) else {
             return false;
         };
+        let names = session.take_names();
         drop(session);
-        let moved = self.0.move_keys(prefix, &from);
+        let moved = self.0.move_keys(names, prefix, &from);
         drop(admin);
         self.0.settle_in(moved);
         true
@@ -142,9 +145,10 @@ type Moved = Vec<(Arc<Entry>, Option<Arc<Template>>)>;
 impl Inner {
     /// Have each key go on by the template that it has now. Those with `prefix` that have no longer one
     /// were `from`'s. Under the admin lock, so that nobody else moves keys.
-    fn move_keys(&self, prefix: &str, from: &Template) -> Moved {
+    fn move_keys(&self, names: VecDeque<Arc<str>>, prefix: &str, from: &Template) -> Moved {
         let mut moved = Moved::new();
-        let names = std::mem::take(&mut self.session().keys.names);
+        let is_late = seeded("names-after-template");
+        let names = if is_late { std::mem::take(&mut self.session().keys.names) } else { names };
         for name in names {
             // The lock is for one key at a time, so that nobody who makes one waits for all.
             self.session().move_key(name, prefix, from, &mut moved);
@@ -174,6 +178,15 @@ impl Inner {
 }
 
 impl Session<'_> {
+    /// All names, by the lock under which the templates change: a whole key that is made later, or goes,
+    /// counts by another template than these.
+    fn take_names(&mut self) -> VecDeque<Arc<str>> {
+        if seeded("names-after-template") {
+            return VecDeque::new();
+        }
+        std::mem::take(&mut self.keys.names)
+    }
+
     fn move_key(&mut self, name: Arc<str>, prefix: &str, from: &Template, moved: &mut Moved) {
         let entries = self.inner.entries.pin();
         let Some((own, found)) = entries.get_key_value(&Asked(&name)) else { return };
