@@ -16,6 +16,14 @@ fn one_idle_key(limit: Limit) -> (MemoryLimiter, ManualClock) {
     (limiter, time)
 }
 
+/// The same, but that it is whole.
+fn one_idle_whole_key(limit: Limit) -> MemoryLimiter {
+    let (limiter, time) = one_idle_key(limit);
+    drop(limiter.resource("key").unwrap());
+    time.advance(11 * SECOND);
+    limiter
+}
+
 fn take(limiter: &MemoryLimiter, times: usize) -> u64 {
     (0..times).map(|_| u64::from(limiter.check("key").is_ok())).sum()
 }
@@ -63,8 +71,7 @@ fn a_take_beside_a_promotion() {
 #[test]
 fn a_handle_beside_an_eviction() {
     model(|| {
-        let (limiter, _) = one_idle_key(Limit::per_hour(1));
-        drop(limiter.resource("key").unwrap());
+        let limiter = one_idle_whole_key(Limit::per_hour(1));
         let other = limiter.clone();
         let beside = thread::spawn(move || {
             let handle = other.resource("key").unwrap();
@@ -80,8 +87,7 @@ fn a_handle_beside_an_eviction() {
 #[test]
 fn a_permit_beside_an_eviction() {
     model(|| {
-        let (limiter, _) = one_idle_key(Limit::per_hour(2).max_in_flight(1));
-        drop(limiter.resource("key").unwrap());
+        let limiter = one_idle_whole_key(Limit::per_hour(2).max_in_flight(1));
         let other = limiter.clone();
         let beside = thread::spawn(move || other.try_acquire("key").map(Permit::forget).is_ok());
         limiter.check("another").unwrap();
@@ -97,7 +103,7 @@ fn a_permit_beside_an_eviction() {
 #[test]
 fn a_cut_beside_an_eviction() {
     long_model(|| {
-        let (limiter, _) = one_idle_key(Limit::per_hour(4));
+        let limiter = one_idle_whole_key(Limit::per_hour(4));
         let other = limiter.clone();
         let beside = thread::spawn(move || other.announce_reduced("key", "429"));
         limiter.check("another").unwrap();
