@@ -42,6 +42,46 @@ fn another_limit_weeks_before() {
     }
 }
 
+/// A key that went as its template was given another limit is full from then on, and not before.
+#[test]
+fn another_limit_an_hour_before() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    limiter.per_key("", Limit::per_second(10)).unwrap();
+    limiter.per_key("slow ", Limit::per_day(1)).unwrap();
+    time.set(800 * HOUR - 120 * SECOND);
+    // So many that it is not looked at before.
+    (0..1_000).for_each(|key| limiter.check(&format!("slow {key}")).unwrap());
+    limiter.check_n("a", 10).unwrap();
+    time.set(800 * HOUR);
+    limiter.check("b").unwrap();
+    time.set(799 * HOUR);
+    limiter.per_key("", Limit::per_second(10)).unwrap();
+    time.set(800 * HOUR - 120 * SECOND + 1);
+    assert!(limiter.check("a").is_err());
+}
+
+/// A key of several windows that went has earned nothing before it did.
+#[test]
+fn several_windows_a_moment_before() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let limit = Limit::per_second(10).and(Limit::per_minute(60));
+    limiter.per_key_at_most("", limit, 1).unwrap();
+    time.set(200 * SECOND);
+    limiter.check_n("a", 10).unwrap();
+    // As new ten seconds ago.
+    time.set(260 * SECOND);
+    limiter.check("b").unwrap();
+    limiter.remove("b");
+    let mut taken = 0;
+    for second in 201..=250 {
+        time.set(second * SECOND);
+        taken += (0..100).filter(|_| limiter.check("a").is_ok()).count();
+    }
+    assert_eq!(taken, 10);
+}
+
 /// A whole key is as new from when it is known to be full, and no earlier.
 #[test]
 fn a_whole_key_that_is_new_for_a_moment() {
