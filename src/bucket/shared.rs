@@ -329,10 +329,14 @@ impl Bucket {
 }
 
 impl View {
-    /// Whether it holds all it can, and has it in the word. Not known of a reading from before the anchor.
+    /// Whether the word shows all that it can hold. Not known of a reading from before the anchor.
+    pub(crate) fn has_all(&self) -> bool {
+        let is_known = self.kind == Kind::Open && self.now >= self.anchor;
+        is_known && self.word.position(self.origin) <= self.accrued.floor
+    }
+
+    /// Whether it holds all it can, and has it in the word.
     pub(crate) fn is_full(&self) -> bool {
-        let is_whole = self.kind == Kind::Open && !self.word.is_striped();
-        let is_known = self.now >= self.anchor;
-        is_whole && is_known && self.word.position(self.origin) <= self.accrued.floor
+        !self.word.is_striped() && self.has_all()
     }
 }

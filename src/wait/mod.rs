@@ -252,6 +252,10 @@ impl Gate {
     pub(crate) fn is_full(&self, now: u64) -> bool {
         let all = |queue: &mut Queue| self.outlook(queue, now).views().iter().all(View::is_full);
         if self.bucket.is_striped() {
+            // Closing them adds nothing to the word.
+            if !self.bucket.view(now).has_all() {
+                return false;
+            }
             // As of `now`, whenever they were closed.
             return self.alone(now, |queue, _, _| all(queue));
         }
