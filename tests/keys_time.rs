@@ -135,3 +135,39 @@ fn keys_of_a_limiter_that_rests() {
         }
     }
 }
+
+/// Whole keys that nobody has used for a day make room at once, however many they are.
+#[test]
+fn whole_keys_that_rest_make_room() {
+    for limit in [Limit::per_second(10), Limit::per_second(10).and(Limit::per_minute(100))] {
+        let time = ManualClock::new();
+        let limiter = MemoryLimiter::with_clock(time.clone());
+        limiter.per_key_at_most("", limit, 2_000).unwrap();
+        for key in 0..2_000 {
+            drop(limiter.try_acquire(&key.to_string()).unwrap());
+        }
+        time.set(24 * HOUR);
+        assert_eq!(limiter.check("new"), Ok(()));
+        time.set(48 * HOUR);
+        assert_eq!(limiter.check("newer"), Ok(()));
+    }
+}
+
+/// So do those that fill up for longer than an anchor is good for.
+#[test]
+fn whole_keys_that_fill_up_slowly_make_room() {
+    for hours in [1, 24, 24 * 30, 24 * 365] {
+        let time = ManualClock::new();
+        let limiter = MemoryLimiter::with_clock(time.clone());
+        let limit = Limit::new(2, Duration::from_hours(hours));
+        limiter.per_key_at_most("", limit, 1).unwrap();
+        for name in ["a", "b", "c"] {
+            drop(limiter.try_acquire_n(name, 2).unwrap());
+            for _ in 0..3 {
+                time.advance(Duration::from_hours(hours) / 4);
+                assert!(limiter.check("new").is_err(), "{name}, {hours} hours");
+            }
+            time.advance(Duration::from_hours(hours) / 4);
+        }
+    }
+}

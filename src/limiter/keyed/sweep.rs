@@ -178,21 +178,28 @@ impl Session<'_> {
 }
 
 impl Entry {
-    /// Removed, if a new one would do: it has been full `since` then, and nobody waits, nothing is in flight, cut or paused.
-    /// `None` where something is due first. For who alone knows of it.
+    /// Removed, if a new one would do: it has been full since `since`, nobody waits, and nothing is in
+    /// flight, cut or paused. `None` where something is due first. For who alone knows of it.
     fn remove_if_as_new(&self, now: u64, since: u64) -> Option<bool> {
         let mut settings = self.settings.lock();
-        let is_over = match settings.current.kind {
-            Kind::Open => settings.current.is_past_horizon(now),
-            Kind::Paused => now >= settings.current.anchor,
+        let current = &settings.current;
+        let is_over = match current.kind {
+            Kind::Open => false,
+            Kind::Paused => now >= current.anchor,
             Kind::Closed | Kind::Removed => return Some(false),
         };
         if is_over || settings.adapt.due().is_some_and(|due| due <= now) {
             return None;
         }
-        let is_open = settings.current.kind == Kind::Open && settings.adapt.is_quiet(now);
-        let is_full = || self.gate.is_full(since);
-        let is_as_new = is_open && self.gate.waiting() == 0 && is_full();
-        Some(is_as_new && self.gate.bucket.remove_if_full(&mut settings.current, since))
+        let is_open = current.kind == Kind::Open && settings.adapt.is_quiet(now);
+        if !is_open || self.gate.waiting() > 0 {
+            return Some(false);
+        }
+        // One that is full by then is full from then on; any other needs a fresh anchor.
+        let in_time = current.within_horizon(since);
+        if !self.gate.is_full(in_time) {
+            return (in_time == since).then_some(false);
+        }
+        Some(self.gate.bucket.remove_if_full(&mut settings.current, in_time))
     }
 }
