@@ -544,7 +544,7 @@ fn errors_say_what_to_do() {
     api.check().unwrap();
     drop(held);
     says(&api.check().unwrap_err(), &["retry after 500ms"]);
-    says(&limiter.check("nobody").unwrap_err(), &["unknown", "configure"]);
+    says(&limiter.check("nobody").unwrap_err(), &["unknown", "configure", "per_key"]);
     says(&limiter.blocking_acquire("nobody").unwrap_err(), &["unknown", "configure"]);
     says(&api.blocking_acquire_timeout(Duration::ZERO).unwrap_err(), &["timeout"]);
     limiter.configure("full", Limit::per_second(1).max_waiting(0)).unwrap().check().unwrap();

@@ -297,3 +297,13 @@ impl Wake for Tell {
         self.0.send(()).expect("somebody listens");
     }
 }
+
+/// `main` shows the error that it returns by `Debug`.
+#[test]
+fn an_error_shows_the_time_and_not_what_it_is_worked_out_from() {
+    let limiter = MemoryLimiter::with_clock(ManualClock::new());
+    let api = limiter.configure("api", Limit::per_second(2)).unwrap();
+    api.check_n(2).unwrap();
+    let refused = format!("{:?}", api.check().unwrap_err());
+    assert_eq!(refused, "Exhausted { shortage: Shortage { retry_after: 500ms } }");
+}

@@ -296,9 +296,28 @@ proptest! {
 }
 
 /// Threads on a few keys that come and go all the time: none ever admits more than a full bucket and
-/// what accrued, and together they get it all.
+/// what accrued.
 #[test]
 fn threads_never_over_admit() {
+    hammer(|_, _| ());
+}
+
+/// The same while their limit changes to a slower one and back, and the template of some comes and goes.
+#[test]
+fn threads_never_over_admit_beside_other_limits() {
+    hammer(|limiter, round| {
+        let limit = Terms::new(if round % 2 == 0 { 500 } else { 1_000 }, SECOND, 2).limit();
+        match round % 5 {
+            0 => limiter.per_key("1", limit).unwrap(),
+            1 => drop(limiter.remove_per_key("1")),
+            2 => drop(limiter.configure("2", limit)),
+            3 => drop(limiter.capacity("2")),
+            _ => limiter.per_key("", limit).unwrap(),
+        }
+    });
+}
+
+fn hammer(beside: impl Fn(&MemoryLimiter, u64) + Sync) {
     const KEYS: u64 = 3;
     const ROUNDS: u64 = if cfg!(debug_assertions) { 3_000 } else { 20_000 };
     // A millisecond each, so that keys are full, and go, between the rounds of some.
@@ -309,7 +328,7 @@ fn threads_never_over_admit() {
     let admitted: Vec<_> = (0..KEYS).map(|_| AtomicU64::new(0)).collect();
     thread::scope(|scope| {
         for seed in 1..=3 {
-            let (limiter, clock, admitted) = (&limiter, &clock, &admitted);
+            let (limiter, clock, admitted, beside) = (&limiter, &clock, &admitted, &beside);
             scope.spawn(move || {
                 let mut dice = Dice(seed);
                 for round in 0..ROUNDS {
@@ -329,6 +348,9 @@ fn threads_never_over_admit() {
                     let other = format!("other {seed}");
                     let _ = limiter.check(&other);
                     limiter.remove(&other);
+                    if seed == 1 && round % 11 == 0 {
+                        beside(limiter, round / 11);
+                    }
                 }
             });
         }
@@ -337,6 +359,7 @@ fn threads_never_over_admit() {
     for admitted in admitted {
         let admitted = admitted.into_inner();
         assert!(admitted <= terms.burst + earned, "{admitted} > {earned}");
+        assert!(admitted > earned / 4, "{admitted} of {earned}");
     }
 }
 

@@ -233,9 +233,6 @@ impl Bucket {
     /// Give `n` tokens back; a bucket never holds more than its capacity. `is_locked` is as in
     /// [`Bucket::charge`]. `InLine` also where only the stripes may have room for them.
     pub(crate) fn refund(&self, n: u64, now: u64, is_locked: bool) -> Result<(), Refusal> {
-        if self.is_striped() && self.refund_to_stripe(n) {
-            return Ok(());
-        }
         self.settle(now, is_locked, |view| {
             let may_fit_elsewhere = view.word.is_striped() && view.has_no_room_for(n);
             if may_fit_elsewhere && !is_locked {

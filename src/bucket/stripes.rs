@@ -227,6 +227,12 @@ impl Stripes {
 }
 
 impl Bucket {
+    /// Whether there are stripes, open or not.
+    #[inline]
+    pub(crate) fn was_hot(&self) -> bool {
+        self.hot.stripes.get().is_some()
+    }
+
     #[inline]
     pub(crate) fn is_striped(&self) -> bool {
         self.word().is_striped()
@@ -414,7 +420,8 @@ impl Bucket {
     }
 
     /// Give `n` tokens back to this thread's stripe, if it has room for them.
-    pub(super) fn refund_to_stripe(&self, n: u64) -> bool {
+    #[inline]
+    pub(crate) fn refund_to_stripe(&self, n: u64) -> bool {
         let Some(stripes) = self.hot.stripes.get() else { return false };
         let (stripe, is_own) = stripes.of_thread(thread_number());
         let more = |tokens: u64| {

@@ -24,6 +24,10 @@ use crate::sync::{AtomicU64, Mutex, Ordering, seeded};
 /// assert!(limiter.check("api").is_ok());
 /// # Ok::<(), tollgate::ConfigError>(())
 /// ```
+///
+/// While it stands still sixteen takes are a flood: a bucket of 1,024 tokens or more may then hand out
+/// [prepaid batches](crate::MemoryLimiter#exactness), and be a few tokens short of its whole burst after a
+/// rest.
 #[derive(Clone, Debug, Default)]
 pub struct ManualClock(Arc<Inner>);
 

@@ -73,9 +73,11 @@ impl Clock {
     ///
     /// A reading is stale by up to `step`, more where the thread is not scheduled. By the readings the
     /// bound holds; an observer with another clock may see up to `rate x staleness` more in a window: at
-    /// 1000/s and a step of 1 ms, one token. Waiters wake up to a step later. The thread wakes
-    /// every `step`, whether anybody reads or not, and ends with the last clone. Where no thread can be
-    /// had, this is [`Clock::system`].
+    /// 1000/s and a step of 1 ms, one token. Waiters wake up to a step later, and their timeouts end so. What
+    /// accrues in a step is there at its end: of a bucket that holds less than `rate x step` a part of the
+    /// rate is lost. So take a step of a millisecond or a few. The thread wakes every `step`, whether anybody
+    /// reads or not, and ends within one of the last clone. Where no thread can be had, this is
+    /// [`Clock::system`].
     #[must_use]
     pub fn coarse(step: Duration) -> Self {
         match coarse::Coarse::start(System::new(), step) {

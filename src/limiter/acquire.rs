@@ -137,13 +137,13 @@ struct Part {
 #[derive(Debug)]
 enum State<W> {
     Failed(AcquireError),
+    /// Nothing is wanted once it is done: so that granting moves what is wanted, and no whole state.
     New {
-        wanted: W,
+        wanted: Option<W>,
         deadline: Option<u64>,
     },
     /// Boxed, so that a future which need not wait is small.
     Waiting(Box<Waiting>),
-    Done,
 }
 
 #[derive(Debug)]
@@ -295,22 +295,20 @@ fn stand_in_line<W: Wanted>(
 }
 
 impl<W: Wanted> State<W> {
+    const DONE: Self = Self::New { wanted: None, deadline: None };
+
     fn timeout(&mut self, timeout: Duration) {
-        if let Self::New { wanted, deadline } = self {
+        if let Self::New { wanted: Some(wanted), deadline } = self {
             *deadline = wanted.deadline(timeout);
         }
     }
 
     #[inline]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<W::Granted, AcquireError>> {
-        let tried = match self {
-            Self::New { wanted, .. } if wanted.has_line() => None,
-            Self::New { wanted, .. } => Some(wanted.try_acquire()),
-            _ => return self.poll_waiting(cx),
-        };
-        let Self::New { wanted, deadline } = std::mem::replace(self, Self::Done) else {
-            return Poll::Pending;
-        };
+        let Self::New { wanted: place, deadline } = self else { return self.poll_waiting(cx) };
+        let Some(wanted) = &*place else { return Poll::Pending };
+        let tried = if wanted.has_line() { None } else { Some(wanted.try_acquire()) };
+        let (Some(wanted), deadline) = (place.take(), *deadline) else { return Poll::Pending };
         match tried.transpose() {
             Ok(Some(grant)) => Poll::Ready(Ok(wanted.into_granted(grant))),
             tried => {
@@ -326,7 +324,7 @@ impl<W: Wanted> State<W> {
 
     #[inline(never)]
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<W::Granted, AcquireError>> {
-        match std::mem::replace(self, Self::Done) {
+        match std::mem::replace(self, Self::DONE) {
             Self::Failed(error) => Poll::Ready(Err(error)),
             Self::Waiting(mut waiting) => {
                 let polled = waiting.poll(cx);
@@ -335,16 +333,16 @@ impl<W: Wanted> State<W> {
                 }
                 polled.map_ok(W::granted)
             }
-            Self::New { .. } | Self::Done => Poll::Pending,
+            Self::New { .. } => Poll::Pending,
         }
     }
 
     fn name(&self) -> &'static str {
         match self {
             Self::Failed(_) => "failed",
-            Self::New { .. } => "new",
+            Self::New { wanted: Some(_), .. } => "new",
             Self::Waiting(_) => "waiting",
-            Self::Done => "done",
+            Self::New { wanted: None, .. } => "done",
         }
     }
 }
@@ -389,13 +387,13 @@ wait!(AcquireAll, Group, Permits);
 
 impl Acquire {
     pub(crate) fn new(entry: Arc<Entry>, n: u64) -> Self {
-        Self(State::New { wanted: One { entry, n }, deadline: None })
+        Self(State::New { wanted: Some(One { entry, n }), deadline: None })
     }
 }
 
 impl AcquireAll {
     pub(crate) fn new(group: Group) -> Self {
-        Self(State::New { wanted: group, deadline: None })
+        Self(State::New { wanted: Some(group), deadline: None })
     }
 }
 

@@ -15,7 +15,8 @@ use crate::sync::Mutex;
 pub struct Capacity {
     /// The resource's name.
     pub resource: String,
-    /// Whole tokens that could be taken now, from all windows at once; 0 during a pause.
+    /// Whole tokens that could be taken now, from all windows at once; 0 during a pause. While threads
+    /// take from prepaid batches it may be off by what those hold, 2,048 at most.
     pub available: u64,
     /// Whole tokens that the first window's bucket holds at present: the burst, less after a cut.
     pub total: u64,

@@ -110,11 +110,13 @@ impl Entry {
     #[allow(clippy::inline_always)] // left to itself the compiler calls it from where a name is looked up
     #[inline(always)]
     pub(crate) fn check_by(&self, n: u64, clock: &Clock) -> Result<(), TryAcquireError> {
-        if n == 1 && self.gate.bucket.take_from_stash() {
-            return Ok(());
-        }
-        if self.gate.bucket.is_striped() && n > 0 {
-            return self.check_stripe(n);
+        if self.gate.bucket.was_hot() {
+            if n == 1 && self.gate.bucket.take_from_stash() {
+                return Ok(());
+            }
+            if self.gate.bucket.is_striped() && n > 0 {
+                return self.check_stripe(n);
+            }
         }
         self.check_at(n, clock.now())
     }
@@ -270,6 +272,10 @@ impl Entry {
 
     /// Says whether somebody may be in line.
     fn give_back(&self, n: u64) -> bool {
+        // While there are stripes nobody is in line, and they ask for no reading of the clock.
+        if self.gate.bucket.refund_to_stripe(n) {
+            return false;
+        }
         loop {
             match self.gate.give_back(n, self.now()) {
                 Err(_) => self.bring_up_to_date(),

@@ -29,19 +29,33 @@ pub enum TryAcquireError {
     /// There are as many keys as their template allows, and those that were looked at are all in use:
     /// shed this call, or allow more by [`per_key_at_most`](crate::MemoryLimiter::per_key_at_most).
     TooManyKeys {
-        /// As many.
+        /// So many it allows.
         most: u64,
     },
-    /// No resource of this name: configure it first. A removed resource's handles say this, too, and
-    /// another limiter's.
+    /// No resource of this name, nor a template of a prefix: configure one, or the other by
+    /// [`per_key`](crate::MemoryLimiter::per_key). A removed resource's handles say this, too, and another
+    /// limiter's.
     UnknownResource,
     /// The limiter was closed; nothing will be admitted any more.
     Closed,
 }
 
 /// What a refused call was short of. The time that takes is worked out when it is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Shortage(pub(crate) Deficit);
+
+impl Shortage {
+    fn wait(self) -> Duration {
+        Duration::from_nanos(self.0.wait())
+    }
+}
+
+/// For who returns the error from `main`: the time, and not what it is worked out from.
+impl fmt::Debug for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shortage").field("retry_after", &self.wait()).finish()
+    }
+}
 
 impl TryAcquireError {
     /// How long until the same call would succeed if nobody else asked meanwhile, rounded up to
@@ -52,7 +66,7 @@ impl TryAcquireError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Exhausted { shortage } => Some(Duration::from_nanos(shortage.0.wait())),
+            Self::Exhausted { shortage } => Some(shortage.wait()),
             _ => None,
         }
     }
@@ -73,8 +87,7 @@ impl fmt::Display for TryAcquireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exhausted { shortage } => {
-                let wait = Duration::from_nanos(shortage.0.wait());
-                write!(f, "rate limited: retry after {wait:?}")
+                write!(f, "rate limited: retry after {:?}", shortage.wait())
             }
             Self::TooManyInFlight => f.write_str("too many permits in flight: end one first"),
             Self::ExceedsCapacity { capacity } => exceeds(f, *capacity),
@@ -103,7 +116,7 @@ pub enum AcquireError {
     },
     /// There are as many keys as their template allows: see [`TryAcquireError::TooManyKeys`].
     TooManyKeys {
-        /// As many.
+        /// So many it allows.
         most: u64,
     },
     /// No resource of this name, or it was removed during the wait.
@@ -211,7 +224,7 @@ impl fmt::Display for ConfigError {
 impl Error for ConfigError {}
 
 const UNKNOWN: &str =
-    "unknown resource: it was not configured, or removed, or is another limiter's";
+    "unknown resource: configure it, or a prefix by `per_key`; or it is gone, or another limiter's";
 const CLOSED: &str = "the limiter is closed";
 
 fn exceeds(f: &mut fmt::Formatter<'_>, capacity: u64) -> fmt::Result {
@@ -219,5 +232,5 @@ fn exceeds(f: &mut fmt::Formatter<'_>, capacity: u64) -> fmt::Result {
 }
 
 fn too_many_keys(f: &mut fmt::Formatter<'_>, most: u64) -> fmt::Result {
-    write!(f, "all {most} keys are in use: shed this call, or allow more keys a prefix")
+    write!(f, "no room beside {most} keys of this prefix: shed this call, or allow more of them")
 }

@@ -184,6 +184,14 @@ impl Gate {
         }
     }
 
+    /// Whether there are open stripes, and `n` tokens beside them.
+    fn holds_striped(&self, n: u64, now: u64) -> bool {
+        self.bucket.is_striped() && {
+            let view = self.bucket.view(now);
+            view.is_striped() && !view.has_waiters() && view.check(n).is_ok()
+        }
+    }
+
     /// The same without the lock, where that can tell that it would not.
     fn glance(&self, n: u64, now: u64) -> Result<(), Refusal> {
         let view = self.bucket.view(now);
@@ -246,20 +254,6 @@ impl Gate {
     /// What each window shows.
     pub(crate) fn look_around(&self, now: u64) -> Outlook {
         self.outlook(&mut self.queue.lock(), now)
-    }
-
-    /// Whether all windows hold all they can, with nothing in the stripes, which are closed.
-    pub(crate) fn is_full(&self, now: u64) -> bool {
-        let all = |queue: &mut Queue| self.outlook(queue, now).views().iter().all(View::is_full);
-        if self.bucket.is_striped() {
-            // Closing them adds nothing to the word.
-            if !self.bucket.view(now).has_all() {
-                return false;
-            }
-            // As of `now`, whenever they were closed.
-            return self.alone(now, |queue, _, _| all(queue));
-        }
-        all(&mut self.queue.lock())
     }
 
     /// Whole tokens that could be taken now from a window, those in the stripes as well.

@@ -78,15 +78,21 @@ pub(crate) fn take(asks: &[impl Ask], permits: bool, now: u64) -> Option<Result<
     }
     let mut plans: SmallVec<[Move; 4]> = SmallVec::new();
     let mut verdict = Ok(());
+    let mut is_striped = false;
     for ask in asks {
         match ask.gate().bucket.plan(ask.tokens(), now) {
             Ok(plan) => plans.push(plan),
             Err(Take::Short(deficit)) => verdict = worse(verdict, Err(Refusal::Short(deficit))),
+            // It has enough, part of it in stripes, which need not be closed if another one refuses.
+            Err(Take::Unusual) if ask.gate().holds_striped(ask.tokens(), now) => is_striped = true,
             _ => return None,
         }
     }
     if verdict.is_err() {
         return Some(verdict);
+    }
+    if is_striped {
+        return None;
     }
     // The last is taken by a compare-and-swap, as if alone, and all others are held meanwhile.
     let ((last, firsts), plan) = (asks.split_last()?, plans.pop()?);

@@ -18,10 +18,18 @@
 //! 2. *A use of a whole key.* It is used through a clone of its `Arc`, and only if the key is seen not to
 //!    be leaving after it was cloned. Who evicts says first that it leaves, and then looks whether its
 //!    own `Arc` is the only one. Both look by an RMW on the same flag: if the user's comes first, its
-//!    clone is seen; if it comes after, it sees that the key leaves.
+//!    clone is seen; if it comes after, it sees that the key leaves. What a user did who has dropped its
+//!    clone is seen, too: the bucket is removed by the CAS that proves it full.
 //! 3. *Time.* A key was full at the latest reading at which one was evicted. A thread with an older
 //!    reading, or a clock that has stepped back, would find it full before that: so a key that is made
 //!    is full from that reading on, and holds less before.
+//!
+//! # Orderings
+//!
+//! Those of a light key are [`bucket::shared`](crate::bucket)'s. `leaving` is changed and looked at by
+//! `AcqRel` RMWs alone, so that all of them have one order, and the later of two sees what came before
+//! the earlier. `Arc::strong_count` is Relaxed: an Acquire fence after it pairs with the Release by which
+//! a clone is dropped. The counts of keys are changed under the lock, and Relaxed.
 
 mod map;
 mod serve;

@@ -1,6 +1,5 @@
 //! Templates: made, configured anew and removed, and what becomes of their keys.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::super::entry::Entry;
@@ -52,7 +51,10 @@ impl MemoryLimiter {
     /// [`capacity`](Self::capacity) are asked is light: with a name of 16 bytes it takes about 140 bytes,
     /// all told. Any other call makes it whole, with a line for those who wait and all that a configured
     /// resource has, which takes about 1.8 KB; it goes on from the very level, and is light again when it
-    /// has gone and come. Each key of a limit of several windows is whole.
+    /// has gone and come. Each key of a limit of several windows is whole. A million whole ones take 2 GB: have
+    /// fewer, by [`per_key_at_most`](Self::per_key_at_most).
+    ///
+    /// A name is kept as it is, whatever its length: where users choose it, bound that first.
     ///
     /// Making a key takes a lock, one for a limiter; using it does not.
     ///
@@ -102,7 +104,7 @@ impl MemoryLimiter {
         if self.0.is_closed() {
             return Err(ConfigError::Closed);
         }
-        let mut session = self.0.session();
+        let session = self.0.session();
         let from = self.0.template_of(prefix);
         let same = from.as_ref().filter(|from| *from.prefix == *prefix);
         let count =
@@ -113,11 +115,9 @@ impl MemoryLimiter {
             Template { prefix: Arc::clone(&prefix), limit, line, most: most_keys, count };
         self.0.templates.pin().insert(Name(Arc::clone(&prefix)), Arc::new(template));
         // Without one until now there are no such keys.
-        let to_move = from.map(|from| (from, session.take_names()));
-        drop(session);
-        let moved = to_move.map(|(from, names)| self.0.move_keys(names, &prefix, &from));
+        let moved = from.map(|from| session.move_keys(&prefix, &from)).unwrap_or_default();
         drop(admin);
-        self.0.settle_in(moved.unwrap_or_default());
+        self.0.settle_in(moved);
         Ok(())
     }
 
@@ -126,13 +126,11 @@ impl MemoryLimiter {
     /// and handles get `UnknownResource`.
     pub fn remove_per_key(&self, prefix: &str) -> bool {
         let admin = self.0.admin.lock();
-        let mut session = self.0.session();
+        let session = self.0.session();
         let Some(from) = self.0.templates.pin().remove(&Asked(prefix)).map(Arc::clone) else {
             return false;
         };
-        let names = session.take_names();
-        drop(session);
-        let moved = self.0.move_keys(names, prefix, &from);
+        let moved = session.move_keys(prefix, &from);
         drop(admin);
         self.0.settle_in(moved);
         true
@@ -143,19 +141,6 @@ impl MemoryLimiter {
 type Moved = Vec<(Arc<Entry>, Option<Arc<Template>>)>;
 
 impl Inner {
-    /// Have each key go on by the template that it has now. Those with `prefix` that have no longer one
-    /// were `from`'s. Under the admin lock, so that nobody else moves keys.
-    fn move_keys(&self, names: VecDeque<Arc<str>>, prefix: &str, from: &Template) -> Moved {
-        let mut moved = Moved::new();
-        let is_late = seeded("names-after-template");
-        let names = if is_late { std::mem::take(&mut self.session().keys.names) } else { names };
-        for name in names {
-            // The lock is for one key at a time, so that nobody who makes one waits for all.
-            self.session().move_key(name, prefix, from, &mut moved);
-        }
-        moved
-    }
-
     /// What whole keys need once they have moved, without locks: observers hear of it.
     fn settle_in(&self, moved: Moved) {
         for (entry, to) in moved {
@@ -178,13 +163,23 @@ impl Inner {
 }
 
 impl Session<'_> {
-    /// All names, by the lock under which the templates change: a whole key that is made later, or goes,
-    /// counts by another template than these.
-    fn take_names(&mut self) -> VecDeque<Arc<str>> {
+    /// Have each key go on by the template that it has now. Those with `prefix` whose template is no
+    /// longer one were `from`'s. Under the admin lock, so that nobody else moves keys, and in the session
+    /// in which the templates changed: a whole key that went in between would count out of another one.
+    fn move_keys(mut self, prefix: &str, from: &Template) -> Moved {
+        let mut moved = Moved::new();
+        let inner = self.inner;
         if seeded("names-after-template") {
-            return VecDeque::new();
+            drop(self);
+            self = inner.session();
         }
-        std::mem::take(&mut self.keys.names)
+        let names = std::mem::take(&mut self.keys.names);
+        drop(self);
+        for name in names {
+            // The lock is for one key at a time, so that nobody who makes one waits for all.
+            inner.session().move_key(name, prefix, from, &mut moved);
+        }
+        moved
     }
 
     fn move_key(&mut self, name: Arc<str>, prefix: &str, from: &Template, moved: &mut Moved) {

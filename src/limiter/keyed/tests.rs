@@ -170,3 +170,35 @@ fn looks_close_the_stripes_of_idle_keys() {
     }
     assert_eq!(count(&limiter), 1, "all but the other one");
 }
+
+/// Whatever their templates do, each key counts once, where it is.
+#[test]
+fn each_key_counts_where_it_is() {
+    let (limiter, _) = limiter(Limit::per_second(10));
+    let inner = &limiter.0;
+    let counted = |prefix: &str| inner.template_of(prefix).map_or(0, |template| template.count());
+    let all = || (counted("x"), counted("1x"), counted("12x"));
+    for key in ["1", "12", "123", "2", "21"] {
+        limiter.check_n(key, 5).unwrap();
+        limiter.resource(&format!("{key} whole")).unwrap().check_n(5).unwrap();
+    }
+    assert_eq!(all(), (10, 10, 10));
+    limiter.per_key("1", Limit::per_second(20)).unwrap();
+    assert_eq!(all(), (4, 6, 6));
+    limiter.per_key("12", Limit::per_second(30).and(Limit::per_minute(500))).unwrap();
+    assert_eq!(all(), (4, 2, 4));
+    limiter.per_key("1", Limit::per_second(10)).unwrap();
+    limiter.per_key("", Limit::per_second(10)).unwrap();
+    assert_eq!(all(), (4, 2, 4));
+    limiter.configure("12", Limit::per_second(1)).unwrap();
+    limiter.configure("1 whole", Limit::per_second(1)).unwrap();
+    assert!(limiter.remove("123 whole") && limiter.remove("2"));
+    assert_eq!(all(), (3, 1, 2));
+    assert!(limiter.remove_per_key("12"));
+    assert_eq!(all(), (3, 3, 3));
+    assert!(limiter.remove_per_key("1"));
+    assert_eq!(all(), (6, 6, 6));
+    assert!(limiter.remove_per_key(""));
+    assert_eq!(inner.entries.pin().len(), 2);
+    assert!(inner.keys.lock().names.is_empty());
+}
