@@ -220,9 +220,10 @@ impl Light {
     /// Dead, if it is full at `now`. Under the lock of the keys, as all that makes it dead.
     pub(crate) fn evict(&self, line: &Line, reach: &Reach, now: u64) -> bool {
         let word = self.0.load(Ordering::Acquire);
-        // Beyond a quarter after the reach the ring would be too short; until then it fills up.
+        // Beyond a quarter after the reach the ring would be too short; until then it fills up. Before the
+        // reach it would be as well.
         let now = now.min(reach.until().saturating_add(line.quarter));
-        if !line.is_full(word, now) {
+        if now < reach.from() || !line.is_full(word, now) {
             return false;
         }
         if seeded("evict-without-dead") {
@@ -308,6 +309,9 @@ impl Bucket {
         loop {
             let word = self.word();
             let position = word.position(current.origin);
+            if now < current.anchor {
+                return false; // what it held then is not known any more
+            }
             let accrued = current.terms.rate.accrue(current.elapsed(now), current.carry);
             // An RMW finds the last count, whoever made it.
             self.hot.in_flight.fetch_add(0, Ordering::AcqRel);
@@ -325,9 +329,14 @@ impl Bucket {
 }
 
 impl View {
+    /// Whether the word shows all that it can hold. Not known of a reading from before the anchor.
+    pub(crate) fn has_all(&self) -> bool {
+        let is_known = self.kind == Kind::Open && self.now >= self.anchor;
+        is_known && self.word.position(self.origin) <= self.accrued.floor
+    }
+
     /// Whether it holds all it can, and has it in the word.
     pub(crate) fn is_full(&self) -> bool {
-        let is_whole = self.kind == Kind::Open && !self.word.is_striped();
-        is_whole && self.word.position(self.origin) <= self.accrued.floor
+        !self.word.is_striped() && self.has_all()
     }
 }

@@ -54,6 +54,11 @@ impl Config {
         self.kind == Kind::Open && self.elapsed(now) >= self.terms.horizon
     }
 
+    /// The reading, or the last one that it answers for.
+    pub(crate) fn within_horizon(&self, now: u64) -> u64 {
+        now.min(self.anchor.saturating_add(self.terms.horizon).saturating_sub(1))
+    }
+
     /// Where on the accrual a reading stands: one from before the anchor counts as the anchor's.
     pub(super) fn elapsed(&self, now: u64) -> u64 {
         now.saturating_sub(self.anchor)

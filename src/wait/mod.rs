@@ -256,16 +256,6 @@ impl Gate {
         self.outlook(&mut self.queue.lock(), now)
     }
 
-    /// Whether all windows hold all they can, with nothing in the stripes, which are closed.
-    pub(crate) fn is_full(&self, now: u64) -> bool {
-        let all = |queue: &mut Queue| self.outlook(queue, now).views().iter().all(View::is_full);
-        if self.bucket.is_striped() {
-            // As of `now`, whenever they were closed.
-            return self.alone(now, |queue, _, _| all(queue));
-        }
-        all(&mut self.queue.lock())
-    }
-
     /// Whole tokens that could be taken now from a window, those in the stripes as well.
     pub(crate) fn available(&self, view: &View) -> u64 {
         let in_stripes = if view.is_striped() { self.bucket.tokens_in_stripes() } else { 0 };

@@ -2,7 +2,21 @@
 
 use smallvec::SmallVec;
 
+use super::{Gate, Queue};
 use crate::bucket::{Deficit, Refusal, View};
+
+impl Gate {
+    /// Whether all windows hold all they can, with nothing in the stripes, which are closed.
+    pub(crate) fn is_full(&self, now: u64) -> bool {
+        let all = |queue: &mut Queue| self.outlook(queue, now).views().iter().all(View::is_full);
+        if self.bucket.is_striped() {
+            // As of `now`, whenever they were closed. Not in vain: closing them adds nothing to the word.
+            let has_all = self.bucket.view(now).has_all();
+            return has_all && self.alone(now, |queue, _, _| all(queue));
+        }
+        all(&mut self.queue.lock())
+    }
+}
 
 /// Views of one clock reading, the first window's first.
 #[derive(Debug)]

@@ -16,6 +16,14 @@ fn one_idle_key(limit: Limit) -> (MemoryLimiter, ManualClock) {
     (limiter, time)
 }
 
+/// The same, but that it is whole.
+fn one_idle_whole_key(limit: Limit) -> MemoryLimiter {
+    let (limiter, time) = one_idle_key(limit);
+    drop(limiter.resource("key").unwrap());
+    time.advance(11 * SECOND);
+    limiter
+}
+
 fn take(limiter: &MemoryLimiter, times: usize) -> u64 {
     (0..times).map(|_| u64::from(limiter.check("key").is_ok())).sum()
 }
@@ -63,8 +71,7 @@ fn a_take_beside_a_promotion() {
 #[test]
 fn a_handle_beside_an_eviction() {
     model(|| {
-        let (limiter, _) = one_idle_key(Limit::per_hour(1));
-        drop(limiter.resource("key").unwrap());
+        let limiter = one_idle_whole_key(Limit::per_hour(1));
         let other = limiter.clone();
         let beside = thread::spawn(move || {
             let handle = other.resource("key").unwrap();
@@ -80,8 +87,7 @@ fn a_handle_beside_an_eviction() {
 #[test]
 fn a_permit_beside_an_eviction() {
     model(|| {
-        let (limiter, _) = one_idle_key(Limit::per_hour(2).max_in_flight(1));
-        drop(limiter.resource("key").unwrap());
+        let limiter = one_idle_whole_key(Limit::per_hour(2).max_in_flight(1));
         let other = limiter.clone();
         let beside = thread::spawn(move || other.try_acquire("key").map(Permit::forget).is_ok());
         limiter.check("another").unwrap();
@@ -97,7 +103,7 @@ fn a_permit_beside_an_eviction() {
 #[test]
 fn a_cut_beside_an_eviction() {
     long_model(|| {
-        let (limiter, _) = one_idle_key(Limit::per_hour(4));
+        let limiter = one_idle_whole_key(Limit::per_hour(4));
         let other = limiter.clone();
         let beside = thread::spawn(move || other.announce_reduced("key", "429"));
         limiter.check("another").unwrap();
@@ -176,5 +182,46 @@ fn closing_beside_a_take() {
         assert_eq!(take(&limiter, 1), 0, "open");
         beside.join().unwrap();
         assert_eq!(take(&limiter, 1), 0, "open");
+    });
+}
+
+/// A key that is made while a longer prefix takes over those that fit counts where it is, and once.
+#[test]
+fn a_key_beside_a_longer_prefix() {
+    model(|| {
+        let limiter = MemoryLimiter::with_clock(ManualClock::new());
+        limiter.per_key_at_most("", Limit::per_hour(1), 1).unwrap();
+        let other = limiter.clone();
+        let beside = thread::spawn(move || other.resource("a key").unwrap().check());
+        limiter.per_key_at_most("a ", Limit::per_hour(1), 1).unwrap();
+        assert_eq!(beside.join().unwrap(), Ok(()));
+        assert_eq!(limiter.check("b key"), Ok(()), "the shorter one's count is wrong");
+        assert!(limiter.check("c key").is_err(), "the shorter one's count is wrong");
+        assert!(limiter.remove("a key"));
+        assert_eq!(limiter.check("a new key"), Ok(()), "the longer one's count is wrong");
+        assert!(limiter.check("a third key").is_err(), "the longer one's count is wrong");
+    });
+}
+
+/// So does one that goes meanwhile.
+#[test]
+fn an_eviction_beside_a_longer_prefix() {
+    model(|| {
+        let time = ManualClock::new();
+        let limiter = MemoryLimiter::with_clock(time.clone());
+        time.advance(HOUR);
+        limiter.per_key_at_most("", Limit::per_hour(1), 1).unwrap();
+        drop(limiter.resource("a key").unwrap());
+        let other = limiter.clone();
+        // There is no room for both.
+        let beside = thread::spawn(move || other.check("b key").is_ok());
+        limiter.per_key_at_most("a ", Limit::per_hour(1), 1).unwrap();
+        beside.join().unwrap();
+        limiter.remove("a key");
+        limiter.remove("b key");
+        assert_eq!(limiter.check("a new key"), Ok(()), "the longer one's count is wrong");
+        assert!(limiter.check("a third key").is_err(), "the longer one's count is wrong");
+        assert_eq!(limiter.check("b new key"), Ok(()), "the shorter one's count is wrong");
+        assert!(limiter.check("c key").is_err(), "the shorter one's count is wrong");
     });
 }

@@ -68,6 +68,8 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("use-without-look", "keys::a_permit_beside_an_eviction", "the key has gone"),
     ("turn-by-old-clock", "keys::another_limit_settles_time_once", "over-issued"),
     ("new-without-time", "keys::an_old_reading_beside_an_eviction", "over-issued"),
+    ("names-after-template", "keys::a_key_beside_a_longer_prefix", "count is wrong"),
+    ("names-after-template", "keys::an_eviction_beside_a_longer_prefix", "count is wrong"),
     ("arm-without-look", "time_that_passes_wakes_who_waits", "deadlock"),
     (
         "stash-without-barrier",

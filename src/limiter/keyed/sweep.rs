@@ -37,6 +37,20 @@ pub(in crate::limiter) struct Keys {
     pub(super) evicted: u64,
     /// The reading up to which all were looked at often enough.
     swept: u64,
+    /// How many there were when this round of looks began, and how many of its looks are left. By the
+    /// names that are left now the last ones of many would wait too long: the more go, the fewer are
+    /// looked at.
+    round: usize,
+    left: usize,
+}
+
+impl Keys {
+    fn count_look(&mut self) {
+        if self.left == 0 {
+            (self.round, self.left) = (self.names.len(), self.names.len());
+        }
+        self.left = self.left.saturating_sub(1);
+    }
 }
 
 /// The lock of the keys, and the clock as it was read under it.
@@ -99,7 +113,9 @@ impl Session<'_> {
     /// Look at so many keys as the time since the last look asks for.
     fn catch_up(&mut self) {
         let elapsed = u128::from(self.now.saturating_sub(self.keys.swept));
-        let share = (self.keys.names.len() as u128 * elapsed).div_ceil(u128::from(QUARTER));
+        // Two rounds in a quarter: who is looked at first in one may be the last one in the next.
+        let most = self.keys.round.max(self.keys.names.len()) as u128;
+        let share = (2 * most * elapsed).div_ceil(u128::from(QUARTER));
         self.look_at(usize::try_from(share).unwrap_or(usize::MAX).max(PER_TICK), REST);
         self.keys.swept = self.keys.swept.max(self.now);
         let names = &mut self.keys.names;
@@ -121,6 +137,7 @@ impl Session<'_> {
     fn look_at(&mut self, most: usize, rest: u64) {
         let since = self.now.saturating_sub(rest);
         for _ in 0..most.min(self.keys.names.len()) {
+            self.keys.count_look();
             let Some(name) = self.keys.names.pop_front() else { return };
             if self.stays(&name, since) {
                 self.keys.names.push_back(name);
@@ -161,21 +178,28 @@ impl Session<'_> {
 }
 
 impl Entry {
-    /// Removed, if a new one would do: it has been full `since` then, and nobody waits, nothing is in flight, cut or paused.
-    /// `None` where something is due first. For who alone knows of it.
+    /// Removed, if a new one would do: it has been full since `since`, nobody waits, and nothing is in
+    /// flight, cut or paused. `None` where something is due first. For who alone knows of it.
     fn remove_if_as_new(&self, now: u64, since: u64) -> Option<bool> {
         let mut settings = self.settings.lock();
-        let is_over = match settings.current.kind {
-            Kind::Open => settings.current.is_past_horizon(now),
-            Kind::Paused => now >= settings.current.anchor,
+        let current = &settings.current;
+        let is_over = match current.kind {
+            Kind::Open => false,
+            Kind::Paused => now >= current.anchor,
             Kind::Closed | Kind::Removed => return Some(false),
         };
         if is_over || settings.adapt.due().is_some_and(|due| due <= now) {
             return None;
         }
-        let is_open = settings.current.kind == Kind::Open && settings.adapt.is_quiet(now);
-        let is_full = || self.gate.is_full(since);
-        let is_as_new = is_open && self.gate.waiting() == 0 && is_full();
-        Some(is_as_new && self.gate.bucket.remove_if_full(&mut settings.current, since))
+        let is_open = current.kind == Kind::Open && settings.adapt.is_quiet(now);
+        if !is_open || self.gate.waiting() > 0 {
+            return Some(false);
+        }
+        // One that is full by then is full from then on; any other needs a fresh anchor.
+        let in_time = current.within_horizon(since);
+        if !self.gate.is_full(in_time) {
+            return (in_time == since).then_some(false);
+        }
+        Some(self.gate.bucket.remove_if_full(&mut settings.current, in_time))
     }
 }

@@ -168,8 +168,12 @@ impl Session<'_> {
     /// in which the templates changed: a whole key that went in between would count out of another one.
     fn move_keys(mut self, prefix: &str, from: &Template) -> Moved {
         let mut moved = Moved::new();
-        let names = std::mem::take(&mut self.keys.names);
         let inner = self.inner;
+        if seeded("names-after-template") {
+            drop(self);
+            self = inner.session();
+        }
+        let names = std::mem::take(&mut self.keys.names);
         drop(self);
         for name in names {
             // The lock is for one key at a time, so that nobody who makes one waits for all.
@@ -237,12 +241,13 @@ impl Session<'_> {
         // Read after the word: else the time up to a take that the word counts, which was earned at the old
         // rate, would be earned once more at the new one.
         let now = if seeded("turn-by-old-clock") { self.now } else { self.inner.clock.now() };
+        // A clock that has stepped back by weeks is further away than the ring can tell.
+        let now = self.inner.reach.recent(now);
         if line.is_full(spent, now) {
             self.keys.evicted = self.keys.evicted.max(now);
             return None;
         }
         to.gain();
-        let now = self.inner.reach.recent(now);
         let lost = to.limit.first().lost_depth(key.template.limit.first());
         let adopt = |to: &Line| to.adopt(&line.lift(spent, now), lost, now);
         if let Some(spent) = to.line.as_ref().and_then(adopt) {

@@ -74,8 +74,8 @@ fn time_has_some_looked_at() {
 fn a_long_time_has_all_looked_at() {
     let (limiter, time) = limiter(Limit::per_second(1));
     make(&limiter, 5_000);
-    // Half of the time in which each is looked at once.
-    time.advance(Duration::from_hours(64));
+    // Half of a round.
+    time.advance(Duration::from_hours(32));
     limiter.check("0").unwrap();
     assert!((2_400..=2_600).contains(&count(&limiter)), "{}", count(&limiter));
     time.advance(Duration::from_hours(1_000));
@@ -145,6 +145,30 @@ fn who_looks_or_is_refused_makes_no_key() {
     assert!(limiter.hear("a", &[]).is_none());
     assert!(limiter.standing("a").is_none());
     assert_eq!(count(&limiter), 0);
+}
+
+/// Looks leave the stripes of a key in use open, and close those of one that is idle.
+#[test]
+fn looks_close_the_stripes_of_idle_keys() {
+    let (limiter, time) = limiter(Limit::per_second(1_000_000));
+    drop(limiter.resource("hot").unwrap());
+    let is_striped = || limiter.0.whole("hot").is_some_and(|entry| entry.gate.bucket.is_striped());
+    time.advance(SECOND);
+    limiter.check("hot").unwrap();
+    limiter.0.whole("hot").unwrap().gate.bucket.open(limiter.clock().now());
+    (0..300).for_each(|_| limiter.check("hot").unwrap());
+    for tick in 0..1_000 {
+        time.advance(TICK);
+        // By another one: who uses a key keeps it from being looked at.
+        limiter.check("another").unwrap();
+        assert!(is_striped(), "{tick}");
+        (0..300).for_each(|_| limiter.check("hot").unwrap());
+    }
+    for _ in 0..2 {
+        time.advance(11 * SECOND);
+        limiter.check("another").unwrap();
+    }
+    assert_eq!(count(&limiter), 1, "all but the other one");
 }
 
 /// Whatever their templates do, each key counts once, where it is.
