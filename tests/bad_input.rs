@@ -170,6 +170,12 @@ fn durations_without_end() {
     time.advance(Duration::MAX);
     assert_eq!(time.now(), 3 << 62, "where a manual clock ends");
     drop(Clock::coarse(Duration::ZERO));
+    // Time that stood still would end no wait.
+    let limiter = MemoryLimiter::with_clock(Clock::coarse(Duration::MAX));
+    limiter.configure("coarse", Limit::per_hour(1)).unwrap();
+    limiter.check("coarse").unwrap();
+    let waited = limiter.blocking_acquire_timeout("coarse", Duration::from_millis(1));
+    assert_eq!(waited.unwrap_err(), AcquireError::TimedOut);
 }
 
 fn capacities(limiter: &MemoryLimiter) -> Capacity {

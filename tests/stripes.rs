@@ -29,6 +29,18 @@ fn striped(limit: Limit) -> (MemoryLimiter, Resource, ManualClock) {
     (limiter, api, time)
 }
 
+/// However often a test takes while its time stands still: each burst after it is a whole one.
+#[test]
+fn a_time_that_stands_still_makes_no_bucket_hot() {
+    let (_, api, time) = manual(Limit::per_second(10_000));
+    for _ in 0..10 {
+        (0..4_000).for_each(|_| api.check().unwrap());
+        time.set(time.now() + SECOND);
+        api.check_n(10_000).unwrap();
+        time.set(time.now() + SECOND);
+    }
+}
+
 fn drain(api: &Resource) -> u64 {
     std::iter::repeat_with(|| api.check()).take_while(Result::is_ok).count() as u64
 }

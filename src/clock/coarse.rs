@@ -15,7 +15,7 @@ pub(super) struct Coarse {
 impl Coarse {
     /// `None` where the thread could not be started.
     pub(super) fn start(system: System, step: Duration) -> Option<Arc<Self>> {
-        let step = step.max(Duration::from_micros(50));
+        let step = step.clamp(Duration::from_micros(50), Duration::from_secs(1));
         let clock = Arc::new(Self { now: AtomicU64::new(system.now()), step });
         let noted = Arc::downgrade(&clock);
         std::thread::Builder::new()

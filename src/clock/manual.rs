@@ -25,9 +25,9 @@ use crate::sync::{AtomicU64, Mutex, Ordering, seeded};
 /// # Ok::<(), tollgate::ConfigError>(())
 /// ```
 ///
-/// While it stands still sixteen takes are a flood: a bucket of 1,024 tokens or more may then hand out
-/// [prepaid batches](crate::MemoryLimiter#exactness), and be a few tokens short of its whole burst after a
-/// rest.
+/// While it stands still no number of takes is a flood, so that a single thread's test never meets
+/// [prepaid batches](crate::MemoryLimiter#exactness). Threads that contend for a bucket of 1,024 tokens or
+/// more may, and then find it a few tokens short of its whole burst after a rest.
 #[derive(Clone, Debug, Default)]
 pub struct ManualClock(Arc<Inner>);
 

@@ -68,7 +68,7 @@ impl Clock {
         Self(Source::System(System::new()))
     }
 
-    /// The machine's time as a thread notes it every `step` (at least 50 us): for floods of denials,
+    /// The machine's time as a thread notes it every `step` (from 50 us to a second): for floods of denials,
     /// which cost a third of what they cost by [`Clock::system`]. An admission is not much cheaper.
     ///
     /// A reading is stale by up to `step`, more where the thread is not scheduled. By the readings the

@@ -88,7 +88,9 @@ impl MemoryLimiter {
 
     /// [`per_key`](Self::per_key) with at most `most_keys` keys at a time. What would be one more fails
     /// with [`TooManyKeys`](crate::TryAcquireError::TooManyKeys), unless a few looks find one that may go.
-    /// Fewer than there are already removes none.
+    /// Fewer than there are already removes none. The looks go over the keys of all templates in turn, so
+    /// that beside a million others the few of a small one may be idle for some time before they make
+    /// room: where that matters, give the small one a limiter of its own.
     ///
     /// # Errors
     ///
