@@ -12,7 +12,8 @@ mod side {
     use crate::limiter::keyed::Named;
     use crate::limiter::name::{Asked, Name};
 
-    /// Its hash is seeded for each process.
+    /// Names may be chosen by strangers: the hash has a seed of this process, which they do not know. (It is no
+    /// cryptographic one: who could see hashes, or time single look-ups, might find names that collide.)
     pub(in crate::limiter) type Map<V> = papaya::HashMap<Name, V, foldhash::fast::RandomState>;
 
     pub(in crate::limiter) fn new_map<V>() -> Map<V> {
