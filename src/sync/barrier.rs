@@ -21,9 +21,9 @@ pub(crate) fn barrier_here() {
 /// The rare side's: between its write and its read. Says whether it could be had; it costs some
 /// microseconds where other threads of the process run.
 pub(crate) fn barrier_everywhere() -> bool {
-    #[cfg(all(not(loom), target_os = "linux"))]
+    #[cfg(all(not(loom), not(tollgate_no_membarrier), target_os = "linux"))]
     return has_barrier() && linux::membarrier(linux::PRIVATE_EXPEDITED);
-    #[cfg(all(not(loom), not(target_os = "linux")))]
+    #[cfg(all(not(loom), any(tollgate_no_membarrier, not(target_os = "linux"))))]
     return false;
     #[cfg(loom)]
     {
@@ -34,19 +34,19 @@ pub(crate) fn barrier_everywhere() -> bool {
 
 /// Whether there is such a pair: not in every kernel or sandbox, and on Linux alone.
 pub(crate) fn has_barrier() -> bool {
-    #[cfg(all(not(loom), target_os = "linux"))]
+    #[cfg(all(not(loom), not(tollgate_no_membarrier), target_os = "linux"))]
     {
         static IS_REGISTERED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
         let register = || linux::membarrier(linux::REGISTER_PRIVATE_EXPEDITED);
         *IS_REGISTERED.get_or_init(register)
     }
-    #[cfg(all(not(loom), not(target_os = "linux")))]
+    #[cfg(all(not(loom), any(tollgate_no_membarrier, not(target_os = "linux"))))]
     return false;
     #[cfg(loom)]
     true
 }
 
-#[cfg(all(not(loom), target_os = "linux"))]
+#[cfg(all(not(loom), not(tollgate_no_membarrier), target_os = "linux"))]
 mod linux {
     // Of the kernel's uapi/linux/membarrier.h.
     pub(super) const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
