@@ -7,13 +7,8 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{ByHandle, ByName, DAY, Dice, Gate, Log, MutexBucket, SECOND, Striped, Terms};
+use common::{ByHandle, ByName, DAY, Dice, Gate, Log, MutexBucket, SECOND, Striped, Terms, turns};
 use tollgate::{Limit, ManualClock, MemoryLimiter, Recovery};
-
-/// Debug builds take fewer turns of what only repeats.
-const fn turns(release: u64, debug: u64) -> u64 {
-    if cfg!(debug_assertions) { debug } else { release }
-}
 
 /// Each case as a test of each limiter.
 macro_rules! on_each {

@@ -8,35 +8,10 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use common::keys::{FULL, MINUTE, SECOND, available, drain, limiter, tens};
 use tollgate::{
-    AcquireError, ConfigError, Limit, ManualClock, MemoryLimiter, OnRelease, Recovery,
-    TryAcquireError,
+    AcquireError, ConfigError, Limit, MemoryLimiter, OnRelease, Recovery, TryAcquireError,
 };
-
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_mins(1);
-
-fn limiter() -> (MemoryLimiter, ManualClock) {
-    let time = ManualClock::new();
-    (MemoryLimiter::with_clock(time.clone()), time)
-}
-
-/// One with keys of ten a second.
-fn tens() -> (MemoryLimiter, ManualClock) {
-    let (limiter, time) = limiter();
-    limiter.per_key("user:", Limit::per_second(10)).unwrap();
-    (limiter, time)
-}
-
-fn drain(limiter: &MemoryLimiter, name: &str) -> u64 {
-    (0..1_000_000).take_while(|_| limiter.check(name).is_ok()).count() as u64
-}
-
-fn available(limiter: &MemoryLimiter, name: &str) -> u64 {
-    limiter.capacity(name).expect("a template").available
-}
-
-const FULL: TryAcquireError = TryAcquireError::TooManyKeys { most: 1 };
 
 #[test]
 fn each_key_has_a_bucket_of_its_own() {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use common::any::{set, spread, terms, terms_on_a_grid};
 use common::{DAY, Dice, Gate, Log, MutexBucket, SECOND, Terms};
 use proptest::prelude::*;
 use tollgate::{ManualClock, MemoryLimiter, Permit};
@@ -90,24 +91,6 @@ enum Op {
     Pause(u64),
 }
 
-/// Of all lengths alike, up to `most`.
-fn spread(most: u64) -> impl Strategy<Value = u64> {
-    (0..=most.ilog2(), any::<u64>()).prop_map(move |(bits, any)| (any % (2 << bits)).clamp(1, most))
-}
-
-fn terms() -> impl Strategy<Value = Terms> {
-    let windows =
-        prop::sample::select(vec![1, 1_000, 999_983, SECOND, 7 * SECOND, 3_600 * SECOND, DAY]);
-    (spread(1_000_000_000), windows, spread(1_000_000))
-        .prop_map(|(tokens, window, burst)| Terms::new(tokens.min(window), window, burst))
-}
-
-/// Terms that accrue a whole number of units in each nanosecond: nothing is ever rounded.
-fn terms_on_a_grid() -> impl Strategy<Value = Terms> {
-    (0..=20_u32, 0..=30_u32, spread(1_000_000))
-        .prop_map(|(tokens, window, burst)| Terms::new(1 << tokens.min(window), 1 << window, burst))
-}
-
 fn op(terms: Terms) -> impl Strategy<Value = Op> {
     let token = terms.due(1).min(20 * SECOND);
     let bucket = terms.due(terms.burst).min(20 * SECOND);
@@ -130,16 +113,10 @@ fn any_op(terms: Terms) -> impl Strategy<Value = Op> {
     let bucket = terms.due(terms.burst).min(20 * SECOND);
     prop_oneof![
         12 => op(terms),
-        2 => self::terms().prop_map(Op::Reconfigure),
+        2 => common::any::terms().prop_map(Op::Reconfigure),
         1 => Just(Op::Reconfigure(terms)),
         1 => (1..=bucket).prop_map(Op::Pause),
     ]
-}
-
-fn set(gates: &[&dyn Gate], now: u64) {
-    for gate in gates {
-        gate.clock().set(now);
-    }
 }
 
 proptest! {

@@ -1,37 +1,13 @@
 //! Keys whose template is given another limit, or is removed, and keys that leave it.
 
+mod common;
+
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
-use tollgate::{
-    AcquireError, ConfigError, Limit, ManualClock, MemoryLimiter, RateLimiter, TryAcquireError,
-};
-
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_mins(1);
-const FULL: TryAcquireError = TryAcquireError::TooManyKeys { most: 1 };
-
-fn limiter() -> (MemoryLimiter, ManualClock) {
-    let time = ManualClock::new();
-    (MemoryLimiter::with_clock(time.clone()), time)
-}
-
-/// One with keys of ten a second.
-fn tens() -> (MemoryLimiter, ManualClock) {
-    let (limiter, time) = limiter();
-    limiter.per_key("user:", Limit::per_second(10)).unwrap();
-    (limiter, time)
-}
-
-fn drain(limiter: &MemoryLimiter, name: &str) -> u64 {
-    (0..1_000_000).take_while(|_| limiter.check(name).is_ok()).count() as u64
-}
-
-fn available(limiter: &MemoryLimiter, name: &str) -> u64 {
-    limiter.capacity(name).expect("a template").available
-}
+use common::keys::{FULL, MINUTE, SECOND, available, drain, limiter, tens};
+use tollgate::{AcquireError, ConfigError, Limit, RateLimiter, TryAcquireError};
 
 #[test]
 fn another_limit_for_all_keys() {

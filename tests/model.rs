@@ -4,6 +4,7 @@ mod common;
 
 use std::time::Duration;
 
+use common::any::{set, terms, terms_on_a_grid};
 use common::{ByHandle, Gate, Log, MutexBucket, SECOND, Terms};
 use proptest::prelude::*;
 
@@ -18,35 +19,6 @@ enum Op {
     Reconfigure(Terms),
     Pause(u64),
     Cut,
-}
-
-/// Of all lengths alike, up to `most`.
-fn spread(most: u64) -> impl Strategy<Value = u64> {
-    (0..=most.ilog2(), any::<u64>()).prop_map(move |(bits, any)| (any % (2 << bits)).clamp(1, most))
-}
-
-/// Windows whose fractions fit the reference; tokens and bursts of all sizes.
-fn terms() -> impl Strategy<Value = Terms> {
-    let windows = prop::sample::select(vec![
-        1,
-        1_000,
-        999_983,
-        SECOND,
-        7 * SECOND,
-        60 * SECOND,
-        3_600 * SECOND,
-        86_400 * SECOND,
-    ]);
-    (spread(1_000_000_000), windows, spread(1_000_000)).prop_map(|(tokens, window, burst)| {
-        // At most a token a nanosecond: a higher rate is cut down.
-        Terms::new(tokens.min(window), window, burst)
-    })
-}
-
-/// Terms that accrue a whole number of units in each nanosecond: nothing is ever rounded.
-fn terms_on_a_grid() -> impl Strategy<Value = Terms> {
-    (0..=20_u32, 0..=30_u32, spread(1_000_000))
-        .prop_map(|(tokens, window, burst)| Terms::new(1 << tokens.min(window), 1 << window, burst))
 }
 
 /// Takes of what the bucket may hold, advances of what a take may wait for.
@@ -81,12 +53,6 @@ fn any_op(terms: Terms, others: impl Strategy<Value = Terms>) -> impl Strategy<V
         // Past every horizon.
         1 => (1..=1_u64 << 56).prop_map(Op::Advance),
     ]
-}
-
-fn set(gates: &[&dyn Gate], now: u64) {
-    for gate in gates {
-        gate.clock().set(now);
-    }
 }
 
 proptest! {

@@ -8,19 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use common::watchdog::Watchdog;
-use common::{Dice, SECOND, heat};
+use common::{Change, Dice, SECOND, drain, heat, manual};
 use tollgate::{Limit, ManualClock, MemoryLimiter, OnRelease, Resource, TryAcquireError};
 
 const HOUR: Duration = Duration::from_hours(1);
-
-type Change = fn(&MemoryLimiter, &Resource);
-
-fn manual(limit: Limit) -> (MemoryLimiter, Resource, ManualClock) {
-    let time = ManualClock::new();
-    let limiter = MemoryLimiter::with_clock(time.clone());
-    let api = limiter.configure("api", limit).unwrap();
-    (limiter, api, time)
-}
 
 /// With open stripes at a time that stands still.
 fn striped(limit: Limit) -> (MemoryLimiter, Resource, ManualClock) {
@@ -39,10 +30,6 @@ fn a_time_that_stands_still_makes_no_bucket_hot() {
         api.check_n(10_000).unwrap();
         time.set(time.now() + SECOND);
     }
-}
-
-fn drain(api: &Resource) -> u64 {
-    std::iter::repeat_with(|| api.check()).take_while(Result::is_ok).count() as u64
 }
 
 fn on_another_thread<T: Send>(act: impl FnOnce() -> T + Send) -> T {

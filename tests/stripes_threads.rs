@@ -8,26 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::watchdog::Watchdog;
-use common::{Dice, Log, SECOND, Terms, heat};
+use common::{Change, Dice, Log, SECOND, Terms, drain, heat, manual, turns};
 use tollgate::{Clock, Limit, ManualClock, MemoryLimiter, OnRelease, Permit, Resource};
-
-/// Debug builds take fewer turns of what only repeats.
-const fn turns(release: u64, debug: u64) -> u64 {
-    if cfg!(debug_assertions) { debug } else { release }
-}
-
-type Change = fn(&MemoryLimiter, &Resource);
-
-fn manual(limit: Limit) -> (MemoryLimiter, Resource, ManualClock) {
-    let time = ManualClock::new();
-    let limiter = MemoryLimiter::with_clock(time.clone());
-    let api = limiter.configure("api", limit).unwrap();
-    (limiter, api, time)
-}
-
-fn drain(api: &Resource) -> u64 {
-    std::iter::repeat_with(|| api.check()).take_while(Result::is_ok).count() as u64
-}
 
 /// Time goes on in steps of so many nanoseconds: each reading is one at which a take is a sign of demand.
 const STEP: u64 = 1 << 16;

@@ -3,6 +3,8 @@
 
 #![allow(dead_code)] // each suite uses its part
 
+pub(crate) mod any;
+pub(crate) mod keys;
 pub(crate) mod watchdog;
 pub(crate) mod windows;
 
@@ -13,6 +15,11 @@ use tollgate::{Limit, ManualClock, MemoryLimiter, Permit, Resource};
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
 pub(crate) const DAY: u64 = 86_400 * SECOND;
+
+/// Debug builds take fewer turns of what only repeats.
+pub(crate) const fn turns(release: u64, debug: u64) -> u64 {
+    if cfg!(debug_assertions) { debug } else { release }
+}
 
 /// `tokens` every `window` nanoseconds, and a bucket of `burst`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +200,22 @@ impl Gate for Striped {
     fn available(&self) -> u64 {
         self.0.available()
     }
+}
+
+/// What ends what was set apart.
+pub(crate) type Change = fn(&MemoryLimiter, &Resource);
+
+/// A limit on a clock that the test moves.
+pub(crate) fn manual(limit: Limit) -> (MemoryLimiter, Resource, ManualClock) {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let api = limiter.configure("api", limit).unwrap();
+    (limiter, api, time)
+}
+
+/// All that there is, token by token.
+pub(crate) fn drain(api: &Resource) -> u64 {
+    std::iter::repeat_with(|| api.check()).take_while(Result::is_ok).count() as u64
 }
 
 /// What opens the stripes of a bucket of 1,024 or more that is half full: two threads that contend for it.
