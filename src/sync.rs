@@ -2,10 +2,10 @@
 //! the bucket and of the queue is loom's, so that what is explored is what is shipped.
 
 mod barrier;
-mod number;
+mod thread_index;
 
-pub(crate) use barrier::{barrier_everywhere, barrier_here, has_barrier};
-pub(crate) use number::thread_number;
+pub(crate) use barrier::{has_barrier, heavy_barrier, light_barrier};
+pub(crate) use thread_index::thread_index;
 
 #[cfg(loom)]
 pub(crate) use self::loom_side::*;

@@ -13,7 +13,7 @@
 use super::stripes::Stripe;
 use super::word::Word;
 use super::{Bucket, Hot};
-use crate::sync::{Ordering, seeded, thread_number};
+use crate::sync::{Ordering, seeded, thread_index};
 
 /// A place where permits are counted.
 trait Place {
@@ -76,7 +76,7 @@ impl Bucket {
             self.hot.in_flight.fetch_add(1, Ordering::AcqRel);
             return true;
         };
-        let (stripe, is_own) = stripes.of_thread(thread_number());
+        let (stripe, is_own) = stripes.of_thread(thread_index());
         if is_own {
             let entered = stripe.entered.load(Ordering::Relaxed); // this thread's
             stripe.entered.store(entered + 1, Ordering::Release);
@@ -112,7 +112,7 @@ impl Bucket {
     #[inline]
     pub(crate) fn leave(&self) -> Option<bool> {
         let left = match self.hot.stripes.get() {
-            Some(stripes) => stripes.of_thread(thread_number()).0.leave(),
+            Some(stripes) => stripes.of_thread(thread_index()).0.leave(),
             None => self.hot.leave(),
         };
         if !left && !self.leave_elsewhere() {

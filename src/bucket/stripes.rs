@@ -34,7 +34,7 @@
 //! Who closes writes the stripe's `CLOSED`, then reads the stash; who takes writes `BUSY` into the
 //! stash, then reads the stripe. With a full barrier in between on both sides, either the taker sees
 //! `CLOSED` and takes nothing, or the closer sees `BUSY`, and charges for a take that may happen. The
-//! taker's is free: see [`barrier_here`]. A taker that finds that it was charged for and has not taken
+//! taker's is free: see [`light_barrier`]. A taker that finds that it was charged for and has not taken
 //! has its token then ([`Stripes::stranded`]), unless the stripes have been opened anew by that time.
 //!
 //! Each opening has another number, in the stripe and in the stash, so that a stash which was closed
@@ -45,7 +45,7 @@
 //! A stripe's tokens change hands by `AcqRel` RMWs, and are stored anew with Release by who has opened
 //! or fills it, when nobody else changes them. A stash is stored with Release, by its owner alone: who
 //! closes reads it with Acquire after the barrier. An owner that ends hands it on under a lock (see
-//! [`thread_number`]).
+//! [`thread_index`]).
 
 use crossbeam_utils::CachePadded;
 
@@ -53,8 +53,7 @@ use super::view::View;
 use super::word::Word;
 use super::{Bucket, Refusal};
 use crate::sync::{
-    AtomicU64, Mutex, Ordering, barrier_everywhere, barrier_here, has_barrier, seeded,
-    thread_number,
+    AtomicU64, Mutex, Ordering, has_barrier, heavy_barrier, light_barrier, seeded, thread_index,
 };
 
 /// A thread uses one of so many; more gained nothing.
@@ -192,7 +191,7 @@ impl Stripes {
     /// Take one from this thread's stash.
     #[inline]
     fn take_from_stash(&self) -> bool {
-        let number = thread_number();
+        let number = thread_index();
         let Some(stripe) = self.all.get(number) else { return false };
         let stash = stripe.stash.load(Ordering::Relaxed); // this thread's
         if stash & COUNT == 0 {
@@ -200,7 +199,7 @@ impl Stripes {
         }
         // Release: who charges for this take reads a clock that is no older than it.
         stripe.stash.store(stash | BUSY, Ordering::Release);
-        barrier_here();
+        light_barrier();
         if is_of(stash, stripe.tokens.load(Ordering::Acquire)) {
             stripe.stash.store(stash - 1, Ordering::Release);
             return true;
@@ -249,7 +248,7 @@ impl Bucket {
     #[inline(never)]
     pub(crate) fn draw(&self, n: u64, clock: impl Fn() -> u64) -> bool {
         let Some(stripes) = self.hot.stripes.get() else { return false };
-        let (stripe, is_own) = stripes.of_thread(thread_number());
+        let (stripe, is_own) = stripes.of_thread(thread_index());
         let own = || stripe.stash.load(Ordering::Relaxed) & COUNT; // this thread's, if at all
         let refills = is_own && n == 1 && own() == 0;
         if !refills && stripe.draw(n) {
@@ -387,7 +386,7 @@ impl Bucket {
         }
         if closed.contains(&true) && most_stashed(stripes.batch.load(Ordering::Acquire)) > 0 {
             // Without a barrier nobody knows what the stashes hold: they count as taken.
-            let is_known = barrier_everywhere();
+            let is_known = heavy_barrier();
             for (i, stripe) in stripes.each().enumerate().filter(|(i, _)| closed[*i] && is_known) {
                 let stash = stripe.stash.load(Ordering::Acquire);
                 let is_busy = stash & BUSY != 0 && !seeded("stash-in-use-gathered");
@@ -423,7 +422,7 @@ impl Bucket {
     #[inline]
     pub(crate) fn refund_to_stripe(&self, n: u64) -> bool {
         let Some(stripes) = self.hot.stripes.get() else { return false };
-        let (stripe, is_own) = stripes.of_thread(thread_number());
+        let (stripe, is_own) = stripes.of_thread(thread_index());
         let more = |tokens: u64| {
             let most = stripes.batch.load(Ordering::Acquire);
             let own = stripe.stash.load(Ordering::Relaxed) & COUNT;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::timers::{Key, Timers};
-use super::{Alarm, Unarmed};
+use super::timers::{TimerKey, Timers};
+use super::{Alarm, ArmError};
 use crate::sync::{AtomicU64, Mutex, Ordering, seeded};
 
 /// A clock for tests: it starts at 0 and moves when it is told to. Clones share the time, which ends
@@ -51,7 +51,7 @@ impl Default for Inner {
 #[derive(Debug)]
 pub(crate) struct ManualTimer {
     clock: ManualClock,
-    key: Key,
+    key: TimerKey,
 }
 
 impl Drop for ManualTimer {
@@ -98,12 +98,12 @@ impl ManualClock {
         due.into_iter().for_each(Waker::wake);
     }
 
-    pub(super) fn arm(&self, at: u64, waker: Waker) -> Result<Alarm, Unarmed> {
+    pub(super) fn arm(&self, at: u64, waker: Waker) -> Result<Alarm, ArmError> {
         let key = self.0.timers.lock().add(at, waker);
         let timer = ManualTimer { clock: self.clone(), key };
         // Whoever moved the time past `at` before the timer was in has looked in vain: but then
         // the time is to be seen here, since it looked under the lock.
         let due = self.now() >= at && !seeded("arm-without-look");
-        if due { Err(Unarmed::Due) } else { Ok(Alarm::Manual(timer)) }
+        if due { Err(ArmError::Due) } else { Ok(Alarm::Manual(timer)) }
     }
 }

@@ -125,7 +125,7 @@ impl Clock {
 
     /// Have `waker` woken once when this clock reads `at`; where that is cheaper, up to `slack`
     /// nanoseconds later. Never wakes before it returns.
-    pub(crate) fn arm(&self, at: u64, slack: u64, waker: Waker) -> Result<Alarm, Unarmed> {
+    pub(crate) fn arm(&self, at: u64, slack: u64, waker: Waker) -> Result<Alarm, ArmError> {
         match &self.0 {
             Source::System(system) => in_thread(at.saturating_add(slack), system.now(), waker),
             // The thread keeps the machine's time: a step later this clock reads it, too.
@@ -143,9 +143,9 @@ impl Clock {
     }
 }
 
-fn in_thread(at: u64, now: u64, waker: Waker) -> Result<Alarm, Unarmed> {
+fn in_thread(at: u64, now: u64, waker: Waker) -> Result<Alarm, ArmError> {
     let delay = Duration::from_nanos(at.saturating_sub(now));
-    timers::in_thread(delay, waker).map(Alarm::Thread).ok_or(Unarmed::NoTimer)
+    timers::in_thread(delay, waker).map(Alarm::Thread).ok_or(ArmError::NoTimer)
 }
 
 impl Default for Clock {
@@ -172,7 +172,7 @@ pub(crate) enum Alarm {
 
 /// Why a timer was not armed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unarmed {
+pub(crate) enum ArmError {
     /// The clock has reached the time already.
     Due,
     /// The process cannot start another thread.

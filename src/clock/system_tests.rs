@@ -202,7 +202,7 @@ fn no_thread_reads_less_than_another_has_read() {
         for _ in 0..3 {
             scope.spawn(|| {
                 for _ in 0..60_000 {
-                    // So much that the first lines end after a few hundred readings.
+                    // So much that the first segments end after a few hundred readings.
                     clock.source.pass(FIRST / 1_000);
                     let before = most.load(Ordering::Acquire);
                     let now = clock.now();

@@ -13,17 +13,17 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// When a timer is due, and a number that tells it from others.
-pub(super) type Key = (u64, u64);
+pub(super) type TimerKey = (u64, u64);
 
 /// Wakers by the time they are due.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    due: BTreeMap<Key, Waker>,
+    due: BTreeMap<TimerKey, Waker>,
     next: u64,
 }
 
 impl Timers {
-    pub(super) fn add(&mut self, at: u64, waker: Waker) -> Key {
+    pub(super) fn add(&mut self, at: u64, waker: Waker) -> TimerKey {
         let key = (at, self.next);
         self.next += 1;
         self.due.insert(key, waker);
@@ -32,7 +32,7 @@ impl Timers {
 
     /// The waker of a timer that is not due any more. It may be the last owner of something that
     /// drops a timer of its own: let it go without the lock.
-    pub(super) fn remove(&mut self, key: Key) -> Option<Waker> {
+    pub(super) fn remove(&mut self, key: TimerKey) -> Option<Waker> {
         self.due.remove(&key)
     }
 
@@ -45,7 +45,7 @@ impl Timers {
         due
     }
 
-    fn first(&self) -> Option<Key> {
+    fn first(&self) -> Option<TimerKey> {
         self.due.first_key_value().map(|(key, _)| *key)
     }
 }
@@ -61,7 +61,7 @@ static SERVICE: OnceLock<Option<&'static Service>> = OnceLock::new();
 
 /// A timer of the machine's time; it disarms when it drops.
 #[derive(Debug)]
-pub(crate) struct ThreadTimer(Key);
+pub(crate) struct ThreadTimer(TimerKey);
 
 impl Drop for ThreadTimer {
     fn drop(&mut self) {

@@ -33,14 +33,14 @@ impl TokioClock {
         let runtime = Handle::try_current().ok()?;
         let at = self.start.checked_add(Duration::from_nanos(at));
         let disarmed = Arc::new(AtomicBool::new(false));
-        let ring = Ring { waker: Some(waker), disarmed: Arc::clone(&disarmed) };
+        let wake_once = WakeOnce { waker: Some(waker), disarmed: Arc::clone(&disarmed) };
         let task = runtime.spawn(async move {
-            let ring = ring;
+            let wake_once = wake_once;
             match at {
                 Some(at) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
             }
-            ring.now();
+            wake_once.now();
         });
         Some(Alarm::Tokio(Task { abort: task.abort_handle(), disarmed }))
     }
@@ -48,12 +48,12 @@ impl TokioClock {
 
 /// Rings also when its runtime ends first: whoever waits elsewhere needs another timer. Not from
 /// where it is dropped, which may hold any lock.
-struct Ring {
+struct WakeOnce {
     waker: Option<Waker>,
     disarmed: Arc<AtomicBool>,
 }
 
-impl Ring {
+impl WakeOnce {
     fn now(mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -61,9 +61,9 @@ impl Ring {
     }
 }
 
-impl Drop for Ring {
+impl Drop for WakeOnce {
     fn drop(&mut self) {
-        // Acquire, with the Release of who disarmed: else a timer that is gone would ring.
+        // Acquire, with the Release of who disarmed: else a timer that is gone would wake_once.
         if let Some(waker) = self.waker.take()
             && !self.disarmed.load(Ordering::Acquire)
         {

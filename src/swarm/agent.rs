@@ -15,7 +15,7 @@ use super::stats::Counters;
 use super::trickle::Trickle;
 use super::wire::{self, CAPACITY, QUERY, STATE, Told};
 use crate::bus::{BusError, Delivery, MessageBus, Subscription};
-use crate::clock::{Alarm, Unarmed};
+use crate::clock::{Alarm, ArmError};
 use crate::limiter::{MemoryLimiter, Standing};
 
 /// A bus that has not taken a message by then has not.
@@ -183,7 +183,7 @@ impl Agent {
             let waker = Waker::from(Arc::clone(&self.inbox));
             limiter.clock().arm(next, SLACK, waker)
         });
-        if matches!(armed, Some(Err(Unarmed::Due))) {
+        if matches!(armed, Some(Err(ArmError::Due))) {
             Arc::clone(&self.inbox).wake(); // come again
         }
         self.alarm = Some((next, armed.and_then(Result::ok)));

@@ -9,7 +9,7 @@
 
 /// The frequent side's: between its write and its read.
 #[inline]
-pub(crate) fn barrier_here() {
+pub(crate) fn light_barrier() {
     #[cfg(not(loom))]
     std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
     #[cfg(loom)]
@@ -20,7 +20,7 @@ pub(crate) fn barrier_here() {
 
 /// The rare side's: between its write and its read. Says whether it could be had; it costs some
 /// microseconds where other threads of the process run.
-pub(crate) fn barrier_everywhere() -> bool {
+pub(crate) fn heavy_barrier() -> bool {
     #[cfg(all(not(loom), not(tollgate_no_membarrier), target_os = "linux"))]
     return has_barrier() && linux::membarrier(linux::PRIVATE_EXPEDITED);
     #[cfg(all(not(loom), any(tollgate_no_membarrier, not(target_os = "linux"))))]

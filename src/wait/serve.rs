@@ -4,7 +4,7 @@ use super::line::{Armed, Calls, Line, SLACK, TURN};
 use super::outlook::Outlook;
 use super::{Gate, Queue, seeded};
 use crate::bucket::{Refusal, Stale};
-use crate::clock::Unarmed;
+use crate::clock::ArmError;
 
 impl Gate {
     /// Something may have changed: call those who can be served.
@@ -62,7 +62,7 @@ impl Gate {
             match self.arm(queue, next, now) {
                 Ok(()) => return Ok(()),
                 // The clock went past the time while it was being armed.
-                Err(Unarmed::Due) => {
+                Err(ArmError::Due) => {
                     let later = self.clock.now();
                     // One that does not move ends no loop; one that has stepped back needs a timer.
                     if later <= now && next.is_none_or(|at| at <= later) {
@@ -71,7 +71,7 @@ impl Gate {
                     now = later;
                 }
                 // Without a timer everybody looks for themselves, again and again.
-                Err(Unarmed::NoTimer) => {
+                Err(ArmError::NoTimer) => {
                     queue.line.call_above(0, now, calls);
                     return Ok(());
                 }
@@ -100,7 +100,7 @@ impl Gate {
     }
 
     /// Have the line's timer ring at `at`.
-    fn arm(&self, queue: &mut Queue, at: Option<u64>, now: u64) -> Result<(), Unarmed> {
+    fn arm(&self, queue: &mut Queue, at: Option<u64>, now: u64) -> Result<(), ArmError> {
         let Some(at) = at else {
             queue.line.alarm = None;
             return Ok(());

@@ -3,15 +3,15 @@
 /// The number of this thread, the least that no other running thread has.
 #[cfg(not(loom))]
 #[inline]
-pub(crate) fn thread_number() -> usize {
-    match of_threads::NUMBER.get() {
-        of_threads::UNKNOWN => of_threads::ask(),
+pub(crate) fn thread_index() -> usize {
+    match assigned::INDEX.get() {
+        assigned::UNKNOWN => assigned::ask(),
         number => number,
     }
 }
 
 #[cfg(not(loom))]
-mod of_threads {
+mod assigned {
     use std::cell::Cell;
     use std::cmp::Reverse;
     use std::collections::BinaryHeap;
@@ -24,7 +24,7 @@ mod of_threads {
 
     thread_local! {
         // Two, for one that is dropped at the thread's end costs more to read.
-        pub(super) static NUMBER: Cell<usize> = const { Cell::new(UNKNOWN) };
+        pub(super) static INDEX: Cell<usize> = const { Cell::new(UNKNOWN) };
         static LEASE: Lease = Lease::new();
     }
 
@@ -34,7 +34,7 @@ mod of_threads {
     #[cold]
     pub(super) fn ask() -> usize {
         let number = LEASE.try_with(|lease| lease.0).unwrap_or(ENDED);
-        NUMBER.set(number);
+        INDEX.set(number);
         number
     }
 
@@ -51,7 +51,7 @@ mod of_threads {
 
     impl Drop for Lease {
         fn drop(&mut self) {
-            NUMBER.set(ENDED);
+            INDEX.set(ENDED);
             // The lock hands on what this thread has written to those who take the number over.
             FREE.lock().0.push(Reverse(self.0));
         }
@@ -60,7 +60,7 @@ mod of_threads {
 
 /// In a model: as they were spawned, the first being 0.
 #[cfg(loom)]
-pub(crate) fn thread_number() -> usize {
+pub(crate) fn thread_index() -> usize {
     use std::hash::{Hash, Hasher};
 
     struct Last(u64);
@@ -79,12 +79,12 @@ pub(crate) fn thread_number() -> usize {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::thread_number;
+    use super::thread_index;
 
     #[test]
     fn a_number_is_one_threads_and_then_anothers() {
-        let own = thread_number();
-        let spawned = || std::thread::spawn(thread_number).join().unwrap();
+        let own = thread_index();
+        let spawned = || std::thread::spawn(thread_index).join().unwrap();
         let others: Vec<usize> = (0..100).map(|_| spawned()).collect();
         assert!(others.iter().all(|other| *other != own));
         // Other tests run beside this one, and take numbers too.
@@ -96,7 +96,7 @@ mod tests {
         struct Last(std::sync::mpsc::Sender<usize>);
         impl Drop for Last {
             fn drop(&mut self) {
-                let _ = self.0.send(thread_number());
+                let _ = self.0.send(thread_index());
             }
         }
         thread_local!(static LAST: std::cell::RefCell<Option<Last>> = const { std::cell::RefCell::new(None) });
@@ -104,7 +104,7 @@ mod tests {
         // Whichever is dropped first, a number that may be another's already is not used.
         let thread = std::thread::spawn(move || {
             LAST.with(|last| *last.borrow_mut() = Some(Last(said)));
-            thread_number()
+            thread_index()
         });
         let number = thread.join().unwrap();
         let last = heard.recv().unwrap();
