@@ -124,7 +124,7 @@ impl Bucket {
         if seeded("leave-without-look") {
             return Some(false);
         }
-        Some(Word(self.hot.word.fetch_or(0, Ordering::AcqRel)).has_waiters())
+        Some(Word(self.hot.word.fetch_or(0, Ordering::AcqRel)).is_exclusive())
     }
 
     /// A permit that began elsewhere ends. Others may move while this looks: as long as there are

@@ -15,22 +15,22 @@
 //! # Orderings
 //!
 //! Loads of the word are Acquire and its RMWs `AcqRel`: who finds a generation in the word sees the
-//! slot that its writer stored before. One plain store there is, [`Bucket::let_go`]'s, to a word that
+//! slot that its writer stored before. One plain store there is, [`Bucket::unlock`]'s, to a word that
 //! nobody else changes: it is Release, after an RMW of its own that acquired, so that who reads it sees
 //! the slot as well. A slot's fields are Acquire and Release on top of that, for
 //! the reason given on [`slot::Slot`]. Permits in flight: see [`in_flight`].
 
+mod compact;
 mod demand;
 mod in_flight;
-mod plain;
+mod locked;
 pub(crate) mod rate;
 #[cfg(all(test, not(loom)))]
 mod rate_tests;
-mod shared;
+mod reconfigure;
 mod slot;
+mod snapshot;
 mod stripes;
-mod turn;
-mod view;
 mod word;
 
 use std::sync::OnceLock;
@@ -41,13 +41,13 @@ use slot::Slot;
 use stripes::Stripes;
 use word::Word;
 
-pub(crate) use plain::Plain;
+pub(crate) use compact::{CompactBucket, MAX_SWEEP_AGE, Miss, SharedRate, SweepWindow};
+pub(crate) use locked::LockedBucket;
 pub(crate) use rate::Terms;
-pub(crate) use shared::{Light, Line, Miss, QUARTER, Reach};
-pub(crate) use slot::{Config, Kind};
-pub(crate) use stripes::Gathered;
-pub(crate) use turn::Change;
-pub(crate) use view::{Deficit, View};
+pub(crate) use reconfigure::SlotChange;
+pub(crate) use slot::{SlotConfig, SlotState};
+pub(crate) use snapshot::{Deficit, Snapshot};
+pub(crate) use stripes::Drained;
 
 use crate::sync::{AtomicU64, Ordering, seeded, yield_now};
 
@@ -107,15 +107,15 @@ pub(crate) enum Take {
 
 /// From where to where a take moves the word.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Move {
+pub(crate) struct Transition {
     from: Word,
     to: Word,
 }
 
 impl Bucket {
     /// A full bucket, and the configuration that its owner keeps under the configuration lock.
-    pub(crate) fn new(terms: Terms, now: u64) -> (Self, Config) {
-        let config = Config::open(terms, now);
+    pub(crate) fn new(terms: Terms, now: u64) -> (Self, SlotConfig) {
+        let config = SlotConfig::open(terms, now);
         let bucket = Self {
             hot: CachePadded::new(Hot {
                 word: AtomicU64::new(Word::new(0).0),
@@ -132,8 +132,8 @@ impl Bucket {
     /// One try to take `n >= 1` tokens at `now`, short enough to be inlined.
     #[inline]
     pub(crate) fn take(&self, n: u64, now: u64) -> Take {
-        match self.plan(n, now) {
-            Ok(plan) if self.go(&plan) => {
+        match self.prepare(n, now) {
+            Ok(plan) if self.commit(&plan) => {
                 if now.is_multiple_of(demand::SAMPLE) {
                     self.note_sample(now);
                 }
@@ -146,20 +146,20 @@ impl Bucket {
 
     /// Take as it was planned, if nobody was faster.
     #[inline]
-    pub(crate) fn go(&self, plan: &Move) -> bool {
+    pub(crate) fn commit(&self, plan: &Transition) -> bool {
         self.swap(plan.from, plan.to)
     }
 
     /// Where such a try would move the word, or what comes of it.
     #[inline]
-    pub(crate) fn plan(&self, n: u64, now: u64) -> Result<Move, Take> {
+    pub(crate) fn prepare(&self, n: u64, now: u64) -> Result<Transition, Take> {
         let word = self.word();
         // A branch, where an index would do, lets the processor read the slot before the word.
         let slot = if word.parity() == 0 { &self.slots[0] } else { &self.slots[1] };
         let elapsed = now.wrapping_sub(slot.anchor());
         // One compare for a horizon that has passed, a pause, a closed bucket, and a reading from
         // before the anchor, which wraps to a huge elapsed time.
-        if elapsed >= slot.horizon() || !word.is_plain() || n > slot.whole() {
+        if elapsed >= slot.horizon() || !word.has_no_flags() || n > slot.capacity_tokens() {
             return Err(Take::Unusual);
         }
         let (floor, ceil) = slot.accrued(elapsed);
@@ -177,41 +177,41 @@ impl Bucket {
                 return Err(Take::Lost);
             }
         };
-        Ok(Move { from: word, to: word.moved(origin, next) })
+        Ok(Transition { from: word, to: word.moved(origin, next) })
     }
 
     /// Keep everybody from taking, if the bucket is where `plan` goes from. For who holds the queue's
-    /// lock, and lets go by [`Bucket::let_go`].
+    /// lock, and lets go by [`Bucket::unlock`].
     #[inline]
-    pub(crate) fn hold(&self, plan: &Move) -> bool {
+    pub(crate) fn lock(&self, plan: &Transition) -> bool {
         if seeded("group-without-bit") {
             return self.word() == plan.from;
         }
-        let before = Word(self.hot.word.fetch_or(Word::WAITERS, Ordering::AcqRel));
-        if before != plan.from && !before.has_waiters() {
-            self.set_waiters(false);
+        let before = Word(self.hot.word.fetch_or(Word::EXCLUSIVE, Ordering::AcqRel));
+        if before != plan.from && !before.is_exclusive() {
+            self.set_exclusive(false);
         }
         before == plan.from
     }
 
-    /// Move a bucket that is held along the plan, or leave it where it was. A store will do: a word
+    /// Transition a bucket that is held along the plan, or leave it where it was. A store will do: a word
     /// with the bit set is written by nobody else, but by an RMW that changes nothing (see
     /// [`Bucket::leave`]).
     #[inline]
-    pub(crate) fn let_go(&self, plan: &Move, is_taken: bool) {
+    pub(crate) fn unlock(&self, plan: &Transition, is_taken: bool) {
         let word = if is_taken { plan.to } else { plan.from };
         self.hot.word.store(word.0, Ordering::Release);
     }
 
     /// Take `n` tokens at `now`, whatever the case; with `head` for the head of the line, whom the
-    /// WAITERS bit does not hold back.
+    /// EXCLUSIVE bit does not hold back.
     #[cold]
     pub(crate) fn take_slowly(&self, n: u64, now: u64, head: bool) -> Result<(), Refusal> {
         loop {
-            let view = self.view(now);
-            match view.check(n) {
+            let snapshot = self.snapshot(now);
+            match snapshot.would_admit(n) {
                 // Not before what is in the stripes came back.
-                Err(refusal @ Refusal::Short(_)) if view.word.is_striped() && !head => {
+                Err(refusal @ Refusal::Short(_)) if snapshot.word.is_striped() && !head => {
                     if seeded("denial-by-a-part") {
                         yield_now(); // loom does not of itself switch here
                         return Err(if self.is_striped() { Refusal::InLine } else { refusal });
@@ -220,11 +220,11 @@ impl Bucket {
                 }
                 verdict => verdict?,
             }
-            if view.word.has_waiters() && !head {
+            if snapshot.word.is_exclusive() && !head {
                 return Err(Refusal::InLine);
             }
-            let Ok(next) = view.admit(n) else { continue };
-            if self.swap(view.word, view.word.moved(view.origin, next)) {
+            let Ok(next) = snapshot.admit(n) else { continue };
+            if self.swap(snapshot.word, snapshot.word.moved(snapshot.origin, next)) {
                 return Ok(());
             }
         }
@@ -233,12 +233,12 @@ impl Bucket {
     /// Give `n` tokens back; a bucket never holds more than its capacity. `is_locked` is as in
     /// [`Bucket::charge`]. `InLine` also where only the stripes may have room for them.
     pub(crate) fn refund(&self, n: u64, now: u64, is_locked: bool) -> Result<(), Refusal> {
-        self.settle(now, is_locked, |view| {
-            let may_fit_elsewhere = view.word.is_striped() && view.has_no_room_for(n);
+        self.settle(now, is_locked, |snapshot| {
+            let may_fit_elsewhere = snapshot.word.is_striped() && snapshot.has_no_room_for(n);
             if may_fit_elsewhere && !is_locked {
                 Err(Refusal::InLine)
             } else {
-                Ok(view.refunded(n))
+                Ok(snapshot.refunded(n))
             }
         })
     }
@@ -249,9 +249,9 @@ impl Bucket {
     /// Where somebody is in line this is for who holds the queue's lock, `is_locked`; and where what
     /// is in the stripes has to pay, too.
     pub(crate) fn charge(&self, n: u64, now: u64, is_locked: bool) -> Result<(), Refusal> {
-        self.settle(now, is_locked, |view| {
-            let next = view.charged(n).ok_or(Refusal::Stale)?;
-            let may_be_elsewhere = view.word.is_striped() && view.is_debt(next);
+        self.settle(now, is_locked, |snapshot| {
+            let next = snapshot.charged(n).ok_or(Refusal::Stale)?;
+            let may_be_elsewhere = snapshot.word.is_striped() && snapshot.is_debt(next);
             if may_be_elsewhere && !is_locked { Err(Refusal::InLine) } else { Ok(next) }
         })
     }
@@ -260,42 +260,44 @@ impl Bucket {
         &self,
         now: u64,
         is_locked: bool,
-        to: impl Fn(&View) -> Result<u64, Refusal>,
+        to: impl Fn(&Snapshot) -> Result<u64, Refusal>,
     ) -> Result<(), Refusal> {
         loop {
-            let view = self.view(now);
-            match view.status() {
+            let snapshot = self.snapshot(now);
+            match snapshot.status() {
                 Err(Refusal::Stale) => return Err(Refusal::Stale),
                 Err(_) => return Ok(()),
-                Ok(()) if view.word.has_waiters() && !is_locked => return Err(Refusal::InLine),
+                Ok(()) if snapshot.word.is_exclusive() && !is_locked => {
+                    return Err(Refusal::InLine);
+                }
                 Ok(()) => {}
             }
-            let next = view.word.moved(view.origin, to(&view)?);
+            let next = snapshot.word.moved(snapshot.origin, to(&snapshot)?);
             if seeded("refund-without-cas") {
                 self.hot.word.store(next.0, Ordering::Release);
                 return Ok(());
             }
-            if next == view.word || self.swap(view.word, next) {
+            if next == snapshot.word || self.swap(snapshot.word, next) {
                 return Ok(());
             }
         }
     }
 
     /// A consistent look at `now`.
-    pub(crate) fn view(&self, now: u64) -> View {
+    pub(crate) fn snapshot(&self, now: u64) -> Snapshot {
         loop {
             let word = self.word();
             let slot = &self.slots[word.parity()];
             let (anchor, rate, carry) = (slot.anchor(), slot.rate(), slot.carry());
             // From a slot that is being rewritten this may be anything.
-            let set_apart = if word.is_striped() { slot.set_apart() } else { 0 };
-            let view = View {
+            let reserved = if word.is_striped() { slot.reserved() } else { 0 };
+            let snapshot = Snapshot {
                 word,
                 kind: slot.kind(),
                 origin: slot.origin(),
                 unit: slot.unit(),
-                whole: slot.whole(),
-                capacity: slot.capacity().saturating_sub(set_apart),
+                capacity_tokens: slot.capacity_tokens(),
+                capacity: slot.capacity().saturating_sub(reserved),
                 rate,
                 carry,
                 anchor,
@@ -304,13 +306,13 @@ impl Bucket {
                 now,
                 accrued: rate.accrue(now.saturating_sub(anchor), carry),
             };
-            if self.word().same_generation(word) || seeded("torn-view") {
-                return view;
+            if self.word().same_generation(word) || seeded("torn-snapshot") {
+                return snapshot;
             }
         }
     }
 
-    /// Turn to another configuration in one CAS: see [`Config::turned`].
+    /// Turn to another configuration in one CAS: see [`SlotConfig::transition`].
     ///
     /// Under the configuration lock, of which `current` is the proof. `clock` is read after the
     /// word: a reading from before could be older than that of an admission which the word already
@@ -319,39 +321,44 @@ impl Bucket {
     ///
     /// Whether it did: not where stripes are open, which must be closed first.
     #[must_use]
-    pub(crate) fn swing(&self, current: &mut Config, to: Change, clock: impl Fn() -> u64) -> bool {
+    pub(crate) fn swing(
+        &self,
+        current: &mut SlotConfig,
+        to: SlotChange,
+        clock: impl Fn() -> u64,
+    ) -> bool {
         let early = seeded("clock-before-word").then(|| {
             let early = clock();
             yield_now(); // loom does not of itself switch between two loads
             early
         });
-        let is_plain = |word: Word| !word.is_striped() || seeded("swing-beside-stripes");
-        self.reconfigure(current, is_plain, |current, position| {
-            current.turned(position, to, early.unwrap_or_else(&clock))
+        let has_no_flags = |word: Word| !word.is_striped() || seeded("swing-beside-stripes");
+        self.reconfigure(current, has_no_flags, |current, position| {
+            current.transition(position, to, early.unwrap_or_else(&clock))
         })
     }
 
-    /// Move the anchor up to `now`. The same terms go on, and open stripes with them.
-    pub(crate) fn reanchor(&self, current: &mut Config, clock: impl Fn() -> u64) {
-        let anew = |current: &Config, position| current.reanchored(position, clock());
+    /// Transition the anchor up to `now`. The same terms go on, and open stripes with them.
+    pub(crate) fn reanchor(&self, current: &mut SlotConfig, clock: impl Fn() -> u64) {
+        let anew = |current: &SlotConfig, position| current.reanchored(position, clock());
         self.reconfigure(current, |_| true, anew);
     }
 
     /// This bucket as one that is kept under a lock, to be put back in another shape while nobody
     /// takes.
-    pub(crate) fn lift(&self, current: &Config) -> Plain {
-        Plain { config: *current, position: self.word().position(current.origin) }
+    pub(crate) fn lift(&self, current: &SlotConfig) -> LockedBucket {
+        LockedBucket { config: *current, position: self.word().position(current.origin) }
     }
 
-    pub(crate) fn put(&self, current: &mut Config, plain: &Plain) {
+    pub(crate) fn put(&self, current: &mut SlotConfig, plain: &LockedBucket) {
         self.reconfigure(current, |_| true, |_, _| (plain.config, plain.position));
     }
 
     fn reconfigure(
         &self,
-        current: &mut Config,
+        current: &mut SlotConfig,
         can: impl Fn(Word) -> bool,
-        to: impl Fn(&Config, u64) -> (Config, u64),
+        to: impl Fn(&SlotConfig, u64) -> (SlotConfig, u64),
     ) -> bool {
         loop {
             let word = self.word();
@@ -360,13 +367,19 @@ impl Bucket {
             }
             let (config, position) = to(current, word.position(current.origin));
             let (next, origin) = word.next(position);
-            if self.install(current, word, next, Config { origin, ..config }) {
+            if self.install(current, word, next, SlotConfig { origin, ..config }) {
                 return true;
             }
         }
     }
 
-    fn install(&self, current: &mut Config, word: Word, next: Word, config: Config) -> bool {
+    fn install(
+        &self,
+        current: &mut SlotConfig,
+        word: Word,
+        next: Word,
+        config: SlotConfig,
+    ) -> bool {
         if seeded("swing-before-slot") {
             let done = self.swap(word, next);
             self.slots[next.parity()].store(&config);
@@ -382,18 +395,18 @@ impl Bucket {
     }
 
     /// Say that somebody is in line, or nobody any more. Under the queue's lock.
-    pub(crate) fn set_waiters(&self, waiting: bool) {
+    pub(crate) fn set_exclusive(&self, waiting: bool) {
         if waiting {
-            self.hot.word.fetch_or(Word::WAITERS, Ordering::AcqRel);
+            self.hot.word.fetch_or(Word::EXCLUSIVE, Ordering::AcqRel);
         } else {
-            self.hot.word.fetch_and(!Word::WAITERS, Ordering::AcqRel);
+            self.hot.word.fetch_and(!Word::EXCLUSIVE, Ordering::AcqRel);
         }
     }
 
     /// Whether only who holds the queue's lock may take.
     #[inline]
-    pub(crate) fn has_waiters(&self) -> bool {
-        self.word().has_waiters()
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.word().is_exclusive()
     }
 
     #[inline]

@@ -78,7 +78,7 @@ pub(crate) struct Terms {
     /// What a full bucket holds, in units; at least one token.
     pub(crate) capacity: u64,
     /// The same in whole tokens.
-    pub(crate) whole: u64,
+    pub(crate) capacity_tokens: u64,
     pub(crate) rate: Rate,
     /// Elapsed nanoseconds below which [`Rate::accrue`] is exact and positions do not wrap.
     pub(crate) horizon: u64,
@@ -126,7 +126,7 @@ impl Rate {
     }
 
     /// Units a nanosecond, or 0 where that is not a whole number.
-    pub(crate) fn whole(self) -> u64 {
+    pub(crate) fn whole_units(self) -> u64 {
         let fraction = self.hi & ((1 << CARRY_BITS) - 1);
         if fraction == 0 && self.lo == 0 { self.hi >> CARRY_BITS } else { 0 }
     }
@@ -205,9 +205,9 @@ impl Terms {
             .min(1 << 62);
         // One unit more than a whole number of periods may hold: stay well inside the horizon.
         let period = u64::try_from(per).ok().filter(|per| *per <= horizon / 4).unwrap_or(u64::MAX);
-        let whole = capacity / unit;
-        let batch = super::stripes::batch(whole);
-        Some(Self { unit, batch, capacity, whole, rate, horizon, period })
+        let capacity_tokens = capacity / unit;
+        let batch = super::stripes::batch(capacity_tokens);
+        Some(Self { unit, batch, capacity, capacity_tokens, rate, horizon, period })
     }
 
     /// Nanoseconds in which so many tokens have certainly accrued.

@@ -182,8 +182,8 @@ proptest! {
         let terms = case.terms;
         let held = (u128::from(burst) * u128::from(parts)).max(1 << PARTS);
         prop_assert_eq!(u128::from(terms.capacity), (held * u128::from(terms.unit)) >> PARTS);
-        prop_assert_eq!(terms.whole, terms.capacity / terms.unit);
-        prop_assert!(terms.whole >= 1);
+        prop_assert_eq!(terms.capacity_tokens, terms.capacity / terms.unit);
+        prop_assert!(terms.capacity_tokens >= 1);
         prop_assert!(parts != 1 << PARTS || terms.horizon >= HOUR, "{}", terms.horizon);
         prop_assert!(terms.horizon <= 1 << 62);
         // A position is at most a ceiling and a capacity; a carry adds less than a unit.
@@ -192,7 +192,7 @@ proptest! {
         // A whole number of units each nanosecond; else as fine as fits: with units half as large
         // either the hour or the capacities do not fit.
         let even = case.exactly(1).1 == BigInt::ZERO;
-        prop_assert_eq!(even, terms.rate.whole() > 0);
+        prop_assert_eq!(even, terms.rate.whole_units() > 0);
         let hourly = (&case.p * HOUR).to_string().parse::<f64>().unwrap_or(f64::MAX)
             / case.q.to_string().parse::<f64>().unwrap_or(1.0);
         let line = f64::from(POSITION_BITS - 3).exp2();
@@ -222,9 +222,9 @@ proptest! {
         let elapsed = part_of(from.terms.horizon - 1, at);
         let accrued = from.terms.rate.accrue(elapsed, carry);
         // From full to empty, and as deep in debt as the line goes.
-        let reach =
+        let sweep_window =
             if debt { (1 << POSITION_BITS) - 1 - accrued.ceil } else { from.terms.capacity };
-        let position = accrued.floor + part_of(reach, position);
+        let position = accrued.floor + part_of(sweep_window, position);
 
         let level = Level::at(position, accrued, from.terms.capacity);
         let Rescaled { position: position_after, carry: carry_after, delay } =

@@ -6,7 +6,7 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// What a slot lets happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum SlotState {
     /// Tokens are admitted and accrue.
     Open,
     /// Nothing is admitted and nothing accrues before the anchor.
@@ -19,8 +19,8 @@ pub(crate) enum Kind {
 
 /// A slot's contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Config {
-    pub(crate) kind: Kind,
+pub(crate) struct SlotConfig {
+    pub(crate) kind: SlotState,
     pub(crate) terms: Terms,
     /// The clock reading from which accrual counts.
     pub(crate) anchor: u64,
@@ -33,25 +33,33 @@ pub(crate) struct Config {
     pub(super) origin: u64,
 }
 
-impl Config {
+impl SlotConfig {
     /// As a bucket begins, when nothing was spent yet.
     pub(super) fn open(terms: Terms, now: u64) -> Self {
-        Self { kind: Kind::Open, terms, anchor: now, delay: 0, until: None, carry: 0, origin: 0 }
+        Self {
+            kind: SlotState::Open,
+            terms,
+            anchor: now,
+            delay: 0,
+            until: None,
+            carry: 0,
+            origin: 0,
+        }
     }
 
     /// Elapsed time since the anchor up to which readers may go by this slot alone. 0 sends them
     /// all to the slow path.
     pub(super) fn horizon(&self) -> u64 {
         let until = self.until.map_or(u64::MAX, |until| until.saturating_sub(self.anchor));
-        if self.kind == Kind::Open { self.terms.horizon.min(until) } else { 0 }
+        if self.kind == SlotState::Open { self.terms.horizon.min(until) } else { 0 }
     }
 
     fn step(&self) -> u64 {
-        if self.carry == 0 { self.terms.rate.whole() } else { 0 }
+        if self.carry == 0 { self.terms.rate.whole_units() } else { 0 }
     }
 
     pub(crate) fn is_past_horizon(&self, now: u64) -> bool {
-        self.kind == Kind::Open && self.elapsed(now) >= self.terms.horizon
+        self.kind == SlotState::Open && self.elapsed(now) >= self.terms.horizon
     }
 
     /// The reading, or the last one that it answers for.
@@ -82,18 +90,18 @@ pub(super) struct Slot {
     origin: AtomicU64,
     capacity: AtomicU64,
     unit: AtomicU64,
-    whole: AtomicU64,
+    capacity_tokens: AtomicU64,
     rate_hi: AtomicU64,
     rate_lo: AtomicU64,
     carry: AtomicU64,
     kind: AtomicU64,
-    /// Of a pause: [`Config::until`], or never.
+    /// Of a pause: [`SlotConfig::until`], or never.
     until: AtomicU64,
     batch: AtomicU64,
 }
 
 impl Slot {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &SlotConfig) -> Self {
         Self {
             anchor: AtomicU64::new(config.anchor),
             horizon: AtomicU64::new(config.horizon()),
@@ -104,7 +112,7 @@ impl Slot {
             origin: AtomicU64::new(config.origin),
             capacity: AtomicU64::new(config.terms.capacity),
             unit: AtomicU64::new(config.terms.unit),
-            whole: AtomicU64::new(config.terms.whole),
+            capacity_tokens: AtomicU64::new(config.terms.capacity_tokens),
             kind: AtomicU64::new(config.kind as u64),
             until: AtomicU64::new(config.until.unwrap_or(u64::MAX)),
             batch: AtomicU64::new(config.terms.batch),
@@ -112,7 +120,7 @@ impl Slot {
     }
 
     /// Only under the configuration lock, and only into the slot that is not in force.
-    pub(super) fn store(&self, config: &Config) {
+    pub(super) fn store(&self, config: &SlotConfig) {
         self.anchor.store(config.anchor, Ordering::Release);
         self.horizon.store(config.horizon(), Ordering::Release);
         self.step.store(config.step(), Ordering::Release);
@@ -122,7 +130,7 @@ impl Slot {
         self.origin.store(config.origin, Ordering::Release);
         self.capacity.store(config.terms.capacity, Ordering::Release);
         self.unit.store(config.terms.unit, Ordering::Release);
-        self.whole.store(config.terms.whole, Ordering::Release);
+        self.capacity_tokens.store(config.terms.capacity_tokens, Ordering::Release);
         self.kind.store(config.kind as u64, Ordering::Release);
         self.until.store(config.until.unwrap_or(u64::MAX), Ordering::Release);
         self.batch.store(config.terms.batch, Ordering::Release);
@@ -169,8 +177,8 @@ impl Slot {
         self.unit.load(Ordering::Acquire)
     }
     #[inline]
-    pub(super) fn whole(&self) -> u64 {
-        self.whole.load(Ordering::Acquire)
+    pub(super) fn capacity_tokens(&self) -> u64 {
+        self.capacity_tokens.load(Ordering::Acquire)
     }
     pub(super) fn until(&self) -> u64 {
         self.until.load(Ordering::Acquire)
@@ -180,15 +188,15 @@ impl Slot {
         self.batch.load(Ordering::Acquire)
     }
     /// What all stripes hold, in units.
-    pub(super) fn set_apart(&self) -> u64 {
+    pub(super) fn reserved(&self) -> u64 {
         (STRIPES as u64).wrapping_mul(self.batch()).wrapping_mul(self.unit())
     }
-    pub(super) fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> SlotState {
         match self.kind.load(Ordering::Acquire) {
-            0 => Kind::Open,
-            1 => Kind::Paused,
-            2 => Kind::Closed,
-            _ => Kind::Removed,
+            0 => SlotState::Open,
+            1 => SlotState::Paused,
+            2 => SlotState::Closed,
+            _ => SlotState::Removed,
         }
     }
 }

@@ -3,25 +3,25 @@
 //! ```text
 //!  63        57    56        55     54                           0
 //! +------------+---------+---------+-----------------------------+
-//! | generation | STRIPED | WAITERS |            spent            |
+//! | generation | STRIPED | EXCLUSIVE |            spent            |
 //! +------------+---------+---------+-----------------------------+
 //! ```
 //!
 //! * `generation` names the slot in force by its parity; only the holder of the configuration lock
 //!   moves it on. It comes round after 128 turns, in which `spent` has moved on: a copy that is so old
 //!   fits no word any more.
-//! * `WAITERS` says that only who holds the queue's lock takes or gives: somebody is in line, or takes
+//! * `EXCLUSIVE` says that only who holds the queue's lock takes or gives: somebody is in line, or takes
 //!   from several buckets at once, or there are further windows. Set and cleared under that lock alone.
 //! * `STRIPED` says that a part of the capacity is set apart for the [stripes](super::stripes): set
-//!   and cleared under their lock alone, and not set while `WAITERS` is.
+//!   and cleared under their lock alone, and not set while `EXCLUSIVE` is.
 //! * `spent` is a position on a line of units that goes round: an admission moves it forward, a
 //!   refund back. A reconfiguration moves it forward by one and gives the new slot an origin that
 //!   fits, so that a word never comes back while somebody still holds a copy of it.
 
 use super::rate::POSITION_BITS;
 
-const WAITERS: u64 = 1 << POSITION_BITS;
-const SPENT: u64 = WAITERS - 1;
+const EXCLUSIVE: u64 = 1 << POSITION_BITS;
+const SPENT: u64 = EXCLUSIVE - 1;
 const STRIPED: u64 = 1 << (POSITION_BITS + 1);
 const GENERATION: u64 = 1 << (POSITION_BITS + 2);
 
@@ -30,15 +30,15 @@ pub(super) struct Word(pub(super) u64);
 
 impl Word {
     /// What to OR into a word, and what to AND out of it.
-    pub(super) const WAITERS: u64 = WAITERS;
+    pub(super) const EXCLUSIVE: u64 = EXCLUSIVE;
 
     pub(super) fn new(spent: u64) -> Self {
         Self(spent & SPENT)
     }
 
     #[inline]
-    pub(super) fn has_waiters(self) -> bool {
-        self.0 & WAITERS != 0
+    pub(super) fn is_exclusive(self) -> bool {
+        self.0 & EXCLUSIVE != 0
     }
 
     #[inline]
@@ -48,8 +48,8 @@ impl Word {
 
     /// Neither is set: an everyday take may look no further.
     #[inline]
-    pub(super) fn is_plain(self) -> bool {
-        self.0 & (STRIPED | WAITERS) == 0
+    pub(super) fn has_no_flags(self) -> bool {
+        self.0 & (STRIPED | EXCLUSIVE) == 0
     }
 
     pub(super) fn striped(self, is_striped: bool) -> Self {

@@ -76,7 +76,7 @@ impl ManualClock {
         self.0.now.load(Ordering::Acquire)
     }
 
-    /// Move on by `by`, and wake whoever is due: tasks and blocked threads. They run when they are
+    /// Transition on by `by`, and wake whoever is due: tasks and blocked threads. They run when they are
     /// scheduled; this does not wait for them.
     pub fn advance(&self, by: Duration) {
         let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);

@@ -20,9 +20,9 @@
 //! # Orderings
 //!
 //! As in a bucket's slots. The fields of generation g + 2 are stored with Release after the one before
-//! them has turned the generation to g + 1; who loads one of them, with Acquire, finds that in
+//! them has transition the generation to g + 1; who loads one of them, with Acquire, finds that in
 //! the second look and begins anew. `end` is read and written by RMWs that acquire and release: who
-//! finds it sealed finds the next segment in its slot. The generation is turned by an `AcqRel` compare-and-swap,
+//! finds it sealed finds the next segment in its slot. The generation is transition by an `AcqRel` compare-and-swap,
 //! after that, so that who finds it in length sees the slot as well.
 
 use std::sync::OnceLock;
@@ -198,7 +198,7 @@ impl<S: Source> Steered<S> {
                 return reading;
             }
             let next = generation.wrapping_add(1);
-            // Who fails looks again, and must find it turned then.
+            // Who fails looks again, and must find it transition then.
             let (new, old) = (Ordering::AcqRel, Ordering::Acquire);
             let _ = self.generation.compare_exchange(generation, next, new, old);
         }

@@ -98,7 +98,7 @@ pub enum UpdateKind {
     /// It came back, a step or all the way.
     Recovery,
     /// It was configured anew.
-    Config,
+    SlotConfig,
 }
 
 pub(crate) type Callback = Arc<dyn Fn(&CapacityUpdate) + Send + Sync>;

@@ -10,7 +10,7 @@ use super::error::ConfigError;
 use super::limit::Limit;
 use super::settings::{Settings, Turn};
 use crate::adapt::{Cut, Origin, Size};
-use crate::bucket::Kind;
+use crate::bucket::SlotState;
 use crate::sync::{Ordering, seeded};
 use crate::wait::Gate;
 
@@ -66,7 +66,7 @@ pub(crate) struct Hearing {
 }
 
 impl Entry {
-    /// Change the settings by `act`, which tells what observers should know, or `None` where it
+    /// SlotChange the settings by `act`, which tells what observers should know, or `None` where it
     /// changed nothing. The line and the observers learn of it without locks. Whether it changed
     /// anything.
     fn change(&self, act: impl FnOnce(&mut Settings) -> Option<Option<CapacityUpdate>>) -> bool {
@@ -126,9 +126,9 @@ impl Entry {
         let mut result = Some(Ok(()));
         self.change(|settings| {
             match settings.current.kind {
-                Kind::Removed => result = None,
-                Kind::Closed => result = Some(Err(ConfigError::Closed)),
-                Kind::Open | Kind::Paused => {}
+                SlotState::Removed => result = None,
+                SlotState::Closed => result = Some(Err(ConfigError::Closed)),
+                SlotState::Open | SlotState::Paused => {}
             }
             if settings.is_over() || !is_wanted() {
                 return None;
@@ -143,7 +143,7 @@ impl Entry {
             let after = settings.shown();
             let is_seen = after != before || !limit.windows().eq(old.windows());
             let origin = || self.ours("configured");
-            Some(is_seen.then(|| self.update(after, &origin(), UpdateKind::Config)))
+            Some(is_seen.then(|| self.update(after, &origin(), UpdateKind::SlotConfig)))
         });
         result
     }
@@ -237,7 +237,7 @@ impl Entry {
     }
 
     /// Close for good, and let every waiter know.
-    pub(crate) fn shut(&self, kind: Kind) {
+    pub(crate) fn shut(&self, kind: SlotState) {
         self.turn(|| Turn { kind, ..Turn::default() });
     }
 

@@ -10,7 +10,7 @@ use super::error::{ConfigError, Shortage, TryAcquireError};
 use super::limit::Limit;
 use super::settings::Settings;
 use crate::adapt::Adapt;
-use crate::bucket::{Bucket, Plain, Refusal, Take};
+use crate::bucket::{Bucket, LockedBucket, Refusal, Take};
 use crate::clock::Clock;
 use crate::sync::{AtomicU64, Mutex, Ordering, seeded};
 use crate::wait::{Bound, Gate, Place, Ticket};
@@ -73,7 +73,8 @@ impl Entry {
     ) -> Result<Arc<Self>, ConfigError> {
         let terms = limit.terms(1.0)?;
         let (bucket, current) = Bucket::new(terms[0], now);
-        let more: Vec<Plain> = terms[1..].iter().map(|terms| Plain::full(*terms, now)).collect();
+        let more: Vec<LockedBucket> =
+            terms[1..].iter().map(|terms| LockedBucket::full(*terms, now)).collect();
         bucket.set_most_in_flight(limit.most_in_flight());
         let adapt = Adapt::new(limit.policy(context.policy));
         Ok(Arc::new_cyclic(|entry| Self {
@@ -111,7 +112,7 @@ impl Entry {
     #[inline(always)]
     pub(crate) fn check_by(&self, n: u64, clock: &Clock) -> Result<(), TryAcquireError> {
         if self.gate.bucket.was_hot() {
-            if n == 1 && self.gate.bucket.take_from_stash() {
+            if n == 1 && self.gate.bucket.take_cached() {
                 return Ok(());
             }
             if self.gate.bucket.is_striped() && n > 0 {
@@ -123,7 +124,7 @@ impl Entry {
 
     #[inline(never)]
     fn check_stripe(&self, n: u64) -> Result<(), TryAcquireError> {
-        if self.gate.bucket.draw(n, || self.now()) {
+        if self.gate.bucket.refill_and_take(n, || self.now()) {
             return Ok(());
         }
         if n == 1 && seeded("batch-without-look") {
@@ -132,7 +133,7 @@ impl Entry {
         let taken = self.check_slowly(n, self.now());
         // What was on its way to the stripe came back: too little for this one, but maybe enough for
         // those in line.
-        if taken.is_err() && self.gate.bucket.has_waiters() && !seeded("filled-in-vain") {
+        if taken.is_err() && self.gate.bucket.is_exclusive() && !seeded("filled-in-vain") {
             self.tend(Gate::serve);
         }
         taken
@@ -341,14 +342,14 @@ impl Entry {
             let outlook = self.gate.look_around(self.now());
             let (limit, factor) = (settings.limit, settings.adapt.factor());
             drop(settings);
-            if outlook.check(0) == Err(Refusal::Stale) {
+            if outlook.would_admit(0) == Err(Refusal::Stale) {
                 self.bring_up_to_date();
                 continue;
             }
             let windows: Vec<WindowCapacity> = std::iter::zip(outlook.views(), limit.windows())
-                .map(|(view, window)| WindowCapacity {
-                    available: self.gate.available(view),
-                    total: view.whole_capacity(),
+                .map(|(snapshot, window)| WindowCapacity {
+                    available: self.gate.available(snapshot),
+                    total: snapshot.capacity_tokens(),
                     per_window: window.per_window(factor),
                     window: window.length,
                     limit: window.depth(),

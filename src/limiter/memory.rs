@@ -18,7 +18,7 @@ use super::limit::{Limit, OnRelease};
 use super::name::{Asked, Name};
 use super::permit::Permit;
 use super::resource::Resource;
-use crate::bucket::{Kind, Reach};
+use crate::bucket::{SlotState, SweepWindow};
 use crate::clock::Clock;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
@@ -48,7 +48,7 @@ pub struct MemoryLimiter(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) entries: Map<Named>,
     /// Up to when light keys answer by themselves: next to the map, as each of them asks.
-    pub(super) reach: Reach,
+    pub(super) sweep_window: SweepWindow,
     pub(super) clock: Clock,
     /// Held by whoever configures, removes or closes, before the lock of the keys.
     pub(super) admin: Mutex<()>,
@@ -76,7 +76,7 @@ impl MemoryLimiter {
     pub(crate) fn with_context(clock: Clock, context: Context) -> Self {
         Self(Arc::new(Inner {
             entries: new_map(),
-            reach: Reach::new(),
+            sweep_window: SweepWindow::new(),
             clock,
             admin: Mutex::new(()),
             ids: Ids::new(),
@@ -147,7 +147,7 @@ impl MemoryLimiter {
         let (was_there, entry) = self.0.session().take_out(resource);
         drop(admin);
         if let Some(entry) = entry {
-            entry.shut(Kind::Removed);
+            entry.shut(SlotState::Removed);
         }
         was_there
     }
@@ -170,7 +170,7 @@ impl MemoryLimiter {
         self.0.closed.store(true, Ordering::Release);
         // From here on no key is made, and none answers by itself.
         let keys = self.0.keys.lock();
-        self.0.reach.close();
+        self.0.sweep_window.close();
         drop(keys);
         let mut entries = Vec::new();
         for named in self.0.entries.pin().values() {
@@ -178,7 +178,7 @@ impl MemoryLimiter {
         }
         drop(admin);
         for entry in entries {
-            entry.shut(Kind::Closed);
+            entry.shut(SlotState::Closed);
         }
     }
 
@@ -205,7 +205,7 @@ impl MemoryLimiter {
         match entries.get(&Asked(resource)) {
             Some(found) => match *found {
                 Named::Configured(ref entry) => entry.check_by(n, &self.0.clock),
-                Named::Light(ref key) => self.0.check_key(key, resource, n),
+                Named::CompactBucket(ref key) => self.0.check_key(key, resource, n),
                 Named::Whole(_) => self.0.check_name(resource, n),
             },
             None => self.0.check_name(resource, n),

@@ -85,7 +85,7 @@ impl Resource {
     #[cfg(loom)]
     #[doc(hidden)]
     pub fn close(&self) {
-        self.0.shut(crate::bucket::Kind::Closed);
+        self.0.shut(crate::bucket::SlotState::Closed);
     }
 
     /// Take one token, no permit: in-flight is neither counted nor looked at. The fastest call.

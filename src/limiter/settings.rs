@@ -2,7 +2,7 @@
 
 use super::limit::{EachWindow, Limit};
 use crate::adapt::Adapt;
-use crate::bucket::{Config, Kind, Terms};
+use crate::bucket::{SlotConfig, SlotState, Terms};
 use crate::wait::{Gate, Reshape, Shape};
 
 /// So many steps of a recovery are taken one by one.
@@ -14,13 +14,13 @@ pub(super) struct Settings {
     pub(super) limit: Limit,
     pub(super) adapt: Adapt,
     /// The slot in force of the first window.
-    pub(super) current: Config,
+    pub(super) current: SlotConfig,
 }
 
 /// What a change changes, beyond the limit and how it is scaled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn<'a> {
-    pub(super) kind: Kind,
+    pub(super) kind: SlotState,
     pub(super) pause_until: u64,
     pub(super) charge: u64,
     /// The limit before, where it is another now.
@@ -29,18 +29,18 @@ pub(super) struct Turn<'a> {
 
 impl Default for Turn<'_> {
     fn default() -> Self {
-        Self { kind: Kind::Open, pause_until: 0, charge: 0, before: None }
+        Self { kind: SlotState::Open, pause_until: 0, charge: 0, before: None }
     }
 }
 
 impl Settings {
     /// What everybody can see of a capacity: the first bucket's whole tokens, and those of its window.
     pub(super) fn shown(&self) -> (u64, u64) {
-        (self.current.terms.whole, self.limit.first().per_window(self.adapt.factor()))
+        (self.current.terms.capacity_tokens, self.limit.first().per_window(self.adapt.factor()))
     }
 
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.current.kind, Kind::Closed | Kind::Removed)
+        matches!(self.current.kind, SlotState::Closed | SlotState::Removed)
     }
 
     /// What is due at `now`, each at its own time and at the rate of its own time. After very many
@@ -48,7 +48,8 @@ impl Settings {
     pub(super) fn catch_up(&mut self, gate: &Gate, now: u64) {
         let mut steps = 0;
         while !self.is_over() {
-            let pause_ends = (self.current.kind == Kind::Paused).then_some(self.current.anchor);
+            let pause_ends =
+                (self.current.kind == SlotState::Paused).then_some(self.current.anchor);
             let step = self.adapt.due();
             let next = [pause_ends, step].into_iter().flatten().min();
             let Some(at) = next.filter(|at| *at <= now) else { return };

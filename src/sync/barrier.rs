@@ -13,7 +13,7 @@ pub(crate) fn light_barrier() {
     #[cfg(not(loom))]
     std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
     #[cfg(loom)]
-    if !super::seeded("stash-without-barrier") {
+    if !super::seeded("thread_cache-without-barrier") {
         loom::sync::atomic::fence(loom::sync::atomic::Ordering::SeqCst);
     }
 }

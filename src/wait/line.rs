@@ -11,7 +11,7 @@ use crate::sync::Arc;
 /// A place in line; lower is earlier.
 pub(crate) type Ticket = u64;
 
-/// What a waiter listens to: its own event, so that a call cannot reach another.
+/// What a waiter listens to: its own event, so that a call cannot sweep_window another.
 pub(crate) type Call = Arc<Event>;
 
 /// Those to notify, once the lock is no longer held.

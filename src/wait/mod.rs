@@ -9,7 +9,7 @@
 //! future: a head that is called and does not come (a `select!` loop that holds the future without
 //! polling it) steps aside after [`line::TURN`], and takes its place again when it comes.
 //!
-//! # The WAITERS bit
+//! # The EXCLUSIVE bit
 //!
 //! It is set and cleared under the queue's lock, and says that only who holds that lock may take. It
 //! is set while somebody is in line, while somebody takes from several gates at once, and for ever
@@ -23,7 +23,7 @@
 //! 1. *Time*: the line's timer is armed under the lock, for the reading at which the first waiter
 //!    who was not called can be served. One that is to serve several tasks may ring a little later; if
 //!    a thread joins them, it is armed anew.
-//! 2. *A refund* finds the WAITERS bit in the word by the CAS that gives the tokens back. The bit is
+//! 2. *A refund* finds the EXCLUSIVE bit in the word by the CAS that gives the tokens back. The bit is
 //!    set by an RMW before the waiter's last try, so that either the refund sees the bit or the
 //!    try sees the refund.
 //! 3. *A permit that leaves* looks by an RMW: see [`Bucket::leave`].
@@ -51,7 +51,10 @@ pub(crate) use together::{
     Ask, Bound, Place, Places, Request, join, leave, look, take, take_in_turn,
 };
 
-use crate::bucket::{Bucket, Change, Config, Gathered, Kind, Plain, Refusal, Stale, Terms, View};
+use crate::bucket::{
+    Bucket, Drained, LockedBucket, Refusal, SlotChange, SlotConfig, SlotState, Snapshot, Stale,
+    Terms,
+};
 use crate::clock::Clock;
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, seeded, yield_now};
 
@@ -74,16 +77,16 @@ pub(crate) struct Gate {
 struct Queue {
     line: Line,
     /// The windows beyond the first.
-    more: Vec<Plain>,
+    more: Vec<LockedBucket>,
 }
 
 /// What the buckets of a gate are to become.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reshape<'a> {
-    pub(crate) kind: Kind,
+    pub(crate) kind: SlotState,
     /// Nothing is admitted before this reading.
     pub(crate) pause_until: u64,
-    /// See [`Config::until`].
+    /// See [`SlotConfig::until`].
     pub(crate) until: Option<u64>,
     /// So many tokens are taken, whether they are there or not.
     pub(crate) charge: u64,
@@ -101,10 +104,10 @@ pub(crate) struct Shape {
 }
 
 impl Reshape<'_> {
-    fn change(&self, shape: &Shape) -> Change {
+    fn change(&self, shape: &Shape) -> SlotChange {
         let Self { kind, pause_until, until, charge, .. } = *self;
         let charge = charge.saturating_add(shape.lost);
-        Change { kind, terms: shape.terms, pause_until, until, charge }
+        SlotChange { kind, terms: shape.terms, pause_until, until, charge }
     }
 }
 
@@ -132,10 +135,10 @@ pub(crate) enum Failure {
 }
 
 impl Gate {
-    pub(crate) fn new(bucket: Bucket, more: Vec<Plain>, clock: Clock, bell: Waker) -> Self {
+    pub(crate) fn new(bucket: Bucket, more: Vec<LockedBucket>, clock: Clock, bell: Waker) -> Self {
         let is_compound = !more.is_empty();
         if is_compound {
-            bucket.set_waiters(true);
+            bucket.set_exclusive(true);
         }
         let queue = Mutex::new(Queue { line: Line::default(), more });
         Self { bucket, clock, queue, bell, is_compound: AtomicBool::new(is_compound) }
@@ -154,7 +157,7 @@ impl Gate {
     /// it always, and is not believed.
     #[inline]
     pub(crate) fn has_line(&self) -> bool {
-        self.bucket.has_waiters() && !self.is_compound()
+        self.bucket.is_exclusive() && !self.is_compound()
     }
 
     pub(crate) fn waiting(&self) -> u64 {
@@ -163,7 +166,7 @@ impl Gate {
 
     // ---- without waiting ----------------------------------------------------------------------
 
-    /// Take `n` as a newcomer whom the WAITERS bit kept from taking without the lock.
+    /// Take `n` as a newcomer whom the EXCLUSIVE bit kept from taking without the lock.
     pub(crate) fn take_in_turn(&self, n: u64, now: u64) -> Result<(), Refusal> {
         self.alone(now, |queue, now, calls| {
             self.turn(queue, n, now, calls)?;
@@ -173,10 +176,10 @@ impl Gate {
 
     /// Would `n` be admitted now?
     pub(crate) fn peek(&self, n: u64, now: u64) -> Result<(), Refusal> {
-        match self.bucket.view(now) {
-            view if n == 0 => view.check(0),
-            view if view.is_plain() => view.check(n),
-            view if !view.has_waiters() && view.check(n).is_ok() => Ok(()),
+        match self.bucket.snapshot(now) {
+            snapshot if n == 0 => snapshot.would_admit(0),
+            snapshot if snapshot.has_no_flags() => snapshot.would_admit(n),
+            snapshot if !snapshot.is_exclusive() && snapshot.would_admit(n).is_ok() => Ok(()),
             _ => self.alone(now, |queue, now, calls| {
                 self.turn(queue, n, now, calls)?;
                 self.check_locked(queue, n, now)
@@ -187,21 +190,21 @@ impl Gate {
     /// Whether there are open stripes, and `n` tokens beside them.
     fn holds_striped(&self, n: u64, now: u64) -> bool {
         self.bucket.is_striped() && {
-            let view = self.bucket.view(now);
-            view.is_striped() && !view.has_waiters() && view.check(n).is_ok()
+            let snapshot = self.bucket.snapshot(now);
+            snapshot.is_striped() && !snapshot.is_exclusive() && snapshot.would_admit(n).is_ok()
         }
     }
 
     /// The same without the lock, where that can tell that it would not.
     fn glance(&self, n: u64, now: u64) -> Result<(), Refusal> {
-        let view = self.bucket.view(now);
-        if view.is_plain() { view.check(n) } else { Ok(()) }
+        let snapshot = self.bucket.snapshot(now);
+        if snapshot.has_no_flags() { snapshot.would_admit(n) } else { Ok(()) }
     }
 
     /// Keep everybody from taking without the queue's lock, which the caller holds. What is in the
     /// stripes comes back to the word: whether there was any.
     fn mark(&self) -> bool {
-        self.bucket.set_waiters(true);
+        self.bucket.set_exclusive(true);
         !seeded("wait-beside-stripes") && self.take_back()
     }
 
@@ -210,7 +213,7 @@ impl Gate {
     fn take_back(&self) -> bool {
         let is_striped = self.bucket.is_striped();
         if is_striped {
-            self.bucket.gather(|| self.clock.now());
+            self.bucket.drain(|| self.clock.now());
         }
         is_striped
     }
@@ -257,35 +260,35 @@ impl Gate {
     }
 
     /// Whole tokens that could be taken now from a window, those in the stripes as well.
-    pub(crate) fn available(&self, view: &View) -> u64 {
-        let in_stripes = if view.is_striped() { self.bucket.tokens_in_stripes() } else { 0 };
-        (view.available() + in_stripes).min(view.whole_capacity())
+    pub(crate) fn available(&self, snapshot: &Snapshot) -> u64 {
+        let in_stripes = if snapshot.is_striped() { self.bucket.tokens_in_stripes() } else { 0 };
+        (snapshot.available() + in_stripes).min(snapshot.capacity_tokens())
     }
 
     fn outlook(&self, queue: &mut Queue, now: u64) -> Outlook {
-        let first = self.bucket.view(now);
+        let first = self.bucket.snapshot(now);
         // A change that is due at an earlier time comes first, or a fresh anchor would leave no time
         // before it to be counted.
-        let is_due = first.check(0) == Err(Refusal::Stale);
+        let is_due = first.would_admit(0) == Err(Refusal::Stale);
         let mut views = SmallVec::new();
         views.push(first);
         views.extend(queue.more.iter_mut().map(|plain| {
             if !is_due {
                 plain.mend(now);
             }
-            plain.view(now)
+            plain.snapshot(now)
         }));
         Outlook(views)
     }
 
     fn check_locked(&self, queue: &mut Queue, n: u64, now: u64) -> Result<(), Refusal> {
-        let first = self.bucket.view(now).check(n);
+        let first = self.bucket.snapshot(now).would_admit(n);
         if matches!(first, Err(Refusal::Stale | Refusal::Closed | Refusal::Removed)) {
             return first;
         }
         queue.more.iter_mut().fold(first, |verdict, plain| {
             plain.mend(now);
-            worse(verdict, plain.view(now).check(n))
+            worse(verdict, plain.snapshot(now).would_admit(n))
         })
     }
 
@@ -321,7 +324,7 @@ impl Gate {
         &self,
         now: u64,
         first: impl Fn(bool) -> Result<(), Refusal>,
-        further: impl Fn(&mut Plain),
+        further: impl Fn(&mut LockedBucket),
     ) -> Result<bool, Stale> {
         match first(false) {
             Ok(()) => return Ok(false),
@@ -330,11 +333,11 @@ impl Gate {
         }
         let mut queue = self.queue.lock();
         while self.bucket.is_striped() {
-            self.bucket.set_waiters(true);
-            match self.bucket.gather(|| self.clock.now()) {
-                Gathered::All => {}
-                Gathered::NotWhatIsMoved => yield_now(),
-                Gathered::NotInThisSlot => {
+            self.bucket.set_exclusive(true);
+            match self.bucket.drain(|| self.clock.now()) {
+                Drained::Done => {}
+                Drained::RefillInFlight => yield_now(),
+                Drained::SlotExpired => {
                     self.unmark(&queue);
                     return Err(Stale);
                 }
@@ -352,7 +355,7 @@ impl Gate {
     /// Let others take without the lock again, unless somebody is in line or there are further windows.
     fn unmark(&self, queue: &Queue) {
         if queue.line.is_empty() && queue.more.is_empty() {
-            self.bucket.set_waiters(false);
+            self.bucket.set_exclusive(false);
         }
     }
 
@@ -361,7 +364,12 @@ impl Gate {
     /// Turn all buckets to another configuration, under the configuration lock, of which `current`
     /// is the proof. Under the queue's lock, too: who has looked at a bucket under it, and will take
     /// there, finds what was seen.
-    pub(crate) fn reshape(&self, current: &mut Config, to: &Reshape<'_>, clock: impl Fn() -> u64) {
+    pub(crate) fn reshape(
+        &self,
+        current: &mut SlotConfig,
+        to: &Reshape<'_>,
+        clock: impl Fn() -> u64,
+    ) {
         let mut queue = self.queue.lock();
         let Some((first, more)) = to.windows.split_first() else { return };
         if queue.more.is_empty() && more.is_empty() {
@@ -386,40 +394,40 @@ impl Gate {
             self.mark_and_settle(current);
         }
         let now = clock();
-        let present: SmallVec<[Plain; 4]> =
+        let present: SmallVec<[LockedBucket; 4]> =
             std::iter::once(self.bucket.lift(current)).chain(queue.more.drain(..)).collect();
         // A pause is the resource's: a window that is added is paused, too, and may be the one that stays.
-        let paused = present.iter().map(Plain::paused_until).fold(to.pause_until, u64::max);
+        let paused = present.iter().map(LockedBucket::paused_until).fold(to.pause_until, u64::max);
         let to = Reshape { pause_until: paused, ..*to };
-        let turned = |shape: &Shape| {
+        let transition = |shape: &Shape| {
             let from = shape.from.and_then(|from| present.get(from).cloned());
-            let mut plain = from.unwrap_or_else(|| Plain::full(shape.terms, now));
+            let mut plain = from.unwrap_or_else(|| LockedBucket::full(shape.terms, now));
             plain.turn(to.change(shape), now);
             plain
         };
-        self.bucket.put(current, &turned(first));
-        queue.more = more.iter().map(turned).collect();
+        self.bucket.put(current, &transition(first));
+        queue.more = more.iter().map(transition).collect();
         self.unmark(&queue);
     }
 
     /// Keep everybody from taking, and have all in the word: who is filling a stripe is waited for.
-    fn mark_and_settle(&self, current: &mut Config) {
-        self.bucket.set_waiters(true);
+    fn mark_and_settle(&self, current: &mut SlotConfig) {
+        self.bucket.set_exclusive(true);
         loop {
-            match self.bucket.gather(|| self.clock.now()) {
-                Gathered::All => return,
-                Gathered::NotWhatIsMoved => yield_now(),
-                Gathered::NotInThisSlot => self.bucket.reanchor(current, || self.clock.now()),
+            match self.bucket.drain(|| self.clock.now()) {
+                Drained::Done => return,
+                Drained::RefillInFlight => yield_now(),
+                Drained::SlotExpired => self.bucket.reanchor(current, || self.clock.now()),
             }
         }
     }
 
-    /// Move the first bucket's anchor up to now; the others' are moved where they are looked at.
-    pub(crate) fn reanchor(&self, current: &mut Config) {
+    /// Transition the first bucket's anchor up to now; the others' are moved where they are looked at.
+    pub(crate) fn reanchor(&self, current: &mut SlotConfig) {
         let _queue = self.queue.lock();
         self.bucket.reanchor(current, || self.clock.now());
         // Stripes that were closed in a slot that had ended.
-        self.bucket.gather(|| self.clock.now());
+        self.bucket.drain(|| self.clock.now());
     }
 
     fn with_queue<R>(&self, act: impl FnOnce(&mut Queue, &mut Calls) -> R) -> R {

@@ -3,15 +3,16 @@
 use smallvec::SmallVec;
 
 use super::{Gate, Queue};
-use crate::bucket::{Deficit, Refusal, View};
+use crate::bucket::{Deficit, Refusal, Snapshot};
 
 impl Gate {
     /// Whether all windows hold all they can, with nothing in the stripes, which are closed.
     pub(crate) fn is_full(&self, now: u64) -> bool {
-        let all = |queue: &mut Queue| self.outlook(queue, now).views().iter().all(View::is_full);
+        let all =
+            |queue: &mut Queue| self.outlook(queue, now).views().iter().all(Snapshot::is_full);
         if self.bucket.is_striped() {
             // As of `now`, whenever they were closed. Not in vain: closing them adds nothing to the word.
-            let has_all = self.bucket.view(now).has_all();
+            let has_all = self.bucket.snapshot(now).has_all();
             return has_all && self.alone(now, |queue, _, _| all(queue));
         }
         all(&mut self.queue.lock())
@@ -20,52 +21,52 @@ impl Gate {
 
 /// Views of one clock reading, the first window's first.
 #[derive(Debug)]
-pub(crate) struct Outlook(pub(super) SmallVec<[View; 1]>);
+pub(crate) struct Outlook(pub(super) SmallVec<[Snapshot; 1]>);
 
 impl Outlook {
-    pub(crate) fn views(&self) -> &[View] {
+    pub(crate) fn views(&self) -> &[Snapshot] {
         &self.0
     }
 
     /// Would `n` be admitted by each?
-    pub(crate) fn check(&self, n: u64) -> Result<(), Refusal> {
-        self.0.iter().map(|view| view.check(n)).reduce(worse).unwrap_or(Ok(()))
+    pub(crate) fn would_admit(&self, n: u64) -> Result<(), Refusal> {
+        self.0.iter().map(|snapshot| snapshot.would_admit(n)).reduce(worse).unwrap_or(Ok(()))
     }
 
     pub(super) fn now(&self) -> u64 {
-        self.0.first().map_or(0, View::now)
+        self.0.first().map_or(0, Snapshot::now)
     }
 
     /// Whole tokens that could be taken now.
     pub(crate) fn available(&self) -> u64 {
-        self.least(View::available)
+        self.least(Snapshot::available)
     }
 
     /// The most that could be taken at once.
-    pub(crate) fn whole_capacity(&self) -> u64 {
-        self.least(View::whole_capacity)
+    pub(crate) fn capacity_tokens(&self) -> u64 {
+        self.least(Snapshot::capacity_tokens)
     }
 
     /// Nanoseconds until none of the slots has ended.
     pub(super) fn remaining(&self) -> u64 {
-        self.least(View::remaining)
+        self.least(Snapshot::remaining)
     }
 
     pub(super) fn slack(&self, most: u64) -> u64 {
-        self.least(|view| view.slack(most))
+        self.least(|snapshot| snapshot.slack(most))
     }
 
     /// What `n` tokens are short of, where that takes longest.
     pub(super) fn deficit(&self, n: u64) -> Option<Deficit> {
-        self.0.iter().map(|view| view.deficit(n)).max_by_key(Deficit::wait)
+        self.0.iter().map(|snapshot| snapshot.deficit(n)).max_by_key(Deficit::wait)
     }
 
     /// Nanoseconds until `n` tokens are there.
     pub(super) fn wait(&self, n: u64) -> u64 {
-        self.0.iter().map(|view| view.deficit(n).wait()).fold(0, u64::max)
+        self.0.iter().map(|snapshot| snapshot.deficit(n).wait()).fold(0, u64::max)
     }
 
-    fn least(&self, of: impl Fn(&View) -> u64) -> u64 {
+    fn least(&self, of: impl Fn(&Snapshot) -> u64) -> u64 {
         self.0.iter().map(of).fold(u64::MAX, u64::min)
     }
 }

@@ -25,8 +25,8 @@ impl Gate {
     pub(crate) fn reconfigured(&self, now: u64) -> Result<(), Stale> {
         self.with_queue(|queue, calls| {
             let outlook = self.outlook(queue, now);
-            let over = matches!(outlook.check(0), Err(Refusal::Closed | Refusal::Removed));
-            let capacity = if over { 0 } else { outlook.whole_capacity() };
+            let over = matches!(outlook.would_admit(0), Err(Refusal::Closed | Refusal::Removed));
+            let capacity = if over { 0 } else { outlook.capacity_tokens() };
             if over && seeded("close-without-call") {
                 return Ok(());
             }
@@ -50,7 +50,7 @@ impl Gate {
                 queue.line.first_deadline()
             } else {
                 let outlook = self.outlook(queue, now);
-                match outlook.check(0) {
+                match outlook.would_admit(0) {
                     Err(Refusal::Stale) => return Err(Stale),
                     // Everybody was called when it was closed.
                     Err(Refusal::Closed | Refusal::Removed) => return Ok(()),
@@ -87,7 +87,7 @@ impl Gate {
             // It has its tokens here, and is called only to see whether it still comes.
             let is_left = left.is_some_and(|until| now < until || !line.others_present());
             let fits = n <= tokens && room > 0 && line.head_is_covered();
-            if (fits && !is_left) || n > outlook.whole_capacity() {
+            if (fits && !is_left) || n > outlook.capacity_tokens() {
                 line.call_head(now, calls);
             }
         }
@@ -127,7 +127,7 @@ fn next_look(line: &Line, outlook: &Outlook) -> u64 {
     // What has accrued already is no reason to wait: such a waiter needs a place in flight, or tokens
     // elsewhere.
     let due = |n: u64| {
-        let wait = if n <= outlook.whole_capacity() { outlook.wait(n) } else { 0 };
+        let wait = if n <= outlook.capacity_tokens() { outlook.wait(n) } else { 0 };
         (wait > 0).then(|| now.saturating_add(wait))
     };
     let head = line.head().and_then(|head| match (head.called, head.is_left_until()) {

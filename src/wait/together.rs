@@ -1,6 +1,6 @@
 //! One wait at one gate, or at several for all of them at once: the same steps.
 //!
-//! Whoever looks holds the locks of all its gates, taken in one order by everybody. While the WAITERS
+//! Whoever looks holds the locks of all its gates, taken in one order by everybody. While the EXCLUSIVE
 //! bit is set in their words too, nobody else takes, so that what is found there stays until it is
 //! taken: all is taken or nothing is touched, and there is nothing to roll back.
 //!
@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use super::line::{Calls, Ticket, Waiter};
 use super::outlook::worse;
 use super::{Call, Failure, Gate, Queue, Step, notify};
-use crate::bucket::{Move, Refusal, Stale, Take};
+use crate::bucket::{Refusal, Stale, Take, Transition};
 use crate::sync::{MutexGuard, seeded};
 
 /// What is asked of one gate, and by which ticket it is waited for there.
@@ -76,11 +76,11 @@ pub(crate) fn take(asks: &[impl Ask], permits: bool, now: u64) -> Option<Result<
     if asks.iter().any(|ask| ask.tokens() == 0) || seeded("take-and-roll-back") {
         return None;
     }
-    let mut plans: SmallVec<[Move; 4]> = SmallVec::new();
+    let mut plans: SmallVec<[Transition; 4]> = SmallVec::new();
     let mut verdict = Ok(());
     let mut is_striped = false;
     for ask in asks {
-        match ask.gate().bucket.plan(ask.tokens(), now) {
+        match ask.gate().bucket.prepare(ask.tokens(), now) {
             Ok(plan) => plans.push(plan),
             Err(Take::Short(deficit)) => verdict = worse(verdict, Err(Refusal::Short(deficit))),
             // It has enough, part of it in stripes, which need not be closed if another one refuses.
@@ -98,12 +98,12 @@ pub(crate) fn take(asks: &[impl Ask], permits: bool, now: u64) -> Option<Result<
     let ((last, firsts), plan) = (asks.split_last()?, plans.pop()?);
     let _queues = lock(firsts);
     let mut planned = firsts.iter().zip(&plans);
-    let held = planned.position(|(ask, plan)| !ask.gate().bucket.hold(plan));
+    let held = planned.position(|(ask, plan)| !ask.gate().bucket.lock(plan));
     let held = &firsts[..held.unwrap_or(firsts.len())];
     let is_entered = held.len() == firsts.len() && (!permits || enter(asks).is_ok());
-    let is_taken = is_entered && last.gate().bucket.go(&plan);
+    let is_taken = is_entered && last.gate().bucket.commit(&plan);
     for (ask, plan) in held.iter().zip(&plans) {
-        ask.gate().bucket.let_go(plan, is_taken);
+        ask.gate().bucket.unlock(plan, is_taken);
     }
     if is_entered && permits && !is_taken {
         leave_flight(asks);

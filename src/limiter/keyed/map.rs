@@ -30,7 +30,7 @@ mod side {
     ) -> Option<&'a Arc<Entry>> {
         match entries.get(&Asked(name))? {
             Named::Configured(entry) => Some(entry),
-            Named::Whole(_) | Named::Light(_) => None,
+            Named::Whole(_) | Named::CompactBucket(_) => None,
         }
     }
 }

@@ -2,18 +2,18 @@
 //!
 //! A key is *light* until it needs more than tokens: one word, and a reference to its template. It
 //! becomes *whole*, an entry like any that was configured, when somebody wants a permit, a handle or a
-//! place in line of it, or cuts or pauses it, and goes on from where the word was. A key that is as new
+//! place in rate of it, or cuts or pauses it, and goes on from where the word was. A key that is as new
 //! is evicted, whole or light; when it is used again it is new.
 //!
 //! # One lock
 //!
-//! Keys are made, turned and evicted under the lock of [`Keys`](sweep::Keys), one for a limiter, which
+//! Keys are made, transition and evicted under the lock of [`Keys`](sweep::Keys), one for a limiter, which
 //! who takes from a key that is there does not touch. Who finds a light key dead, or a whole one leaving,
 //! waits for that lock: when it is free the map has what is to be found.
 //!
 //! # What eviction must not lose
 //!
-//! 1. *A take from a light key.* The word is turned to DEAD by the CAS that proves it full, so that the
+//! 1. *A take from a light key.* The word is transition to DEAD by the CAS that proves it full, so that the
 //!    take fails, or the eviction does.
 //! 2. *A use of a whole key.* It is used through a clone of its `Arc`, and only if the key is seen not to
 //!    be leaving after it was cloned. Who evicts says first that it leaves, and then looks whether its
@@ -43,7 +43,7 @@ use std::sync::Arc;
 
 use super::entry::Entry;
 use super::limit::Limit;
-use crate::bucket::{Light, Line, Miss, Reach};
+use crate::bucket::{CompactBucket, Miss, SharedRate, SweepWindow};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, fence, seeded};
 
 pub(super) use map::{Map, configured, new_map};
@@ -56,7 +56,7 @@ pub(super) enum Named {
     /// It was configured.
     Configured(Arc<Entry>),
     Whole(Whole),
-    Light(Key),
+    CompactBucket(Key),
 }
 
 impl Named {
@@ -64,7 +64,7 @@ impl Named {
     pub(super) fn configured(&self) -> Option<Arc<Entry>> {
         match self {
             Self::Configured(entry) => Some(Arc::clone(entry)),
-            Self::Whole(_) | Self::Light(_) => None,
+            Self::Whole(_) | Self::CompactBucket(_) => None,
         }
     }
 
@@ -72,7 +72,7 @@ impl Named {
     pub(super) fn entry(&self) -> Option<Arc<Entry>> {
         match self {
             Self::Configured(entry) | Self::Whole(Whole { entry, .. }) => Some(Arc::clone(entry)),
-            Self::Light(_) => None,
+            Self::CompactBucket(_) => None,
         }
     }
 }
@@ -83,7 +83,7 @@ pub(super) struct Template {
     prefix: Arc<str>,
     limit: Limit,
     /// None where keys are whole from the start.
-    line: Option<Line>,
+    rate: Option<SharedRate>,
     most: u64,
     /// Its keys; the same as that of the template before it. Under the lock of the keys.
     count: Arc<AtomicU64>,
@@ -110,16 +110,16 @@ impl Template {
 /// A light key.
 #[derive(Debug)]
 pub(super) struct Key {
-    bucket: Light,
+    bucket: CompactBucket,
     template: Arc<Template>,
 }
 
 impl Key {
     /// One try to take `n >= 1` tokens.
     #[inline]
-    fn take(&self, reach: &Reach, n: u64, now: u64) -> Result<(), Miss> {
-        match &self.template.line {
-            Some(line) => self.bucket.take(line, reach, n, now),
+    fn take(&self, sweep_window: &SweepWindow, n: u64, now: u64) -> Result<(), Miss> {
+        match &self.template.rate {
+            Some(rate) => self.bucket.take(rate, sweep_window, n, now),
             None => Err(Miss::Gone),
         }
     }

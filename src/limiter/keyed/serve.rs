@@ -21,7 +21,7 @@ impl Inner {
     ) -> Result<(), TryAcquireError> {
         if n > 0 {
             let now = self.clock.now();
-            match key.take(&self.reach, n, now) {
+            match key.take(&self.sweep_window, n, now) {
                 Ok(()) => return Ok(()),
                 Err(Miss::Refused(refusal)) => return Err(TryAcquireError::from_refusal(refusal)),
                 Err(Miss::Lost | Miss::Gone | Miss::Late(_)) => {}
@@ -56,7 +56,7 @@ impl Inner {
                     }
                     None => self.wait_for_keys(),
                 },
-                Named::Light(ref key) => match key.take(&self.reach, n, now) {
+                Named::CompactBucket(ref key) => match key.take(&self.sweep_window, n, now) {
                     Ok(()) => return Ok(()),
                     Err(Miss::Refused(refusal)) => {
                         return Err(TryAcquireError::from_refusal(refusal));
@@ -85,7 +85,7 @@ impl Inner {
         loop {
             match *self.entries.pin().get(&Asked(name))? {
                 Named::Configured(ref entry) => return Some(Arc::clone(entry)),
-                Named::Light(_) => return None,
+                Named::CompactBucket(_) => return None,
                 Named::Whole(ref whole) => {
                     if let Some(entry) = whole.hold() {
                         self.sweep_if_due(self.clock.now());
@@ -124,12 +124,12 @@ impl Inner {
     pub(in crate::limiter) fn peek(&self, name: &str, n: u64) -> Result<(), TryAcquireError> {
         let entries = self.entries.pin();
         if let Some(found) = entries.get(&Asked(name))
-            && let Named::Light(Key { ref bucket, ref template }) = *found
-            && let Some(line) = &template.line
+            && let Named::CompactBucket(Key { ref bucket, ref template }) = *found
+            && let Some(rate) = &template.rate
         {
             let now = self.clock.now();
-            if let Ok(spent) = bucket.look(line, &self.reach, now) {
-                let planned = if n > 0 { line.plan(spent, n, now).map(drop) } else { Ok(()) };
+            if let Ok(spent) = bucket.look(rate, &self.sweep_window, now) {
+                let planned = if n > 0 { rate.prepare(spent, n, now).map(drop) } else { Ok(()) };
                 return planned.map_err(TryAcquireError::from_refusal);
             }
         }
@@ -161,7 +161,7 @@ impl Inner {
     }
 
     fn sweep_if_due(&self, now: u64) {
-        let until = self.reach.until();
+        let until = self.sweep_window.until();
         if now >= until && !self.is_closed() {
             self.sweep(until, now);
         }

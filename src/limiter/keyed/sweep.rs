@@ -9,7 +9,7 @@ use super::super::entry::Entry;
 use super::super::memory::Inner;
 use super::super::name::Asked;
 use super::{Key, Named, Template};
-use crate::bucket::{Kind, QUARTER};
+use crate::bucket::{MAX_SWEEP_AGE, SlotState};
 use crate::sync::MutexGuard;
 
 /// So many keys are looked at when one is made; two, so that they go faster than they come.
@@ -68,21 +68,21 @@ impl Inner {
         let keys = self.keys.lock();
         let mut session =
             Session { inner: self, keys, now: self.clock.now(), due: SmallVec::new() };
-        let until = self.reach.until();
+        let until = self.sweep_window.until();
         if session.now >= until && !self.is_closed() {
             session.catch_up();
-            self.reach.claim(until, session.now);
+            self.sweep_window.claim(until, session.now);
         }
         session
     }
 
-    /// `now` is not covered by the reach, which was seen to end at `until`.
+    /// `now` is not covered by the sweep_window, which was seen to end at `until`.
     #[cold]
     pub(super) fn sweep(&self, until: u64, now: u64) {
         // Who is hours late waits for the sweep: keys may be a quarter of the ring behind. Else one sweeps,
         // and the others go on.
         let is_late = now.saturating_sub(until) >= HOUR;
-        if !is_late && !self.reach.claim(until, now) {
+        if !is_late && !self.sweep_window.claim(until, now) {
             return;
         }
         let mut session = self.session();
@@ -115,7 +115,7 @@ impl Session<'_> {
         let elapsed = u128::from(self.now.saturating_sub(self.keys.swept));
         // Two rounds in a quarter: who is looked at first in one may be the last one in the next.
         let most = self.keys.round.max(self.keys.names.len()) as u128;
-        let share = (2 * most * elapsed).div_ceil(u128::from(QUARTER));
+        let share = (2 * most * elapsed).div_ceil(u128::from(MAX_SWEEP_AGE));
         self.look_at(usize::try_from(share).unwrap_or(usize::MAX).max(PER_TICK), REST);
         self.keys.swept = self.keys.swept.max(self.now);
         let names = &mut self.keys.names;
@@ -153,9 +153,10 @@ impl Session<'_> {
         }
         let template = match *found {
             Named::Configured(_) => return false,
-            Named::Light(Key { ref bucket, ref template }) => {
-                let line = template.line.as_ref();
-                let leaves = line.is_some_and(|line| bucket.evict(line, &self.inner.reach, since));
+            Named::CompactBucket(Key { ref bucket, ref template }) => {
+                let rate = template.rate.as_ref();
+                let leaves =
+                    rate.is_some_and(|rate| bucket.evict(rate, &self.inner.sweep_window, since));
                 leaves.then(|| Arc::clone(template))
             }
             Named::Whole(ref whole) => {
@@ -184,14 +185,14 @@ impl Entry {
         let mut settings = self.settings.lock();
         let current = &settings.current;
         let is_over = match current.kind {
-            Kind::Open => false,
-            Kind::Paused => now >= current.anchor,
-            Kind::Closed | Kind::Removed => return Some(false),
+            SlotState::Open => false,
+            SlotState::Paused => now >= current.anchor,
+            SlotState::Closed | SlotState::Removed => return Some(false),
         };
         if is_over || settings.adapt.due().is_some_and(|due| due <= now) {
             return None;
         }
-        let is_open = current.kind == Kind::Open && settings.adapt.is_quiet(now);
+        let is_open = current.kind == SlotState::Open && settings.adapt.is_quiet(now);
         if !is_open || self.gate.waiting() > 0 {
             return Some(false);
         }

@@ -9,7 +9,7 @@ use super::super::memory::{Inner, MemoryLimiter};
 use super::super::name::{Asked, Name};
 use super::sweep::Session;
 use super::{Key, Named, Template, Whole};
-use crate::bucket::{Kind, Light, Line};
+use crate::bucket::{CompactBucket, SharedRate, SlotState};
 use crate::sync::{AtomicU64, seeded};
 
 /// So many keys a template has at most, where it does not say.
@@ -17,7 +17,7 @@ const MOST_KEYS: u64 = 1_000_000;
 
 /// # Many keys
 ///
-/// A limit for each user, address or API key, without a line for any of them.
+/// A limit for each user, address or API key, without a rate for any of them.
 impl MemoryLimiter {
     /// A template: each name that begins with `prefix` and was not configured has a bucket of its own by
     /// `limit`. It is there from its first use on, by any method that takes a name. There may be
@@ -49,7 +49,7 @@ impl MemoryLimiter {
     ///
     /// A key of which only [`check`](Self::check), [`check_n`](Self::check_n), [`peek`](Self::peek) and
     /// [`capacity`](Self::capacity) are asked is light: with a name of 16 bytes it takes about 140 bytes,
-    /// all told. Any other call makes it whole, with a line for those who wait and all that a configured
+    /// all told. Any other call makes it whole, with a rate for those who wait and all that a configured
     /// resource has, which takes about 1.8 KB; it goes on from the very level, and is light again when it
     /// has gone and come. Each key of a limit of several windows is whole. A million whole ones take 2 GB: have
     /// fewer, by [`per_key_at_most`](Self::per_key_at_most).
@@ -111,10 +111,10 @@ impl MemoryLimiter {
         let same = from.as_ref().filter(|from| *from.prefix == *prefix);
         let count =
             same.map_or_else(|| Arc::new(AtomicU64::new(0)), |same| Arc::clone(&same.count));
-        let line = if terms.len() == 1 { Line::new(terms[0], session.now) } else { None };
+        let rate = if terms.len() == 1 { SharedRate::new(terms[0], session.now) } else { None };
         let prefix: Arc<str> = prefix.into();
         let template =
-            Template { prefix: Arc::clone(&prefix), limit, line, most: most_keys, count };
+            Template { prefix: Arc::clone(&prefix), limit, rate, most: most_keys, count };
         self.0.templates.pin().insert(Name(Arc::clone(&prefix)), Arc::new(template));
         // Without one until now there are no such keys.
         let moved = from.map(|from| session.move_keys(&prefix, &from)).unwrap_or_default();
@@ -147,7 +147,7 @@ impl Inner {
     fn settle_in(&self, moved: Moved) {
         for (entry, to) in moved {
             let Some(template) = to else {
-                entry.shut(Kind::Removed);
+                entry.shut(SlotState::Removed);
                 continue;
             };
             // Unless it has moved on.
@@ -207,12 +207,12 @@ impl Session<'_> {
                 }
                 to.is_some()
             }
-            Named::Light(ref key) => match to {
+            Named::CompactBucket(ref key) => match to {
                 Some(to) if to.is(&key.template) => true,
                 to => {
-                    let turned = self.turn_light(&name, key, to, moved);
-                    let stays = turned.is_some();
-                    match turned {
+                    let transition = self.turn_light(&name, key, to, moved);
+                    let stays = transition.is_some();
+                    match transition {
                         Some(named) => {
                             entries.insert(Name(Arc::clone(&name)), named);
                         }
@@ -239,21 +239,24 @@ impl Session<'_> {
     ) -> Option<Named> {
         let spent = key.bucket.retire();
         key.template.lose();
-        let (to, line) = (to?, key.template.line.as_ref()?);
+        let (to, rate) = (to?, key.template.rate.as_ref()?);
         // Read after the word: else the time up to a take that the word counts, which was earned at the old
         // rate, would be earned once more at the new one.
         let now = if seeded("turn-by-old-clock") { self.now } else { self.inner.clock.now() };
         // A clock that has stepped back by weeks is further away than the ring can tell.
-        let now = self.inner.reach.recent(now);
-        if line.is_full(spent, now) {
+        let now = self.inner.sweep_window.recent(now);
+        if rate.is_full(spent, now) {
             self.keys.evicted = self.keys.evicted.max(now);
             return None;
         }
         to.gain();
         let lost = to.limit.first().lost_depth(key.template.limit.first());
-        let adopt = |to: &Line| to.adopt(&line.lift(spent, now), lost, now);
-        if let Some(spent) = to.line.as_ref().and_then(adopt) {
-            return Some(Named::Light(Key { bucket: Light::new(spent), template: to }));
+        let adopt = |to: &SharedRate| to.adopt(&rate.lift(spent, now), lost, now);
+        if let Some(spent) = to.rate.as_ref().and_then(adopt) {
+            return Some(Named::CompactBucket(Key {
+                bucket: CompactBucket::new(spent),
+                template: to,
+            }));
         }
         // By the old limit, and then by the new one.
         let entry = self.draft(name, &key.template, Some(spent)).ok()?;

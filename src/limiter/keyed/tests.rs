@@ -32,7 +32,7 @@ fn count(limiter: &MemoryLimiter) -> usize {
 }
 
 fn is_light(limiter: &MemoryLimiter, name: &str) -> bool {
-    matches!(limiter.0.entries.pin().get(&Asked(name)), Some(Named::Light(_)))
+    matches!(limiter.0.entries.pin().get(&Asked(name)), Some(Named::CompactBucket(_)))
 }
 
 #[test]

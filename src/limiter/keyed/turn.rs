@@ -9,7 +9,7 @@ use super::super::memory::Inner;
 use super::super::name::{Asked, Name};
 use super::sweep::Session;
 use super::{Key, Named, Template, Whole};
-use crate::bucket::{Light, Line, Miss};
+use crate::bucket::{CompactBucket, Miss, SharedRate};
 use crate::sync::{AtomicU64, Ordering, seeded};
 
 /// Another number for each resource of a limiter.
@@ -34,7 +34,7 @@ impl Session<'_> {
         let Some((own, found)) = entries.get_key_value(&Asked(name)) else {
             let template = self.inner.template_of(name).ok_or_else(|| self.inner.missing())?;
             let name = self.room_for(name, &template)?;
-            let spent = template.line.as_ref().map(|line| self.new_word(line));
+            let spent = template.rate.as_ref().map(|rate| self.new_word(rate));
             let entry = self.draft(&name, &template, spent)?;
             self.add(name, &template, Named::Whole(Whole::new(Arc::clone(&entry))));
             return Ok(entry);
@@ -43,7 +43,7 @@ impl Session<'_> {
             Named::Configured(ref entry) | Named::Whole(Whole { ref entry, .. }) => {
                 Ok(Arc::clone(entry))
             }
-            Named::Light(Key { ref bucket, ref template }) => {
+            Named::CompactBucket(Key { ref bucket, ref template }) => {
                 // All that may fail comes before the word is dead.
                 let entry = self.draft(&own.0, template, None)?;
                 self.go_on(&entry, template, bucket.retire());
@@ -61,14 +61,14 @@ impl Session<'_> {
         let entries = self.inner.entries.pin();
         let Some(found) = entries.get(&Asked(name)) else {
             let template = self.inner.template_of(name).ok_or_else(|| self.inner.missing())?;
-            let spent = template.line.as_ref().map(|line| self.new_word(line));
+            let spent = template.rate.as_ref().map(|rate| self.new_word(rate));
             return self.draft(&name.into(), &template, spent);
         };
         match *found {
             Named::Configured(ref entry) | Named::Whole(Whole { ref entry, .. }) => {
                 Ok(Arc::clone(entry))
             }
-            Named::Light(Key { ref bucket, ref template }) => {
+            Named::CompactBucket(Key { ref bucket, ref template }) => {
                 self.draft(&name.into(), template, Some(bucket.spent()))
             }
         }
@@ -81,17 +81,17 @@ impl Session<'_> {
             return Ok(false);
         }
         let template = self.inner.template_of(name).ok_or_else(|| self.inner.missing())?;
-        let Some(line) = &template.line else {
+        let Some(rate) = &template.rate else {
             return self.whole(name).map(|_| false);
         };
-        let bucket = Light::new(self.new_word(line));
-        match bucket.take(line, &self.inner.reach, n, self.now) {
+        let bucket = CompactBucket::new(self.new_word(rate));
+        match bucket.take(rate, &self.inner.sweep_window, n, self.now) {
             Ok(()) => {}
             Err(Miss::Refused(refusal)) => return Err(TryAcquireError::from_refusal(refusal)),
             Err(_) => return Ok(false),
         }
         let name = self.room_for(name, &template)?;
-        let key = Named::Light(Key { bucket, template: Arc::clone(&template) });
+        let key = Named::CompactBucket(Key { bucket, template: Arc::clone(&template) });
         self.add(name, &template, key);
         Ok(true)
     }
@@ -136,7 +136,7 @@ impl Session<'_> {
                 self.lose(name);
                 Some(Arc::clone(entry))
             }
-            Named::Light(Key { ref bucket, ref template }) => {
+            Named::CompactBucket(Key { ref bucket, ref template }) => {
                 bucket.retire();
                 template.lose();
                 None
@@ -172,9 +172,9 @@ impl Session<'_> {
     }
 
     /// The word of a key that is made: full from the latest eviction on, and as far as the ring can tell.
-    fn new_word(&self, line: &Line) -> u64 {
+    fn new_word(&self, rate: &SharedRate) -> u64 {
         let evicted = if seeded("new-without-time") { 0 } else { self.keys.evicted };
-        line.full(evicted.max(self.inner.reach.from()))
+        rate.full(evicted.max(self.inner.sweep_window.from()))
     }
 
     /// An entry by the template, which goes on from a word if there is one, and is full else.
@@ -199,8 +199,8 @@ impl Session<'_> {
 
     /// Have an entry by the template go on from a word.
     pub(super) fn go_on(&self, entry: &Entry, template: &Template, spent: u64) {
-        if let Some(line) = &template.line {
-            let plain = line.lift(spent, self.inner.reach.recent(self.now));
+        if let Some(rate) = &template.rate {
+            let plain = rate.lift(spent, self.inner.sweep_window.recent(self.now));
             entry.gate.bucket.put(&mut entry.settings.lock().current, &plain);
         }
     }

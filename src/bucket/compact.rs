@@ -1,6 +1,6 @@
 //! Many buckets of one configuration, each of them one word: what a million keys can afford.
 //!
-//! They share a [`Line`], which says what has accrued since an anchor that never moves; a [`Light`]
+//! They share a [`SharedRate`], which says what has accrued since an anchor that never moves; a [`CompactBucket`]
 //! bucket is a position on it, and nothing else:
 //!
 //! ```text
@@ -11,8 +11,8 @@
 //! ```
 //!
 //! * `spent` goes round. The decision is that of any [bucket](super::Bucket), with the position less
-//!   the accrual as a signed number: `ahead <= 0` is a full bucket, and else n are admitted iff
-//!   `ahead + n <= C`.
+//!   the accrual as a signed number: `serial_diff <= 0` is a full bucket, and else n are admitted iff
+//!   `serial_diff + n <= C`.
 //! * `DEAD` is for ever: the bucket was evicted, or goes on as another. Who meets it looks the name up
 //!   again. It is set by an RMW on the word, so that each take either comes before, and is counted by
 //!   who sets it, or fails.
@@ -20,33 +20,33 @@
 //! # The ring
 //!
 //! An hour accrues less than 2^54 units (see [`super::rate`]), so that half of the ring is 256 hours at
-//! least. A word and the accrual must not be further apart when they are compared. [`Reach`] and the
-//! sweeps see to it: readings are served up to [`TICK`] after a sweep and [`QUARTER`] before, and within
+//! least. A word and the accrual must not be further apart when they are compared. [`SweepWindow`] and the
+//! sweeps see to it: readings are served up to [`SWEEP_INTERVAL`] after a sweep and [`MAX_SWEEP_AGE`] before, and within
 //! a quarter each word is looked at once. One that is full is then DEAD, and any other was written, or
-//! was ahead of a reading, since.
+//! was serial_diff of a reading, since.
 //!
 //! # Orderings
 //!
-//! A word is loaded with Acquire and its RMWs are `AcqRel`. The word is loaded before the reach: its
-//! last writer had a reading within the reach that it saw, and who acquires the word sees that reach or
+//! A word is loaded with Acquire and its RMWs are `AcqRel`. The word is loaded before the sweep_window: its
+//! last writer had a reading within the sweep_window that it saw, and who acquires the word sees that sweep_window or
 //! a later one. The other way round a thread could sleep for a week between the two, and take a word
-//! that is a week ahead for one that is behind.
+//! that is a week serial_diff for one that is behind.
 
 use super::rate::{CARRY_BITS, FRACTION_BITS, POSITION_BITS, Terms};
-use super::{Bucket, Change, Config, Deficit, Kind, Plain, Refusal, View};
+use super::{Bucket, Deficit, LockedBucket, Refusal, SlotChange, SlotConfig, SlotState, Snapshot};
 use crate::sync::{AtomicU64, Ordering, seeded};
 
 const DEAD: u64 = 1 << 63;
 const SPENT: u64 = DEAD - 1;
 
 /// How long a sweep is good for, in nanoseconds: 67 ms.
-const TICK: u64 = 1 << 26;
+const SWEEP_INTERVAL: u64 = 1 << 26;
 /// A quarter of the ring, or less, in nanoseconds: 128 hours.
-pub(crate) const QUARTER: u64 = 128 * 3_600_000_000_000;
+pub(crate) const MAX_SWEEP_AGE: u64 = 128 * 3_600_000_000_000;
 
 /// What the buckets of one configuration have in common.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct SharedRate {
     terms: Terms,
     /// Units a nanosecond, where that is a whole number; else 0.
     step: u64,
@@ -55,13 +55,13 @@ pub(crate) struct Line {
     quarter: u64,
 }
 
-impl Line {
+impl SharedRate {
     /// `None` where the terms need another anchor from time to time: their accrual, as it is computed, is
     /// not exact for every elapsed time.
     pub(crate) fn new(terms: Terms, now: u64) -> Option<Self> {
         (terms.period <= 1 << (FRACTION_BITS - u64::BITS)).then(|| Self {
             terms,
-            step: terms.rate.whole(),
+            step: terms.rate.whole_units(),
             anchor: now,
             quarter: terms.rate.when(1 << 61, 0).unwrap_or(u64::MAX),
         })
@@ -83,9 +83,9 @@ impl Line {
         (floor, floor.wrapping_add(u64::from(!whole)))
     }
 
-    /// How far a position is ahead of the accrual; not positive where the bucket is full.
+    /// How far a position is serial_diff of the accrual; not positive where the bucket is full.
     #[inline]
-    fn ahead(spent: u64, accrued: u64) -> i64 {
+    fn serial_diff(spent: u64, accrued: u64) -> i64 {
         (spent.wrapping_sub(accrued) << 1).cast_signed() >> 1
     }
 
@@ -106,17 +106,17 @@ impl Line {
 
     /// Where taking `n >= 1` tokens moves a word.
     #[inline]
-    pub(crate) fn plan(&self, spent: u64, n: u64, now: u64) -> Result<u64, Refusal> {
-        if n > self.terms.whole {
-            return Err(Refusal::TooBig(self.terms.whole));
+    pub(crate) fn prepare(&self, spent: u64, n: u64, now: u64) -> Result<u64, Refusal> {
+        if n > self.terms.capacity_tokens {
+            return Err(Refusal::TooBig(self.terms.capacity_tokens));
         }
         let (floor, ceil) = self.accrued(now);
         let units = n * self.terms.unit;
-        let ahead = Self::ahead(spent, floor);
-        if ahead <= 0 {
+        let serial_diff = Self::serial_diff(spent, floor);
+        if serial_diff <= 0 {
             return Ok(ceil.wrapping_add(units) & SPENT);
         }
-        let next = ahead.unsigned_abs() + units;
+        let next = serial_diff.unsigned_abs() + units;
         if next <= self.terms.capacity {
             return Ok(spent.wrapping_add(units) & SPENT);
         }
@@ -131,38 +131,38 @@ impl Line {
         Deficit { offset, need, rate: self.terms.rate, carry: 0 }
     }
 
-    /// What is said to a reading from before the reach.
+    /// What is said to a reading from before the sweep_window.
     pub(crate) fn before(&self, nanos: u64) -> Refusal {
         let offset = -i64::try_from(nanos).unwrap_or(i64::MAX);
         Refusal::Short(Deficit { offset, need: 0, rate: self.terms.rate, carry: 0 })
     }
 
     pub(crate) fn is_full(&self, spent: u64, now: u64) -> bool {
-        Self::ahead(spent, self.accrued(now).0) <= 0
+        Self::serial_diff(spent, self.accrued(now).0) <= 0
     }
 
     /// The same bucket by itself, with an anchor of its own. `now` is at most a minute before the latest
     /// reading that took.
-    pub(crate) fn lift(&self, spent: u64, now: u64) -> Plain {
+    pub(crate) fn lift(&self, spent: u64, now: u64) -> LockedBucket {
         let (offset, since) = self.since_whole(now);
-        let ahead = Self::ahead(spent, self.accrued(now).0);
+        let serial_diff = Self::serial_diff(spent, self.accrued(now).0);
         // Full at the anchor, not merely now: a reading between the two may still be used.
-        let position = ahead.saturating_add(since.cast_signed()).max(0).unsigned_abs();
+        let position = serial_diff.saturating_add(since.cast_signed()).max(0).unsigned_abs();
         let anchor = now.max(self.anchor) - offset;
-        Plain { config: Config::open(self.terms, anchor), position }
+        LockedBucket { config: SlotConfig::open(self.terms, anchor), position }
     }
 
     /// The word of a bucket that goes on here, less `lost` tokens; `None` where it owes more than fits
-    /// on a line. The fraction of a unit that it holds is lost.
-    pub(crate) fn adopt(&self, plain: &Plain, lost: u64, now: u64) -> Option<u64> {
-        let to = Change {
-            kind: Kind::Open,
+    /// on a rate. The fraction of a unit that it holds is lost.
+    pub(crate) fn adopt(&self, plain: &LockedBucket, lost: u64, now: u64) -> Option<u64> {
+        let to = SlotChange {
+            kind: SlotState::Open,
             terms: self.terms,
             pause_until: 0,
             until: None,
             charge: lost,
         };
-        let (config, position) = plain.config.turned(plain.position, to, now);
+        let (config, position) = plain.config.transition(plain.position, to, now);
         let (floor, ceil) = self.accrued(config.anchor);
         let from = if position == 0 { floor } else { ceil };
         let fits = config.delay == 0 && position < 1 << POSITION_BITS;
@@ -172,7 +172,7 @@ impl Line {
 
 /// One of the buckets.
 #[derive(Debug)]
-pub(crate) struct Light(AtomicU64);
+pub(crate) struct CompactBucket(AtomicU64);
 
 /// Why a take from a light bucket did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,33 +182,44 @@ pub(crate) enum Miss {
     Lost,
     /// It is dead: look the name up again.
     Gone,
-    /// The reading is beyond the reach, up to which a sweep must come first.
+    /// The reading is beyond the sweep_window, up to which a sweep must come first.
     Late(u64),
 }
 
-impl Light {
+impl CompactBucket {
     pub(crate) fn new(spent: u64) -> Self {
         Self(AtomicU64::new(spent & SPENT))
     }
 
     /// One try to take `n >= 1` tokens at `now`.
     #[inline]
-    pub(crate) fn take(&self, line: &Line, reach: &Reach, n: u64, now: u64) -> Result<(), Miss> {
-        let spent = self.look(line, reach, now)?;
-        let next = line.plan(spent, n, now).map_err(Miss::Refused)?;
+    pub(crate) fn take(
+        &self,
+        rate: &SharedRate,
+        sweep_window: &SweepWindow,
+        n: u64,
+        now: u64,
+    ) -> Result<(), Miss> {
+        let spent = self.look(rate, sweep_window, now)?;
+        let next = rate.prepare(spent, n, now).map_err(Miss::Refused)?;
         let (new, old) = (Ordering::AcqRel, Ordering::Relaxed); // a failure is not used
         self.0.compare_exchange(spent, next, new, old).map(drop).map_err(|_| Miss::Lost)
     }
 
     /// The position, which may be compared with what accrued until `now`.
     #[inline]
-    pub(crate) fn look(&self, line: &Line, reach: &Reach, now: u64) -> Result<u64, Miss> {
+    pub(crate) fn look(
+        &self,
+        rate: &SharedRate,
+        sweep_window: &SweepWindow,
+        now: u64,
+    ) -> Result<u64, Miss> {
         let word = self.0.load(Ordering::Acquire);
-        match reach.covers(now) {
+        match sweep_window.covers(now) {
             Ok(()) if word & DEAD == 0 => Ok(word),
             Ok(()) => Err(Miss::Gone),
             Err(Beyond::Late(until)) => Err(Miss::Late(until)),
-            Err(Beyond::Before(nanos)) => Err(Miss::Refused(line.before(nanos))),
+            Err(Beyond::Before(nanos)) => Err(Miss::Refused(rate.before(nanos))),
         }
     }
 
@@ -218,12 +229,12 @@ impl Light {
     }
 
     /// Dead, if it is full at `now`. Under the lock of the keys, as all that makes it dead.
-    pub(crate) fn evict(&self, line: &Line, reach: &Reach, now: u64) -> bool {
+    pub(crate) fn evict(&self, rate: &SharedRate, sweep_window: &SweepWindow, now: u64) -> bool {
         let word = self.0.load(Ordering::Acquire);
-        // Beyond a quarter after the reach the ring would be too short; until then it fills up. Before the
-        // reach it would be as well.
-        let now = now.min(reach.until().saturating_add(line.quarter));
-        if now < reach.from() || !line.is_full(word, now) {
+        // Beyond a quarter after the sweep_window the ring would be too short; until then it fills up. Before the
+        // sweep_window it would be as well.
+        let now = now.min(sweep_window.until().saturating_add(rate.quarter));
+        if now < sweep_window.from() || !rate.is_full(word, now) {
             return false;
         }
         if seeded("evict-without-dead") {
@@ -244,9 +255,9 @@ impl Light {
 
 /// Up to which reading light buckets answer by themselves; then a sweep is due.
 #[derive(Debug)]
-pub(crate) struct Reach(AtomicU64);
+pub(crate) struct SweepWindow(AtomicU64);
 
-/// A reading that is out of reach.
+/// A reading that is out of sweep_window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Beyond {
     /// Not below this one.
@@ -255,7 +266,7 @@ enum Beyond {
     Before(u64),
 }
 
-impl Reach {
+impl SweepWindow {
     /// No reading is below it: closed.
     const CLOSED: u64 = 0;
 
@@ -269,7 +280,7 @@ impl Reach {
         if now >= until {
             return Err(Beyond::Late(until));
         }
-        match (until - now).checked_sub(QUARTER) {
+        match (until - now).checked_sub(MAX_SWEEP_AGE) {
             None | Some(0) => Ok(()),
             Some(nanos) => Err(Beyond::Before(nanos)),
         }
@@ -282,7 +293,7 @@ impl Reach {
 
     /// The earliest reading that is covered.
     pub(crate) fn from(&self) -> u64 {
-        self.until().saturating_sub(QUARTER)
+        self.until().saturating_sub(MAX_SWEEP_AGE)
     }
 
     /// The reading, or where the clock has stepped back by more than a minute, that minute before.
@@ -293,7 +304,7 @@ impl Reach {
     /// Have it end a tick after `now`, and not where `seen` was its end, unless somebody else has.
     pub(crate) fn claim(&self, seen: u64, now: u64) -> bool {
         let (new, old) = (Ordering::AcqRel, Ordering::Relaxed); // somebody else sweeps
-        self.0.compare_exchange(seen, now.saturating_add(TICK), new, old).is_ok()
+        self.0.compare_exchange(seen, now.saturating_add(SWEEP_INTERVAL), new, old).is_ok()
     }
 
     /// Under the lock of the keys.
@@ -305,7 +316,7 @@ impl Reach {
 impl Bucket {
     /// Removed, if it is full at `now` and nothing is in flight. By the CAS that proves it: whoever took
     /// before is seen, and whoever comes later finds it removed. Under the configuration lock.
-    pub(crate) fn remove_if_full(&self, current: &mut Config, now: u64) -> bool {
+    pub(crate) fn remove_if_full(&self, current: &mut SlotConfig, now: u64) -> bool {
         loop {
             let word = self.word();
             let position = word.position(current.origin);
@@ -318,20 +329,20 @@ impl Bucket {
             if word.is_striped() || position > accrued.floor || self.in_flight() > 0 {
                 return false;
             }
-            let to = Change { kind: Kind::Removed, ..current.again() };
-            let (config, position) = current.turned(position, to, now);
+            let to = SlotChange { kind: SlotState::Removed, ..current.again() };
+            let (config, position) = current.transition(position, to, now);
             let (next, origin) = word.next(position);
-            if self.install(current, word, next, Config { origin, ..config }) {
+            if self.install(current, word, next, SlotConfig { origin, ..config }) {
                 return true;
             }
         }
     }
 }
 
-impl View {
+impl Snapshot {
     /// Whether the word shows all that it can hold. Not known of a reading from before the anchor.
     pub(crate) fn has_all(&self) -> bool {
-        let is_known = self.kind == Kind::Open && self.now >= self.anchor;
+        let is_known = self.kind == SlotState::Open && self.now >= self.anchor;
         is_known && self.word.position(self.origin) <= self.accrued.floor
     }
 

@@ -1,26 +1,26 @@
-//! How a bucket's configuration gives way to the next one: pure, for one that is turned by a CAS and
+//! How a bucket's configuration gives way to the next one: pure, for one that is transition by a CAS and
 //! for one that is kept under a lock.
 
 use super::rate::{Level, Rescaled, Terms};
-use super::{Config, Kind};
+use super::{SlotConfig, SlotState};
 
 /// What a bucket is to become.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Change {
-    pub(crate) kind: Kind,
+pub(crate) struct SlotChange {
+    pub(crate) kind: SlotState,
     pub(crate) terms: Terms,
     /// Nothing is admitted before this reading.
     pub(crate) pause_until: u64,
-    /// See [`Config::until`].
+    /// See [`SlotConfig::until`].
     pub(crate) until: Option<u64>,
     /// So many tokens are taken, whether they are there or not.
     pub(crate) charge: u64,
 }
 
-impl Config {
+impl SlotConfig {
     /// Another configuration and the position in it: what was held is settled at the old rate, clipped
     /// to the new capacity, and counted on at the new one. A pause that has not ended goes on.
-    pub(super) fn turned(&self, position: u64, to: Change, now: u64) -> (Self, u64) {
+    pub(super) fn transition(&self, position: u64, to: SlotChange, now: u64) -> (Self, u64) {
         let elapsed = self.elapsed(now);
         let accrued = self.terms.rate.accrue(elapsed, self.carry);
         let mut level = Level::at(position, accrued, self.terms.capacity);
@@ -37,22 +37,25 @@ impl Config {
         let carry = if was_full { 0 } else { carry };
         // Never back: the time before the old anchor was counted by the slot before it.
         let anchor = begin.max(to.pause_until).saturating_add(delay);
-        let paused = self.kind == Kind::Paused || to.pause_until > now || delay > 0;
-        let kind =
-            if to.kind == Kind::Open && paused && anchor > now { Kind::Paused } else { to.kind };
+        let paused = self.kind == SlotState::Paused || to.pause_until > now || delay > 0;
+        let kind = if to.kind == SlotState::Open && paused && anchor > now {
+            SlotState::Paused
+        } else {
+            to.kind
+        };
         (Self { kind, terms: to.terms, anchor, delay, until: to.until, carry, origin: 0 }, position)
     }
 
     /// The same configuration, as it stands.
-    pub(super) fn again(&self) -> Change {
+    pub(super) fn again(&self) -> SlotChange {
         let Self { kind, terms, until, .. } = *self;
-        Change { kind, terms, pause_until: 0, until, charge: 0 }
+        SlotChange { kind, terms, pause_until: 0, until, charge: 0 }
     }
 
     /// The anchor moved up to `now`, by a whole number of units where the rate allows it.
     pub(super) fn reanchored(&self, position: u64, now: u64) -> (Self, u64) {
-        if self.terms.period == u64::MAX || self.kind != Kind::Open {
-            return self.turned(position, self.again(), now);
+        if self.terms.period == u64::MAX || self.kind != SlotState::Open {
+            return self.transition(position, self.again(), now);
         }
         let moved = self.elapsed(now) / self.terms.period * self.terms.period;
         let units = self.terms.rate.accrue(moved, 0).floor;

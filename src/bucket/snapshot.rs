@@ -2,7 +2,7 @@
 
 use super::rate::{Accrued, POSITION_BITS, Rate};
 use super::word::Word;
-use super::{Kind, Refusal, admit};
+use super::{Refusal, SlotState, admit};
 
 /// What a refused take was short of; the time it stands for is worked out on demand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,14 +41,14 @@ impl Deficit {
 
 /// A consistent look at a bucket at one clock reading.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct View {
+pub(crate) struct Snapshot {
     pub(super) word: Word,
-    pub(super) kind: Kind,
+    pub(super) kind: SlotState,
     pub(super) origin: u64,
     pub(super) unit: u64,
     /// Less what is set apart for the stripes.
     pub(super) capacity: u64,
-    pub(super) whole: u64,
+    pub(super) capacity_tokens: u64,
     pub(super) rate: Rate,
     pub(super) carry: u64,
     pub(super) anchor: u64,
@@ -58,27 +58,29 @@ pub(crate) struct View {
     pub(super) accrued: Accrued,
 }
 
-impl View {
+impl Snapshot {
     /// Whether the slot still answers for this reading.
     pub(super) fn status(&self) -> Result<(), Refusal> {
         match self.kind {
-            Kind::Closed => Err(Refusal::Closed),
-            Kind::Removed => Err(Refusal::Removed),
-            Kind::Paused if self.now >= self.anchor.min(self.until) => Err(Refusal::Stale),
-            Kind::Open if self.now >= self.anchor && self.now - self.anchor >= self.horizon => {
+            SlotState::Closed => Err(Refusal::Closed),
+            SlotState::Removed => Err(Refusal::Removed),
+            SlotState::Paused if self.now >= self.anchor.min(self.until) => Err(Refusal::Stale),
+            SlotState::Open
+                if self.now >= self.anchor && self.now - self.anchor >= self.horizon =>
+            {
                 Err(Refusal::Stale)
             }
-            Kind::Open | Kind::Paused => Ok(()),
+            SlotState::Open | SlotState::Paused => Ok(()),
         }
     }
 
     /// Would `n` be admitted?
-    pub(crate) fn check(&self, n: u64) -> Result<(), Refusal> {
+    pub(crate) fn would_admit(&self, n: u64) -> Result<(), Refusal> {
         self.status()?;
-        if n > self.whole_capacity() {
-            return Err(Refusal::TooBig(self.whole_capacity()));
+        if n > self.capacity_tokens() {
+            return Err(Refusal::TooBig(self.capacity_tokens()));
         }
-        let admitted = self.kind == Kind::Open && self.admit(n).is_ok();
+        let admitted = self.kind == SlotState::Open && self.admit(n).is_ok();
         // Nothing is granted to everybody, whatever the debt or the pause.
         if n > 0 && !admitted {
             return Err(Refusal::Short(self.deficit(n)));
@@ -110,7 +112,7 @@ impl View {
 
     /// Whole tokens that could be taken now.
     pub(crate) fn available(&self) -> u64 {
-        if self.kind != Kind::Open {
+        if self.kind != SlotState::Open {
             return 0;
         }
         let position = self.word.position(self.origin);
@@ -143,7 +145,7 @@ impl View {
 
     /// The position once the stripes were closed, from which `used` tokens are gone. Where none is, a
     /// full bucket is full, to the fraction of a unit.
-    pub(super) fn gathered(&self, used: u64) -> u64 {
+    pub(super) fn after_drain(&self, used: u64) -> u64 {
         let position = self.word.position(self.origin);
         if used == 0 {
             return position;
@@ -154,7 +156,7 @@ impl View {
 
     /// Whether at least so much of all tokens, one part of `parts`, is in the word.
     pub(super) fn holds_part(&self, parts: u64) -> bool {
-        self.status().is_ok() && self.available() >= self.whole / parts
+        self.status().is_ok() && self.available() >= self.capacity_tokens / parts
     }
 
     /// Whether giving `n` tokens back would be in vain, for as many as are too many.
@@ -169,8 +171,8 @@ impl View {
     }
 
     /// Whole tokens in a full bucket.
-    pub(crate) fn whole_capacity(&self) -> u64 {
-        self.whole
+    pub(crate) fn capacity_tokens(&self) -> u64 {
+        self.capacity_tokens
     }
 
     /// The reading that this look was made at.
@@ -181,25 +183,25 @@ impl View {
     /// How late a timer may be without a token being lost to a full bucket: the time of an eighth
     /// of the capacity, none where that is less than a token; at most `most` nanoseconds.
     pub(crate) fn slack(&self, most: u64) -> u64 {
-        if self.whole_capacity() < 8 {
+        if self.capacity_tokens() < 8 {
             return 0;
         }
         self.rate.when(self.capacity / 8, 0).map_or(most, |eighth| eighth.min(most))
     }
 
     /// Nobody is in line, and all that there is is in the word.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.word.is_plain()
+    pub(crate) fn has_no_flags(&self) -> bool {
+        self.word.has_no_flags()
     }
 
-    pub(crate) fn has_waiters(&self) -> bool {
-        self.word.has_waiters()
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.word.is_exclusive()
     }
 
     /// Nanoseconds until this slot stops answering for itself.
     pub(crate) fn remaining(&self) -> u64 {
         let end = match self.kind {
-            Kind::Open => self.anchor.saturating_add(self.horizon),
+            SlotState::Open => self.anchor.saturating_add(self.horizon),
             _ => self.anchor.min(self.until),
         };
         end.saturating_sub(self.now)
