@@ -1,4 +1,4 @@
-//! One cut, and the way back from it: what it scales a limit by at any time.
+//! One cut, and the curve back from it: what it scales a limit by at any time.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,7 +15,7 @@ const NOTICEABLE: i128 = 1_000_000_000;
 
 /// How far a cut goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Size {
+pub(crate) enum CutTarget {
     /// To this part of the limit.
     Factor(f64),
     /// To so many tokens a window, whatever the limit: from one who knows neither factors nor
@@ -72,13 +72,13 @@ impl Cut {
     /// With what another telling of it adds, if anything: it may be lower, and younger by more than
     /// a message takes. So nobody can bring its recovery forward, and what is told again and again
     /// does not get younger by the delay of each telling.
-    pub(super) fn amended(&self, other: &Self, way: &Way) -> Option<Self> {
+    pub(super) fn amended(&self, other: &Self, curve: &RecoveryCurve) -> Option<Self> {
         let mut amended = self.clone();
         if other.factor.max(self.floor) < self.factor {
             amended = Self { factor: other.factor, tokens: other.tokens, ..amended };
             amended = amended.no_lower_than(self.floor);
         }
-        if other.start > self.start + way.tolerance() {
+        if other.start > self.start + curve.tolerance() {
             amended.start = other.start;
         }
         let is_news = amended.factor < self.factor || amended.start > self.start;
@@ -91,22 +91,22 @@ impl Cut {
     }
 
     /// Scale the limit by `factor` at `now`, and go on from there.
-    pub(super) fn lower_to(&mut self, factor: f64, now: u64, way: &Way) {
-        self.factor *= factor / self.factor_at(now, way);
+    pub(super) fn lower_to(&mut self, factor: f64, now: u64, curve: &RecoveryCurve) {
+        self.factor *= factor / self.factor_at(now, curve);
         self.tokens = None;
     }
 
     /// What it scales the limit by, at most `ceiling`.
-    pub(super) fn factor_at(&self, now: u64, way: &Way) -> f64 {
-        let Some(recovery) = way.recovery else { return self.factor };
+    pub(super) fn factor_at(&self, now: u64, curve: &RecoveryCurve) -> f64 {
+        let Some(recovery) = curve.recovery else { return self.factor };
         let steps = self.age(now) / nanos(recovery.interval);
-        (self.factor * power(recovery.factor, steps)).min(way.ceiling)
+        (self.factor * power(recovery.factor, steps)).min(curve.ceiling)
     }
 
     /// When it is next scaled otherwise.
-    pub(super) fn next_step(&self, now: u64, way: &Way) -> Option<u64> {
-        let interval = nanos(way.recovery?.interval);
-        if self.factor_at(now, way) >= way.ceiling {
+    pub(super) fn next_step(&self, now: u64, curve: &RecoveryCurve) -> Option<u64> {
+        let interval = nanos(curve.recovery?.interval);
+        if self.factor_at(now, curve) >= curve.ceiling {
             return None;
         }
         let steps = i128::from(self.age(now) / interval) + 1;
@@ -114,21 +114,21 @@ impl Cut {
     }
 
     /// Whether who tells of this one is not noticeably above `other`, now or later.
-    pub(super) fn stands_for(&self, other: &Self, now: u64, way: &Way) -> bool {
+    pub(super) fn stands_for(&self, other: &Self, now: u64, curve: &RecoveryCurve) -> bool {
         if self.id == other.id {
-            self.factor <= other.factor && self.start + way.tolerance() >= other.start
+            self.factor <= other.factor && self.start + curve.tolerance() >= other.start
         } else {
-            let start = self.start + NOTICEABLE.min(way.tolerance());
-            Self { start, ..self.clone() }.covers(other, now, way)
+            let start = self.start + NOTICEABLE.min(curve.tolerance());
+            Self { start, ..self.clone() }.covers(other, now, curve)
         }
     }
 
     /// Whether this one scales by no more than `other` from now on, so that the other does not
     /// count. Both grow by the same steps at the same distance, and may be out of step: what holds
     /// until after this one's next step holds ever after.
-    pub(super) fn covers(&self, other: &Self, now: u64, way: &Way) -> bool {
-        let below = |at: u64| self.factor_at(at, way) <= other.factor_at(at, way);
-        below(now) && self.next_step(now, way).is_none_or(below)
+    pub(super) fn covers(&self, other: &Self, now: u64, curve: &RecoveryCurve) -> bool {
+        let below = |at: u64| self.factor_at(at, curve) <= other.factor_at(at, curve);
+        below(now) && self.next_step(now, curve).is_none_or(below)
     }
 }
 
@@ -139,13 +139,13 @@ fn power(factor: f64, steps: u64) -> f64 {
 
 /// How every cut of a resource is undone.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Way {
+pub(super) struct RecoveryCurve {
     pub(super) recovery: Option<Recovery>,
     /// Where recovery ends.
     pub(super) ceiling: f64,
 }
 
-impl Way {
+impl RecoveryCurve {
     /// Two dates of a cut that are no further apart are taken for the same.
     fn tolerance(&self) -> i128 {
         let half = self.recovery.map(|recovery| i128::from(nanos(recovery.interval)) / 2);

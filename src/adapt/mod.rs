@@ -1,4 +1,4 @@
-//! What a resource does after its upstream said "too many requests": cuts, incidents, and the way
+//! What a resource does after its upstream said "too many requests": cuts, incidents, and the curve
 //! back. Pure state; time is passed in.
 //!
 //! # Cuts
@@ -22,8 +22,8 @@ mod cut;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use cut::Way;
-pub(crate) use cut::{Cut, Origin, Size};
+use cut::RecoveryCurve;
+pub(crate) use cut::{Cut, CutTarget, Origin};
 
 /// How a limit that was cut recovers.
 ///
@@ -79,9 +79,9 @@ const MOST_SPENT: usize = 64;
 
 /// What a resource's limit is scaled by at present, and when that changes.
 #[derive(Clone, Debug)]
-pub(crate) struct Adapt {
+pub(crate) struct CutState {
     policy: Policy,
-    way: Way,
+    curve: RecoveryCurve,
     /// None of them covers another.
     cuts: Vec<Cut>,
     /// What another covers, or has recovered.
@@ -90,7 +90,7 @@ pub(crate) struct Adapt {
     due: Option<u64>,
     incident: Option<Incident>,
     /// How many incidents were cut for in full.
-    in_full: u64,
+    full_incidents: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,20 +100,20 @@ struct Incident {
     /// When its cut was made.
     at: i128,
     /// Whether it has been cut for about as far as our own cut goes.
-    in_full: bool,
+    is_full: bool,
 }
 
-impl Adapt {
+impl CutState {
     pub(crate) fn new(policy: Policy) -> Self {
         Self {
             policy,
-            way: Way::new(policy.recovery),
+            curve: RecoveryCurve::new(policy.recovery),
             cuts: Vec::new(),
             spent: VecDeque::new(),
             factor: 1.0,
             due: None,
             incident: None,
-            in_full: 0,
+            full_incidents: 0,
         }
     }
 
@@ -127,13 +127,13 @@ impl Adapt {
     }
 
     /// How many incidents were cut for in full: what a permit notes when it is granted.
-    pub(crate) fn in_full(&self) -> u64 {
-        self.in_full
+    pub(crate) fn full_incidents(&self) -> u64 {
+        self.full_incidents
     }
 
     /// The cuts that still stand: without a cap they are kept beyond.
     pub(crate) fn cuts(&self, now: u64) -> impl Iterator<Item = &Cut> {
-        self.cuts.iter().filter(move |cut| cut.factor_at(now, &self.way) < 1.0)
+        self.cuts.iter().filter(move |cut| cut.factor_at(now, &self.curve) < 1.0)
     }
 
     /// Nothing is cut, and a refusal would cut.
@@ -152,28 +152,28 @@ impl Adapt {
         make: impl FnOnce(f64) -> Cut,
     ) -> bool {
         let incident = self.lasting(now);
-        let sent_before = seen.is_some_and(|seen| seen < self.in_full);
-        if sent_before || incident.is_some_and(|incident| incident.in_full) {
+        let sent_before = seen.is_some_and(|seen| seen < self.full_incidents);
+        if sent_before || incident.is_some_and(|incident| incident.is_full) {
             return false;
         }
-        let shallow = incident.filter(|incident| !incident.in_full);
+        let shallow = incident.filter(|incident| !incident.is_full);
         let level = shallow.map_or(self.factor, |incident| incident.level);
         let target = (level * self.policy.reduce).max(least.min(self.factor));
-        self.incident = Some(Incident { level, at: now.into(), in_full: true });
-        self.in_full += 1;
+        self.incident = Some(Incident { level, at: now.into(), is_full: true });
+        self.full_incidents += 1;
         self.insert(make(target), now);
         self.advance(now);
         true
     }
 
     /// A neighbour that knows of incidents cut. Whether that counts here.
-    pub(crate) fn hear(&mut self, cut: Cut, now: u64) -> bool {
+    pub(crate) fn merge(&mut self, cut: Cut, now: u64) -> bool {
         let mut all = self.cuts.iter().chain(&self.spent);
         let news = match all.find(|known| known.id == cut.id) {
-            Some(known) => known.amended(&cut, &self.way),
+            Some(known) => known.amended(&cut, &self.curve),
             None => Some(cut),
         };
-        let Some(cut) = news.filter(|cut| cut.factor_at(now, &self.way) < 1.0) else {
+        let Some(cut) = news.filter(|cut| cut.factor_at(now, &self.curve) < 1.0) else {
             return false;
         };
         self.cuts.retain(|known| known.id != cut.id);
@@ -190,16 +190,16 @@ impl Adapt {
     /// A neighbour that does not know of incidents cut: of one that we know of too it is heard as
     /// far as our own cut would go, for it may have cut for each of the refusals. Whether that
     /// counts here.
-    pub(crate) fn hear_plain(&mut self, cut: Cut, now: u64) -> bool {
+    pub(crate) fn merge_untracked(&mut self, cut: Cut, now: u64) -> bool {
         let cooldown = i128::from(nanos(self.policy.cooldown));
         let incident = self.incident.filter(|incident| (cut.start - incident.at).abs() < cooldown);
         let floor = incident.map_or(0.0, |incident| incident.level * self.policy.reduce);
-        self.hear(cut.no_lower_than(floor), now)
+        self.merge(cut.no_lower_than(floor), now)
     }
 
     /// Whether a neighbour that knows of the cuts `told` does not know of one that stands here.
     pub(crate) fn is_ahead_of(&self, told: &[Cut], now: u64) -> bool {
-        let is_known = |cut: &Cut| told.iter().any(|known| known.stands_for(cut, now, &self.way));
+        let is_known = |cut: &Cut| told.iter().any(|known| known.stands_for(cut, now, &self.curve));
         !self.cuts(now).all(is_known)
     }
 
@@ -210,10 +210,10 @@ impl Adapt {
         let joined = self.lasting(now).filter(|_| self.factor > before * enough);
         // One that is heard of late does not end ours early.
         let at = self.incident.map_or(start, |last| start.max(last.at));
-        let mut incident = joined.unwrap_or(Incident { level: before, at, in_full: false });
-        if !incident.in_full && self.factor <= incident.level * enough {
-            incident.in_full = true;
-            self.in_full += 1;
+        let mut incident = joined.unwrap_or(Incident { level: before, at, is_full: false });
+        if !incident.is_full && self.factor <= incident.level * enough {
+            incident.is_full = true;
+            self.full_incidents += 1;
         }
         self.incident = Some(incident);
     }
@@ -226,12 +226,12 @@ impl Adapt {
 
     /// Whether it counts, as no other covers it.
     fn insert(&mut self, cut: Cut, now: u64) -> bool {
-        let way = self.way;
-        let counts = !self.cuts.iter().any(|known| known.covers(&cut, now, &way));
+        let curve = self.curve;
+        let counts = !self.cuts.iter().any(|known| known.covers(&cut, now, &curve));
         if counts {
-            self.spent.extend(self.cuts.extract_if(.., |known| cut.covers(known, now, &way)));
+            self.spent.extend(self.cuts.extract_if(.., |known| cut.covers(known, now, &curve)));
             self.cuts.push(cut);
-            self.merge(now);
+            self.combine_lowest(now);
         } else {
             self.spent.push_back(cut);
         }
@@ -240,51 +240,51 @@ impl Adapt {
 
     /// Where there are too many cuts, the next to lowest takes the lowest's place. As neither covers
     /// the other, it steps later: so it scales by no more than either would have.
-    fn merge(&mut self, now: u64) {
+    fn combine_lowest(&mut self, now: u64) {
         if self.cuts.len() <= MOST_CUTS {
             return;
         }
-        let way = self.way;
-        self.cuts.sort_by(|a, b| a.factor_at(now, &way).total_cmp(&b.factor_at(now, &way)));
+        let curve = self.curve;
+        self.cuts.sort_by(|a, b| a.factor_at(now, &curve).total_cmp(&b.factor_at(now, &curve)));
         let lowest = self.cuts.remove(0);
-        self.cuts[0].lower_to(lowest.factor_at(now, &way), now, &way);
+        self.cuts[0].lower_to(lowest.factor_at(now, &curve), now, &curve);
         self.spent.push_back(lowest);
     }
 
     /// Go by the factor of `now`.
     pub(crate) fn advance(&mut self, now: u64) {
-        let way = self.way;
-        if way.ceiling <= 1.0 {
-            let is_over = |cut: &mut Cut| cut.factor_at(now, &way) >= way.ceiling;
+        let curve = self.curve;
+        if curve.ceiling <= 1.0 {
+            let is_over = |cut: &mut Cut| cut.factor_at(now, &curve) >= curve.ceiling;
             self.spent.extend(self.cuts.extract_if(.., is_over));
         }
         let surplus = self.spent.len().saturating_sub(MOST_SPENT);
         self.spent.drain(..surplus);
-        let lowest = self.cuts.iter().map(|cut| cut.factor_at(now, &way)).reduce(f64::min);
+        let lowest = self.cuts.iter().map(|cut| cut.factor_at(now, &curve)).reduce(f64::min);
         self.factor = lowest.unwrap_or(1.0);
-        self.due = self.cuts.iter().filter_map(|cut| cut.next_step(now, &way)).min();
+        self.due = self.cuts.iter().filter_map(|cut| cut.next_step(now, &curve)).min();
     }
 
     /// Another policy from now on; the factor stays.
     pub(crate) fn react_by(&mut self, policy: Policy, now: u64) {
-        let way = Way::new(policy.recovery);
+        let curve = RecoveryCurve::new(policy.recovery);
         if self.policy.recovery != policy.recovery {
             for cut in self.cuts.iter_mut().chain(&mut self.spent) {
-                cut.restart(cut.factor_at(now, &self.way).min(way.ceiling), now);
+                cut.restart(cut.factor_at(now, &self.curve).min(curve.ceiling), now);
             }
         }
-        (self.policy, self.way) = (policy, way);
+        (self.policy, self.curve) = (policy, curve);
         self.advance(now);
     }
 
     /// The limit has no room for so large a factor: only one without a cap is.
     pub(crate) fn halve(&mut self) {
-        self.way.ceiling = (self.factor / 2.0).max(1.0);
-        self.factor = self.way.ceiling;
+        self.curve.ceiling = (self.factor / 2.0).max(1.0);
+        self.factor = self.curve.ceiling;
     }
 }
 
-impl Way {
+impl RecoveryCurve {
     fn new(recovery: Option<Recovery>) -> Self {
         let cap = recovery.is_none_or(|recovery| recovery.cap);
         Self { recovery, ceiling: if cap { 1.0 } else { CEILING } }

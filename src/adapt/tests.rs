@@ -21,15 +21,15 @@ fn cut(id: u64, factor: f64, now: u64, age: u64) -> Cut {
     Cut::new(id, factor, now, age, Arc::new(origin))
 }
 
-fn refused(adapt: &mut Adapt, seen: Option<u64>, now: u64) -> bool {
+fn refused(adapt: &mut CutState, seen: Option<u64>, now: u64) -> bool {
     adapt.refused(seen, TENTH, now, |factor| cut(now, factor, now, 0))
 }
 
-fn is(adapt: &Adapt, factor: f64) -> bool {
+fn is(adapt: &CutState, factor: f64) -> bool {
     (adapt.factor() - factor).abs() < 1e-12
 }
 
-fn steps_to_recover(adapt: &mut Adapt) -> u32 {
+fn steps_to_recover(adapt: &mut CutState) -> u32 {
     let mut steps = 0;
     while let Some(due) = adapt.due() {
         adapt.advance(due);
@@ -41,7 +41,7 @@ fn steps_to_recover(adapt: &mut Adapt) -> u32 {
 
 #[test]
 fn recovers_from_the_least_too() {
-    let mut adapt = Adapt::new(policy());
+    let mut adapt = CutState::new(policy());
     for i in 0..10 {
         assert!(refused(&mut adapt, None, i * 5 * SECOND));
     }
@@ -54,7 +54,7 @@ fn recovers_from_the_least_too() {
 fn the_smallest_factor_arrives_too() {
     let interval = Duration::from_millis(1);
     let recovery = Some(Recovery { interval, factor: 1.0 + 1e-10, cap: true });
-    let mut adapt = Adapt::new(Policy { recovery, ..policy() });
+    let mut adapt = CutState::new(Policy { recovery, ..policy() });
     refused(&mut adapt, None, 0);
     // ln 2 / 1e-10 steps, which is more than an i32 counts.
     adapt.advance(6_900_000 * SECOND);
@@ -66,7 +66,7 @@ fn the_smallest_factor_arrives_too() {
 #[test]
 fn without_a_cap_it_passes_the_original_and_ends() {
     let recovery = Some(Recovery { cap: false, ..Recovery::default() });
-    let mut adapt = Adapt::new(Policy { recovery, ..policy() });
+    let mut adapt = CutState::new(Policy { recovery, ..policy() });
     refused(&mut adapt, None, 0);
     while let Some(due) = adapt.due() {
         adapt.advance(due);
@@ -79,7 +79,7 @@ fn without_a_cap_it_passes_the_original_and_ends() {
 
 #[test]
 fn without_recovery_a_cut_stays() {
-    let mut adapt = Adapt::new(Policy { recovery: None, ..policy() });
+    let mut adapt = CutState::new(Policy { recovery: None, ..policy() });
     refused(&mut adapt, None, 7);
     assert_eq!(adapt.due(), None);
     adapt.advance(u64::MAX);
@@ -88,7 +88,7 @@ fn without_recovery_a_cut_stays() {
 
 #[test]
 fn another_way_to_recover_keeps_the_factor() {
-    let mut adapt = Adapt::new(Policy { recovery: None, ..policy() });
+    let mut adapt = CutState::new(Policy { recovery: None, ..policy() });
     refused(&mut adapt, None, 0);
     adapt.react_by(policy(), 100 * SECOND);
     assert!(is(&adapt, 0.5));
@@ -101,8 +101,8 @@ fn another_way_to_recover_keeps_the_factor() {
 
 #[test]
 fn refusals_of_one_incident_cut_once() {
-    let mut adapt = Adapt::new(policy());
-    let sent = adapt.in_full();
+    let mut adapt = CutState::new(policy());
+    let sent = adapt.full_incidents();
     assert!(refused(&mut adapt, Some(sent), 0));
     assert!(!refused(&mut adapt, Some(sent), 1), "one that was sent before the cut");
     assert!(!refused(&mut adapt, Some(sent), 1_000 * SECOND), "and is refused long after it");
@@ -115,33 +115,33 @@ fn refusals_of_one_incident_cut_once() {
 
 #[test]
 fn without_a_cooldown_each_announcement_cuts() {
-    let mut adapt = Adapt::new(Policy { cooldown: Duration::ZERO, ..policy() });
+    let mut adapt = CutState::new(Policy { cooldown: Duration::ZERO, ..policy() });
     assert!(refused(&mut adapt, None, 0) && refused(&mut adapt, None, 0));
     assert!(is(&adapt, 0.25));
 }
 
 #[test]
 fn a_neighbours_cut_is_the_incident_of_our_refusals() {
-    let mut adapt = Adapt::new(policy());
-    assert!(adapt.hear(cut(1, 0.5, 10, 0), 10));
+    let mut adapt = CutState::new(policy());
+    assert!(adapt.merge(cut(1, 0.5, 10, 0), 10));
     assert!(!refused(&mut adapt, Some(0), 11) && !refused(&mut adapt, None, 11));
     assert!(is(&adapt, 0.5));
     // One of a neighbour that did not know of it: nothing is cut twice, recovery starts later.
-    assert!(adapt.hear(cut(2, 0.5, 12, 0), 12));
+    assert!(adapt.merge(cut(2, 0.5, 12, 0), 12));
     assert!(is(&adapt, 0.5) && adapt.cuts.len() == 1);
     assert_eq!(adapt.due(), Some(30 * SECOND + 12));
     // A neighbour's second incident is one, and ours joins it.
-    assert!(adapt.hear(cut(3, 0.25, 13, 0), 13));
+    assert!(adapt.merge(cut(3, 0.25, 13, 0), 13));
     assert!(!refused(&mut adapt, Some(1), 14) && !refused(&mut adapt, None, 14));
     assert!(is(&adapt, 0.25));
 }
 
 #[test]
 fn a_neighbours_shallow_cut_does_not_keep_us_from_ours() {
-    let mut adapt = Adapt::new(policy());
+    let mut adapt = CutState::new(policy());
     for i in 0..100_u32 {
         let (id, factor) = (i.into(), 0.99 - 0.001 * f64::from(i));
-        assert!(adapt.hear(cut(id, factor, id, 0), id));
+        assert!(adapt.merge(cut(id, factor, id, 0), id));
     }
     assert!(refused(&mut adapt, Some(0), 200), "cuts as far as without them");
     assert!(is(&adapt, 0.5));
@@ -150,57 +150,57 @@ fn a_neighbours_shallow_cut_does_not_keep_us_from_ours() {
 
 #[test]
 fn a_later_larger_cut_raises_nothing() {
-    let mut adapt = Adapt::new(policy());
-    adapt.hear_plain(cut(1, 0.25, 0, 0), 0);
-    assert!(!adapt.hear_plain(cut(2, 0.5, 6 * SECOND, 0), 6 * SECOND));
+    let mut adapt = CutState::new(policy());
+    adapt.merge_untracked(cut(1, 0.25, 0, 0), 0);
+    assert!(!adapt.merge_untracked(cut(2, 0.5, 6 * SECOND, 0), 6 * SECOND));
     assert!(is(&adapt, 0.25));
     // Heard with its incident it is kept only if it could count later: this one could not.
-    assert!(!adapt.hear(cut(3, 0.5, 7 * SECOND, 0), 7 * SECOND));
+    assert!(!adapt.merge(cut(3, 0.5, 7 * SECOND, 0), 7 * SECOND));
 }
 
 #[test]
 fn a_storm_of_neighbours_that_know_no_incidents_cuts_once() {
-    let mut adapt = Adapt::new(policy());
+    let mut adapt = CutState::new(policy());
     for (i, factor) in [0.5, 0.25, 0.12, 0.06, 0.03].into_iter().enumerate() {
-        adapt.hear_plain(cut(i as u64, factor, i as u64, 0), i as u64);
+        adapt.merge_untracked(cut(i as u64, factor, i as u64, 0), i as u64);
     }
     assert!(is(&adapt, 0.5));
-    adapt.hear_plain(cut(9, 0.25, 6 * SECOND, 0), 6 * SECOND);
+    adapt.merge_untracked(cut(9, 0.25, 6 * SECOND, 0), 6 * SECOND);
     assert!(is(&adapt, 0.25));
 }
 
 #[test]
 fn a_storm_told_of_by_others_cuts_no_further_either() {
-    let mut adapt = Adapt::new(policy());
-    adapt.hear_plain(cut(1, 0.5, 0, 0), 0);
+    let mut adapt = CutState::new(policy());
+    adapt.merge_untracked(cut(1, 0.5, 0, 0), 0);
     // A neighbour missed the first and took the second in full.
     let second = |now| cut(2, 0.2, now, now - SECOND);
     for now in [SECOND, 7 * SECOND, 29 * SECOND] {
-        adapt.hear_plain(second(now), now);
+        adapt.merge_untracked(second(now), now);
         assert!(is(&adapt, 0.5));
     }
     // Nor if that is heard of late, or once more after another incident.
-    let mut late = Adapt::new(policy());
-    late.hear_plain(cut(1, 0.5, 0, 0), 0);
-    late.hear_plain(second(7 * SECOND), 7 * SECOND);
+    let mut late = CutState::new(policy());
+    late.merge_untracked(cut(1, 0.5, 0, 0), 0);
+    late.merge_untracked(second(7 * SECOND), 7 * SECOND);
     assert!(is(&late, 0.5));
     assert!(refused(&mut late, None, 8 * SECOND));
-    late.hear_plain(second(9 * SECOND), 9 * SECOND);
+    late.merge_untracked(second(9 * SECOND), 9 * SECOND);
     assert!(is(&late, 0.25));
     // But one of another time is heard in full.
-    late.hear_plain(cut(3, 0.2, 60 * SECOND, SECOND), 60 * SECOND);
+    late.merge_untracked(cut(3, 0.2, 60 * SECOND, SECOND), 60 * SECOND);
     assert!(is(&late, 0.2));
 }
 
 #[test]
 fn an_incident_that_is_heard_of_late_is_over() {
-    let mut adapt = Adapt::new(policy());
+    let mut adapt = CutState::new(policy());
     let now = 30 * SECOND;
-    assert!(adapt.hear(cut(1, 0.5, now, 25 * SECOND), now));
+    assert!(adapt.merge(cut(1, 0.5, now, 25 * SECOND), now));
     assert!(!refused(&mut adapt, Some(0), now), "but for what was sent before it took effect");
     assert!(refused(&mut adapt, None, now) && is(&adapt, 0.25));
     // An older one does not end ours.
-    assert!(adapt.hear(cut(2, 0.1, now + 1, 20 * SECOND), now + 1));
+    assert!(adapt.merge(cut(2, 0.1, now + 1, 20 * SECOND), now + 1));
     assert!(!refused(&mut adapt, None, now + 2));
     assert!(is(&adapt, 0.1));
 }
@@ -209,20 +209,20 @@ fn an_incident_that_is_heard_of_late_is_over() {
 fn whoever_hears_the_same_is_at_the_same_whatever_the_order() {
     let told = [(1, 0.5, 0), (2, 0.3, 3), (3, 0.5, 40), (4, 0.77, 41), (5, 0.33, 20), (6, 0.5, 39)];
     some_orders(told.len(), |order| {
-        let mut adapt = Adapt::new(policy());
+        let mut adapt = CutState::new(policy());
         for (i, index) in order.iter().chain(order).enumerate() {
             let (id, factor, start) = told[*index];
             let now = (50 + i as u64) * SECOND;
-            adapt.hear(cut(id, factor, now, now - start * SECOND), now);
+            adapt.merge(cut(id, factor, now, now - start * SECOND), now);
         }
         for at in 62..900 {
             adapt.advance(at * SECOND);
-            let way = Way::new(policy().recovery);
+            let curve = RecoveryCurve::new(policy().recovery);
             let lowest = told
                 .iter()
                 .map(|(id, factor, start)| {
                     cut(*id, *factor, at * SECOND, (at - start) * SECOND)
-                        .factor_at(at * SECOND, &way)
+                        .factor_at(at * SECOND, &curve)
                 })
                 .fold(1.0, f64::min);
             assert!(is(&adapt, lowest), "{order:?} at {at}: {} for {lowest}", adapt.factor());
@@ -241,34 +241,34 @@ fn some_orders(n: usize, mut see: impl FnMut(&[usize])) {
 
 #[test]
 fn told_again_a_cut_may_be_lower_or_much_younger_but_not_older() {
-    let mut adapt = Adapt::new(policy());
-    let mut hear = |factor, at: u64, age: u64| {
-        adapt.hear(cut(1, factor, at * SECOND, age * SECOND), at * SECOND);
+    let mut adapt = CutState::new(policy());
+    let mut merge = |factor, at: u64, age: u64| {
+        adapt.merge(cut(1, factor, at * SECOND, age * SECOND), at * SECOND);
         (adapt.factor(), adapt.due().unwrap() / SECOND)
     };
-    assert_eq!(hear(0.5, 100, 0), (0.5, 130));
-    assert_eq!(hear(0.5, 101, 3), (0.5, 130), "by what a message takes");
-    assert_eq!(hear(0.5, 102, 90), (0.5, 130));
-    assert_eq!(hear(0.999, 103, 3), (0.5, 130));
-    assert_eq!(hear(0.5, 105, 0), (0.5, 130), "by what a message takes");
-    assert_eq!(hear(0.4, 111, 0), (0.4, 141));
-    assert_eq!(hear(0.3, 112, 90), (0.3, 141));
+    assert_eq!(merge(0.5, 100, 0), (0.5, 130));
+    assert_eq!(merge(0.5, 101, 3), (0.5, 130), "by what a message takes");
+    assert_eq!(merge(0.5, 102, 90), (0.5, 130));
+    assert_eq!(merge(0.999, 103, 3), (0.5, 130));
+    assert_eq!(merge(0.5, 105, 0), (0.5, 130), "by what a message takes");
+    assert_eq!(merge(0.4, 111, 0), (0.4, 141));
+    assert_eq!(merge(0.3, 112, 90), (0.3, 141));
 }
 
 #[test]
 fn a_covered_cut_that_is_told_lower_counts() {
-    let mut adapt = Adapt::new(policy());
-    assert!(adapt.hear(cut(5, 0.999, 0, 0), 0));
-    assert!(adapt.hear(cut(6, 0.998, 1, 0), 1));
-    assert!(!adapt.hear(cut(5, 0.999, 2, 0), 2) && adapt.cuts.len() == 1);
-    assert!(adapt.hear(cut(5, 0.5, 3, 0), 3) && is(&adapt, 0.5));
+    let mut adapt = CutState::new(policy());
+    assert!(adapt.merge(cut(5, 0.999, 0, 0), 0));
+    assert!(adapt.merge(cut(6, 0.998, 1, 0), 1));
+    assert!(!adapt.merge(cut(5, 0.999, 2, 0), 2) && adapt.cuts.len() == 1);
+    assert!(adapt.merge(cut(5, 0.5, 3, 0), 3) && is(&adapt, 0.5));
 }
 
 #[test]
 fn too_many_cuts_raise_nothing() {
     let mut random = fastrand::Rng::with_seed(1);
     for _ in 0..200 {
-        let mut adapt = Adapt::new(policy());
+        let mut adapt = CutState::new(policy());
         refused(&mut adapt, None, 0);
         // Just below the present factor and just before the next step, so that none covers another.
         let mut told = Vec::new();
@@ -276,12 +276,12 @@ fn too_many_cuts_raise_nothing() {
             let now = 29 * SECOND + id;
             let level = 0.5 * (1.0 - 0.09 * random.f64());
             told.push(cut(id + 9, level, now, random.u64(..29 * SECOND)));
-            adapt.hear(told[told.len() - 1].clone(), now);
+            adapt.merge(told[told.len() - 1].clone(), now);
             assert!(adapt.cuts.len() <= MOST_CUTS);
         }
         for at in (30..600).map(|at| at * SECOND) {
             adapt.advance(at);
-            let lowest = told.iter().map(|cut| cut.factor_at(at, &adapt.way)).fold(1.0, f64::min);
+            let lowest = told.iter().map(|cut| cut.factor_at(at, &adapt.curve)).fold(1.0, f64::min);
             let (most, least) = (lowest + 1e-12, lowest / 1.1 - 1e-12);
             assert!((least..most).contains(&adapt.factor()), "{} for {lowest}", adapt.factor());
         }
@@ -291,9 +291,9 @@ fn too_many_cuts_raise_nothing() {
 
 #[test]
 fn who_does_not_know_of_a_cut_is_behind() {
-    let mut adapt = Adapt::new(policy());
+    let mut adapt = CutState::new(policy());
     let now = 40 * SECOND;
-    adapt.hear(cut(1, 0.5, now, 10 * SECOND), now);
+    adapt.merge(cut(1, 0.5, now, 10 * SECOND), now);
     let is_behind = |told: &[Cut]| adapt.is_ahead_of(told, now);
     assert!(is_behind(&[]));
     assert!(!is_behind(&[cut(1, 0.5, now, 10 * SECOND)]));
@@ -307,9 +307,9 @@ fn who_does_not_know_of_a_cut_is_behind() {
 
 #[test]
 fn a_cut_that_has_recovered_elsewhere_is_not_heard() {
-    let mut adapt = Adapt::new(policy());
-    assert!(!adapt.hear(cut(1, 0.5, 0, 240 * SECOND), 0));
-    assert!(adapt.hear(cut(2, 0.5, 0, 239 * SECOND), 0));
+    let mut adapt = CutState::new(policy());
+    assert!(!adapt.merge(cut(1, 0.5, 0, 240 * SECOND), 0));
+    assert!(adapt.merge(cut(2, 0.5, 0, 239 * SECOND), 0));
     assert!(is(&adapt, 0.5 * 1.1_f64.powi(7)));
     assert_eq!(adapt.due(), Some(SECOND));
     assert_eq!(steps_to_recover(&mut adapt), 1);
@@ -317,21 +317,21 @@ fn a_cut_that_has_recovered_elsewhere_is_not_heard() {
 
 #[test]
 fn what_has_recovered_here_does_not_come_back_from_who_is_late() {
-    let mut adapt = Adapt::new(policy());
-    adapt.hear(cut(1, 0.5, 0, 0), 0);
+    let mut adapt = CutState::new(policy());
+    adapt.merge(cut(1, 0.5, 0, 0), 0);
     let now = 240 * SECOND;
     adapt.advance(now);
-    assert!(!adapt.hear(cut(1, 0.5, now, now - 2 * SECOND), now) && is(&adapt, 1.0));
-    assert!(adapt.hear(cut(2, 0.5, now, now - 2 * SECOND), now));
+    assert!(!adapt.merge(cut(1, 0.5, now, now - 2 * SECOND), now) && is(&adapt, 1.0));
+    assert!(adapt.merge(cut(2, 0.5, now, now - 2 * SECOND), now));
 }
 
 #[test]
 fn a_flood_of_cuts_is_bounded() {
-    let mut adapt = Adapt::new(policy());
+    let mut adapt = CutState::new(policy());
     for i in 0..10_000_u32 {
         // Each a little lower and a little older, so that none covers another.
         let (id, factor) = (i.into(), 0.9 - 0.000_01 * f64::from(i));
-        adapt.hear(cut(id, factor, 20 * SECOND, id * 1_000_000), 20 * SECOND);
+        adapt.merge(cut(id, factor, 20 * SECOND, id * 1_000_000), 20 * SECOND);
         assert!(adapt.cuts.len() <= MOST_CUTS && adapt.spent.len() <= MOST_SPENT);
     }
     assert!(is(&adapt, 0.9 - 0.000_01 * 9_999.0));

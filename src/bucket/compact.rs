@@ -17,9 +17,9 @@
 //!   again. It is set by an RMW on the word, so that each take either comes before, and is counted by
 //!   who sets it, or fails.
 //!
-//! # The ring
+//! # The on_timer
 //!
-//! An hour accrues less than 2^54 units (see [`super::rate`]), so that half of the ring is 256 hours at
+//! An hour accrues less than 2^54 units (see [`super::rate`]), so that half of the on_timer is 256 hours at
 //! least. A word and the accrual must not be further apart when they are compared. [`SweepWindow`] and the
 //! sweeps see to it: readings are served up to [`SWEEP_INTERVAL`] after a sweep and [`MAX_SWEEP_AGE`] before, and within
 //! a quarter each word is looked at once. One that is full is then DEAD, and any other was written, or
@@ -41,7 +41,7 @@ const SPENT: u64 = DEAD - 1;
 
 /// How long a sweep is good for, in nanoseconds: 67 ms.
 const SWEEP_INTERVAL: u64 = 1 << 26;
-/// A quarter of the ring, or less, in nanoseconds: 128 hours.
+/// A quarter of the on_timer, or less, in nanoseconds: 128 hours.
 pub(crate) const MAX_SWEEP_AGE: u64 = 128 * 3_600_000_000_000;
 
 /// What the buckets of one configuration have in common.
@@ -51,7 +51,7 @@ pub(crate) struct SharedRate {
     /// Units a nanosecond, where that is a whole number; else 0.
     step: u64,
     anchor: u64,
-    /// Nanoseconds in which a quarter of the ring accrues: more than any bucket holds.
+    /// Nanoseconds in which a quarter of the on_timer accrues: more than any bucket holds.
     quarter: u64,
 }
 
@@ -67,7 +67,7 @@ impl SharedRate {
         })
     }
 
-    /// Whole units on the ring, and those that are no fewer than what accrued.
+    /// Whole units on the on_timer, and those that are no fewer than what accrued.
     #[inline]
     fn accrued(&self, now: u64) -> (u64, u64) {
         let elapsed = now.saturating_sub(self.anchor);
@@ -231,7 +231,7 @@ impl CompactBucket {
     /// Dead, if it is full at `now`. Under the lock of the keys, as all that makes it dead.
     pub(crate) fn evict(&self, rate: &SharedRate, sweep_window: &SweepWindow, now: u64) -> bool {
         let word = self.0.load(Ordering::Acquire);
-        // Beyond a quarter after the sweep_window the ring would be too short; until then it fills up. Before the
+        // Beyond a quarter after the sweep_window the on_timer would be too short; until then it fills up. Before the
         // sweep_window it would be as well.
         let now = now.min(sweep_window.until().saturating_add(rate.quarter));
         if now < sweep_window.from() || !rate.is_full(word, now) {
@@ -262,7 +262,7 @@ pub(crate) struct SweepWindow(AtomicU64);
 enum Beyond {
     /// Not below this one.
     Late(u64),
-    /// The clock has stepped back by more than the ring can tell: so much must pass until it can.
+    /// The clock has stepped back by more than the on_timer can tell: so much must pass until it can.
     Before(u64),
 }
 

@@ -12,11 +12,11 @@ use smallvec::SmallVec;
 
 use super::entry::{Entry, Grant};
 use super::error::{AcquireError, TryAcquireError};
-use super::group::Group;
+use super::multi::TakeList;
 use super::permit::Permit;
 use super::permits::Permits;
 use crate::sync::seeded;
-use crate::wait::{self, Call, Places, Request, Step, Ticket};
+use crate::wait::{self, Claims, Step, Ticket, WaitRequest, Wake};
 
 /// A wait for a permit; a future that yields it. It works on every executor.
 ///
@@ -48,7 +48,7 @@ pub struct Acquire(State<One>);
 ///
 /// As [`Acquire`]: it takes nothing, and passes its places on.
 #[must_use = "a future does nothing until it is polled"]
-pub struct AcquireAll(State<Group>);
+pub struct AcquireAll(State<TakeList>);
 
 /// What is waited for.
 trait Wanted: Sized {
@@ -58,7 +58,7 @@ trait Wanted: Sized {
     fn deadline(&self, timeout: Duration) -> Option<u64>;
     /// Whether others wait already. A try would only find that out once more under the lock that
     /// joining them takes.
-    fn has_line(&self) -> bool {
+    fn has_waiters(&self) -> bool {
         false
     }
     fn try_acquire(&self) -> Result<Self::Grant, TryAcquireError>;
@@ -82,8 +82,8 @@ impl Wanted for One {
         Some(self.entry.deadline(timeout))
     }
     #[inline]
-    fn has_line(&self) -> bool {
-        self.n > 0 && self.entry.gate.has_line()
+    fn has_waiters(&self) -> bool {
+        self.n > 0 && self.entry.gate.has_waiters()
     }
     #[inline]
     fn try_acquire(&self) -> Result<Grant, TryAcquireError> {
@@ -101,7 +101,7 @@ impl Wanted for One {
     }
 }
 
-impl Wanted for Group {
+impl Wanted for TakeList {
     type Grant = Permits;
     type Granted = Permits;
 
@@ -109,7 +109,7 @@ impl Wanted for Group {
         Some(self.0.first()?.0.deadline(timeout))
     }
     fn try_acquire(&self) -> Result<Permits, TryAcquireError> {
-        self.asked().try_acquire()
+        self.take_set().try_acquire()
     }
     fn into_granted(self, permits: Permits) -> Permits {
         permits
@@ -153,33 +153,33 @@ struct Waiting {
     /// Those of which nothing is wanted: granted with the others, and not waited for.
     idle: Parts,
     deadline: Option<u64>,
-    event: Call,
+    event: Wake,
     listener: Option<EventListener>,
 }
 
 impl Waiting {
     fn new(parts: Parts, deadline: Option<u64>) -> Self {
         let (parts, idle) = parts.into_iter().partition(|part| part.n > 0);
-        Self { parts, idle, deadline, event: Call::new(Event::new()), listener: None }
+        Self { parts, idle, deadline, event: Wake::new(Event::new()), listener: None }
     }
 
     /// Join the lines, and try once more. `None` while the wait goes on.
     fn join(&mut self, is_thread: bool) -> Option<Result<Granted, AcquireError>> {
-        let event = Call::clone(&self.event);
-        let bounds = self.parts.iter().map(|part| part.entry.bound()).collect();
-        let request = Request { is_thread, deadline: self.deadline, event, bounds };
-        self.step(|places, now| wait::join(places, &request, now))
+        let event = Wake::clone(&self.event);
+        let limits = self.parts.iter().map(|part| part.entry.wait_limits()).collect();
+        let request = WaitRequest { is_thread, deadline: self.deadline, event, limits };
+        self.step(|places, now| wait::enqueue(places, &request, now))
     }
 
     /// One look. `None` while the wait goes on.
     fn look(&mut self) -> Option<Result<Granted, AcquireError>> {
         let deadline = self.deadline;
-        self.step(|places, now| wait::look(places, deadline, now))
+        self.step(|places, now| wait::poll(places, deadline, now))
     }
 
     fn step(
         &mut self,
-        act: impl Fn(&mut Places<'_>, u64) -> Step,
+        act: impl Fn(&mut Claims<'_>, u64) -> Step,
     ) -> Option<Result<Granted, AcquireError>> {
         let seen: SmallVec<[u64; 4]> =
             self.parts.iter().map(|part| part.entry.incidents()).collect();
@@ -237,14 +237,14 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let Some(first) = self.parts.first() else { return };
-        while wait::leave(&places(&self.parts), first.entry.now()).is_err() {
+        while wait::cancel(&places(&self.parts), first.entry.now()).is_err() {
             bring_up_to_date(&self.parts);
         }
     }
 }
 
-fn places(parts: &[Part]) -> Places<'_> {
-    parts.iter().map(|part| part.entry.place(part.n, part.ticket)).collect()
+fn places(parts: &[Part]) -> Claims<'_> {
+    parts.iter().map(|part| part.entry.claim(part.n, part.ticket)).collect()
 }
 
 fn bring_up_to_date(parts: &[Part]) {
@@ -307,7 +307,7 @@ impl<W: Wanted> State<W> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<W::Granted, AcquireError>> {
         let Self::New { wanted: place, deadline } = self else { return self.poll_waiting(cx) };
         let Some(wanted) = &*place else { return Poll::Pending };
-        let tried = if wanted.has_line() { None } else { Some(wanted.try_acquire()) };
+        let tried = if wanted.has_waiters() { None } else { Some(wanted.try_acquire()) };
         let (Some(wanted), deadline) = (place.take(), *deadline) else { return Poll::Pending };
         match tried.transpose() {
             Ok(Some(grant)) => Poll::Ready(Ok(wanted.into_granted(grant))),
@@ -383,7 +383,7 @@ macro_rules! wait {
 }
 
 wait!(Acquire, One, Permit<'static>);
-wait!(AcquireAll, Group, Permits);
+wait!(AcquireAll, TakeList, Permits);
 
 impl Acquire {
     pub(crate) fn new(entry: Arc<Entry>, n: u64) -> Self {
@@ -392,8 +392,8 @@ impl Acquire {
 }
 
 impl AcquireAll {
-    pub(crate) fn new(group: Group) -> Self {
-        Self(State::New { wanted: Some(group), deadline: None })
+    pub(crate) fn new(list: TakeList) -> Self {
+        Self(State::New { wanted: Some(list), deadline: None })
     }
 }
 
@@ -407,15 +407,15 @@ pub(crate) fn blocking(
 }
 
 pub(crate) fn blocking_all(
-    group: Group,
+    list: TakeList,
     timeout: Option<Duration>,
 ) -> Result<Permits, AcquireError> {
-    block(group, timeout)
+    block(list, timeout)
 }
 
 fn block<W: Wanted>(wanted: W, timeout: Option<Duration>) -> Result<W::Granted, AcquireError> {
     let deadline = timeout.and_then(|timeout| wanted.deadline(timeout));
-    let tried = if wanted.has_line() { None } else { Some(wanted.try_acquire()) };
+    let tried = if wanted.has_waiters() { None } else { Some(wanted.try_acquire()) };
     let error = match tried.transpose() {
         Ok(Some(grant)) => return Ok(wanted.into_granted(grant)),
         tried => tried.err(),

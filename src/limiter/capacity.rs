@@ -15,10 +15,10 @@ use crate::sync::Mutex;
 pub struct Capacity {
     /// The resource's name.
     pub resource: String,
-    /// Whole tokens that could be taken now, from all windows at once; 0 during a pause. While threads
+    /// Promoted tokens that could be taken now, from all windows at once; 0 during a pause. While threads
     /// take from prepaid batches it may be off by what those hold, 2,048 at most.
     pub available: u64,
-    /// Whole tokens that the first window's bucket holds at present: the burst, less after a cut.
+    /// Promoted tokens that the first window's bucket holds at present: the burst, less after a cut.
     pub total: u64,
     /// Tokens that accrue in the first window at present, rounded down.
     pub per_window: u64,
@@ -38,9 +38,9 @@ pub struct Capacity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WindowCapacity {
-    /// Whole tokens that could be taken now from this window; 0 during a pause.
+    /// Promoted tokens that could be taken now from this window; 0 during a pause.
     pub available: u64,
-    /// Whole tokens that its bucket holds at present: the burst, less after a cut.
+    /// Promoted tokens that its bucket holds at present: the burst, less after a cut.
     pub total: u64,
     /// Tokens that accrue in it at present, rounded down.
     pub per_window: u64,
@@ -98,7 +98,7 @@ pub enum UpdateKind {
     /// It came back, a step or all the way.
     Recovery,
     /// It was configured anew.
-    SlotConfig,
+    Config,
 }
 
 pub(crate) type Callback = Arc<dyn Fn(&CapacityUpdate) + Send + Sync>;

@@ -9,11 +9,11 @@ use super::context::Context;
 use super::error::{ConfigError, Shortage, TryAcquireError};
 use super::limit::Limit;
 use super::settings::Settings;
-use crate::adapt::Adapt;
+use crate::adapt::CutState;
 use crate::bucket::{Bucket, LockedBucket, Refusal, Take};
 use crate::clock::Clock;
 use crate::sync::{AtomicU64, Mutex, Ordering, seeded};
-use crate::wait::{Bound, Gate, Place, Ticket};
+use crate::wait::{Claim, FairBucket, Ticket, WaitLimits};
 
 /// A resource. It outlives its removal in the handles that were taken before, closed for good.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct Entry {
     pub(super) name: Arc<str>,
     /// Another for each resource of a limiter: the order in which those who want several lock them.
     pub(super) id: u64,
-    pub(super) gate: Gate,
+    pub(super) gate: FairBucket,
     pub(super) settings: Mutex<Settings>,
     pub(super) context: Arc<Context>,
     /// Read outside the settings' lock: whether a permit's end refunds, and how long the line may
@@ -40,12 +40,12 @@ pub(crate) struct Grant {
 }
 
 /// The line's timer rings here.
-struct Bell(Weak<Entry>);
+struct TimerWaker(Weak<Entry>);
 
-impl Wake for Bell {
+impl Wake for TimerWaker {
     fn wake(self: Arc<Self>) {
         if let Some(entry) = self.0.upgrade() {
-            entry.tend(Gate::ring);
+            entry.serve_queue(FairBucket::on_timer);
         }
     }
 }
@@ -76,15 +76,20 @@ impl Entry {
         let more: Vec<LockedBucket> =
             terms[1..].iter().map(|terms| LockedBucket::full(*terms, now)).collect();
         bucket.set_most_in_flight(limit.most_in_flight());
-        let adapt = Adapt::new(limit.policy(context.policy));
+        let cuts = CutState::new(limit.policy(context.policy));
         Ok(Arc::new_cyclic(|entry| Self {
             name,
             id,
-            gate: Gate::new(bucket, more, clock, Waker::from(Arc::new(Bell(Weak::clone(entry))))),
+            gate: FairBucket::new(
+                bucket,
+                more,
+                clock,
+                Waker::from(Arc::new(TimerWaker(Weak::clone(entry)))),
+            ),
             refunds: AtomicU64::new(limit.refunds()),
             most_waiting: AtomicU64::new(limit.most_waiting()),
             incidents: AtomicU64::new(0),
-            settings: Mutex::new(Settings { limit: *limit, adapt, current }),
+            settings: Mutex::new(Settings { limit: *limit, cuts, current }),
             context,
         }))
     }
@@ -134,7 +139,7 @@ impl Entry {
         // What was on its way to the stripe came back: too little for this one, but maybe enough for
         // those in line.
         if taken.is_err() && self.gate.bucket.is_exclusive() && !seeded("filled-in-vain") {
-            self.tend(Gate::serve);
+            self.serve_queue(FairBucket::serve);
         }
         taken
     }
@@ -172,7 +177,7 @@ impl Entry {
     #[inline(never)]
     fn check_slowly(&self, n: u64, now: u64) -> Result<(), TryAcquireError> {
         let taken = if self.gate.is_compound() && n > 0 {
-            self.gate.take_in_turn(n, now)
+            self.gate.take_locked(n, now)
         } else {
             self.take_slowly(n)
         };
@@ -199,10 +204,10 @@ impl Entry {
         }
         // Of several windows the first alone knows neither the latest time nor the least capacity.
         if self.gate.is_compound() {
-            return self.gate.take_in_turn(n, now);
+            return self.gate.take_locked(n, now);
         }
         match self.gate.bucket.take_slowly(n, now, false) {
-            Err(Refusal::InLine) => self.gate.take_in_turn(n, now),
+            Err(Refusal::InLine) => self.gate.take_locked(n, now),
             taken => taken,
         }
     }
@@ -263,7 +268,7 @@ impl Entry {
     pub(crate) fn end_by(&self, n: u64, refund: bool) {
         let Some(in_line) = self.gate.bucket.leave() else { return };
         if (refund && self.give_back(n)) || in_line {
-            self.tend(Gate::serve);
+            self.serve_queue(FairBucket::serve);
         }
     }
 
@@ -295,7 +300,7 @@ impl Entry {
             self.charge_slowly(actual - n);
         }
         if (actual < n && self.give_back(n - actual)) || in_line {
-            self.tend(Gate::serve);
+            self.serve_queue(FairBucket::serve);
         }
     }
 
@@ -303,20 +308,20 @@ impl Entry {
 
     /// This resource as where somebody takes, or waits for, `n` tokens.
     #[inline]
-    pub(crate) fn place(&self, n: u64, ticket: Ticket) -> Place<'_> {
-        Place { gate: &self.gate, n, ticket }
+    pub(crate) fn claim(&self, n: u64, ticket: Ticket) -> Claim<'_> {
+        Claim { gate: &self.gate, n, ticket }
     }
 
-    pub(crate) fn bound(&self) -> Bound {
-        let refunds = self.refunds.load(Ordering::Relaxed) != 0; // a hint: see `Bound`
-        Bound {
+    pub(crate) fn wait_limits(&self) -> WaitLimits {
+        let refunds = self.refunds.load(Ordering::Relaxed) != 0; // a hint: see `WaitLimits`
+        WaitLimits {
             most_waiting: self.most_waiting.load(Ordering::Relaxed), // alone
             may_be_refunded: refunds && self.gate.bucket.in_flight() > 0,
         }
     }
 
     /// Serve the line, in a slot that still answers.
-    pub(super) fn tend<E>(&self, act: impl Fn(&Gate, u64) -> Result<(), E>) {
+    pub(super) fn serve_queue<E>(&self, act: impl Fn(&FairBucket, u64) -> Result<(), E>) {
         while act(&self.gate, self.now()).is_err() {
             self.bring_up_to_date();
         }
@@ -339,14 +344,14 @@ impl Entry {
             // Both of one moment: a change in between would pair one limit's buckets with another's
             // windows.
             let settings = self.settings.lock();
-            let outlook = self.gate.look_around(self.now());
-            let (limit, factor) = (settings.limit, settings.adapt.factor());
+            let snapshots = self.gate.window_snapshots(self.now());
+            let (limit, factor) = (settings.limit, settings.cuts.factor());
             drop(settings);
-            if outlook.would_admit(0) == Err(Refusal::Stale) {
+            if snapshots.would_admit(0) == Err(Refusal::Stale) {
                 self.bring_up_to_date();
                 continue;
             }
-            let windows: Vec<WindowCapacity> = std::iter::zip(outlook.views(), limit.windows())
+            let windows: Vec<WindowCapacity> = std::iter::zip(snapshots.views(), limit.windows())
                 .map(|(snapshot, window)| WindowCapacity {
                     available: self.gate.available(snapshot),
                     total: snapshot.capacity_tokens(),

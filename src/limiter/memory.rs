@@ -8,15 +8,15 @@ use crossbeam_utils::CachePadded;
 use papaya::HashMap;
 
 use super::acquire::{self, Acquire};
+use super::adaptation::{ActiveCuts, MergeOutcome, RemoteCut};
 use super::capacity::{Callback, Capacity, CapacityUpdate};
-use super::change::{Heard, Hearing, Standing};
 use super::context::Context;
 use super::entry::Entry;
 use super::error::{AcquireError, ConfigError, TryAcquireError};
-use super::keyed::{Ids, Keys, Map, Named, Template, new_map};
 use super::limit::{Limit, OnRelease};
-use super::name::{Asked, Name};
 use super::permit::Permit;
+use super::registry::name::{Name, NameRef};
+use super::registry::{Ids, Keys, Map, Registration, Template, new_map};
 use super::resource::Resource;
 use crate::bucket::{SlotState, SweepWindow};
 use crate::clock::Clock;
@@ -46,7 +46,7 @@ use crate::sync::{AtomicBool, Mutex, Ordering};
 pub struct MemoryLimiter(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
-    pub(super) entries: Map<Named>,
+    pub(super) entries: Map<Registration>,
     /// Up to when light keys answer by themselves: next to the map, as each of them asks.
     pub(super) sweep_window: SweepWindow,
     pub(super) clock: Clock,
@@ -122,7 +122,7 @@ impl MemoryLimiter {
             if self.0.is_closed() {
                 return Err(ConfigError::Closed);
             }
-            let (entry, is_new) = self.0.session().configured(resource, &limit)?;
+            let (entry, is_new) = self.0.keys_guard().configured(resource, &limit)?;
             // What follows may call back, and a callback may configure.
             drop(admin);
             if is_new {
@@ -144,7 +144,7 @@ impl MemoryLimiter {
     /// Remove a resource; whether there was one. Its waiters and handles get `UnknownResource`.
     pub fn remove(&self, resource: &str) -> bool {
         let admin = self.0.admin.lock();
-        let (was_there, entry) = self.0.session().take_out(resource);
+        let (was_there, entry) = self.0.keys_guard().take_out(resource);
         drop(admin);
         if let Some(entry) = entry {
             entry.shut(SlotState::Removed);
@@ -202,11 +202,11 @@ impl MemoryLimiter {
     #[inline]
     pub fn check_n(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
         let entries = self.0.entries.pin();
-        match entries.get(&Asked(resource)) {
+        match entries.get(&NameRef(resource)) {
             Some(found) => match *found {
-                Named::Configured(ref entry) => entry.check_by(n, &self.0.clock),
-                Named::CompactBucket(ref key) => self.0.check_key(key, resource, n),
-                Named::Whole(_) => self.0.check_name(resource, n),
+                Registration::Configured(ref entry) => entry.check_by(n, &self.0.clock),
+                Registration::CompactBucket(ref key) => self.0.check_key(key, resource, n),
+                Registration::Promoted(_) => self.0.check_name(resource, n),
             },
             None => self.0.check_name(resource, n),
         }
@@ -246,8 +246,8 @@ impl MemoryLimiter {
         n: u64,
     ) -> Result<Permit<'static>, TryAcquireError> {
         let entries = self.0.entries.pin();
-        if let Some(found) = entries.get(&Asked(resource))
-            && let Named::Configured(ref entry) = *found
+        if let Some(found) = entries.get(&NameRef(resource))
+            && let Registration::Configured(ref entry) = *found
         {
             let grant = entry.try_acquire(n)?;
             return Ok(Permit::owned(Arc::clone(entry), grant));
@@ -352,7 +352,7 @@ impl MemoryLimiter {
         self.0.show(resource).ok().map(|entry| entry.capacity())
     }
 
-    /// Call `callback` after every change of a resource's capacity, in the whole tokens of its bucket
+    /// Wake `callback` after every change of a resource's capacity, in the whole tokens of its bucket
     /// or of a window, on the thread that
     /// changed or noticed it, outside all locks: it may call this limiter. That may be the thread
     /// that serves everybody's timers, so it should return soon, and not wait. Callbacks add up. One
@@ -372,18 +372,18 @@ impl MemoryLimiter {
     }
 
     /// A neighbour told of its cuts; `None` where there is no such resource here.
-    pub(crate) fn hear(&self, resource: &str, told: &[Heard]) -> Option<Hearing> {
+    pub(crate) fn hear(&self, resource: &str, told: &[RemoteCut]) -> Option<MergeOutcome> {
         self.0.known(resource).map(|entry| entry.hear_all(told))
     }
 
     /// The cuts of a resource that stand.
-    pub(crate) fn standing(&self, resource: &str) -> Option<Standing> {
+    pub(crate) fn standing(&self, resource: &str) -> Option<ActiveCuts> {
         self.0.whole(resource).map(|entry| entry.standing())
     }
 
     /// Whether there is a resource or a key of this name.
     pub(crate) fn knows(&self, resource: &str) -> bool {
-        self.0.entries.pin().get(&Asked(resource)).is_some()
+        self.0.entries.pin().get(&NameRef(resource)).is_some()
     }
 
     // ---- looking up ---------------------------------------------------------------------------
@@ -407,7 +407,7 @@ impl Inner {
     }
 
     fn configured(&self, resource: &str) -> Option<Arc<Entry>> {
-        self.entries.pin().get(&Asked(resource))?.configured()
+        self.entries.pin().get(&NameRef(resource))?.configured()
     }
 
     fn hold_for_waiters(&self, resource: &str) -> Result<Arc<Entry>, AcquireError> {

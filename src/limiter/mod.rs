@@ -1,44 +1,39 @@
 //! Limits, permits and names: what users hold in their hands.
 
 mod acquire;
-mod any;
+mod adaptation;
 mod capacity;
-mod change;
 mod context;
 mod entry;
 mod error;
-mod group;
-mod keyed;
 mod limit;
 mod memory;
-mod name;
+mod memory_all;
+mod multi;
 mod permit;
 mod permits;
+mod rate_limiter;
+mod registry;
 mod resource;
-mod scan;
 mod settings;
-mod several;
-mod text;
-mod window;
 
 pub use crate::adapt::Recovery;
 #[cfg(feature = "swarm")]
-pub(crate) use crate::adapt::{Origin, Policy, Size};
+pub(crate) use crate::adapt::{CutTarget, Origin, Policy};
 pub use acquire::{Acquire, AcquireAll};
-pub use any::RateLimiter;
 #[cfg(feature = "swarm")]
-pub(crate) use any::rate_limiter;
+pub(crate) use adaptation::{ActiveCuts, RemoteCut};
 #[cfg(feature = "swarm")]
 pub(crate) use capacity::{Callback, Observers};
 pub use capacity::{Capacity, CapacityUpdate, UpdateKind, WindowCapacity};
 #[cfg(feature = "swarm")]
-pub(crate) use change::{Heard, Standing};
-#[cfg(feature = "swarm")]
 pub(crate) use context::Context;
 pub use error::{AcquireError, ConfigError, Shortage, TryAcquireError};
-pub use limit::{Limit, OnRelease};
+pub use limit::{Limit, OnRelease, ParseLimitError};
 pub use memory::MemoryLimiter;
 pub use permit::Permit;
 pub use permits::Permits;
+pub use rate_limiter::RateLimiter;
+#[cfg(feature = "swarm")]
+pub(crate) use rate_limiter::rate_limiter;
 pub use resource::Resource;
-pub use scan::ParseLimitError;

@@ -30,8 +30,8 @@ impl Resource {
     }
 
     #[cfg(loom)]
-    fn asked<'a>(wanted: &[(&'a Self, u64)]) -> super::group::Asked<'a> {
-        super::group::Asked::new(wanted.iter().map(|(Self(entry), n)| Some((entry, *n))))
+    fn take_set<'a>(wanted: &[(&'a Self, u64)]) -> super::multi::TakeSet<'a> {
+        super::multi::TakeSet::new(wanted.iter().map(|(Self(entry), n)| Some((entry, *n))))
             .expect("each is there")
     }
 
@@ -41,14 +41,14 @@ impl Resource {
     pub fn try_acquire_all(
         wanted: &[(&Self, u64)],
     ) -> Result<super::permits::Permits, TryAcquireError> {
-        Self::asked(wanted).try_acquire()
+        Self::take_set(wanted).try_acquire()
     }
 
     /// What a limiter's `acquire_all` does, for models.
     #[cfg(loom)]
     #[doc(hidden)]
     pub fn acquire_all(wanted: &[(&Self, u64)]) -> acquire::AcquireAll {
-        acquire::AcquireAll::new(Self::asked(wanted).to_group())
+        acquire::AcquireAll::new(Self::take_set(wanted).to_list())
     }
 
     /// What a limiter's `blocking_acquire_all` does, for models.
@@ -57,7 +57,7 @@ impl Resource {
     pub fn blocking_acquire_all(
         wanted: &[(&Self, u64)],
     ) -> Result<super::permits::Permits, AcquireError> {
-        acquire::blocking_all(Self::asked(wanted).to_group(), None)
+        acquire::blocking_all(Self::take_set(wanted).to_list(), None)
     }
 
     /// What configuring the name again does, for models.
@@ -71,7 +71,7 @@ impl Resource {
     #[cfg(loom)]
     #[doc(hidden)]
     pub fn hear(&self, id: u64, factor: f64) -> bool {
-        self.0.hear(&super::change::Heard::of_a_model(id, factor))
+        self.0.hear(&super::adaptation::RemoteCut::of_a_model(id, factor))
     }
 
     /// What great demand does, for models.

@@ -10,37 +10,37 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::inbox::Inbox;
 use super::stats::Counters;
+use super::task_queue::TaskQueue;
 use super::trickle::Trickle;
-use super::wire::{self, CAPACITY, QUERY, STATE, Told};
+use super::wire::{self, CAPACITY, Message, QUERY, STATE};
 use crate::bus::{BusError, Delivery, MessageBus, Subscription};
 use crate::clock::{Alarm, ArmError};
-use crate::limiter::{MemoryLimiter, Standing};
+use crate::limiter::{ActiveCuts, MemoryLimiter};
 
 /// A bus that has not taken a message by then has not.
-const PATIENCE: Duration = Duration::from_secs(1);
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 /// After a failure it is tried again.
-const AGAIN: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// An agent asks what stands so often, because messages are lost.
 const ASKS: u32 = 3;
 const BETWEEN_ASKS: Duration = Duration::from_millis(250);
 /// How late a step of a recovery may be told, in nanoseconds.
 const SLACK: u64 = 1_000_000;
-/// What is left to say when the limiter closes is said by then, or not.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// OutgoingKind is left to say when the limiter closes is said by then, or not.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The three subjects' subscriptions.
-pub(super) type Ears = [Ear; 3];
+pub(super) type Subscriptions = [SubjectSubscription; 3];
 
-type Ear = (&'static str, Option<Box<dyn Subscription>>);
+type SubjectSubscription = (&'static str, Option<Box<dyn Subscription>>);
 
-pub(super) async fn subscribe(bus: &dyn MessageBus) -> Result<Ears, BusError> {
-    let mut ears = [(STATE, None), (QUERY, None), (CAPACITY, None)];
-    for (subject, ear) in &mut ears {
-        *ear = Some(bus.subscribe(subject).await?);
+pub(super) async fn subscribe(bus: &dyn MessageBus) -> Result<Subscriptions, BusError> {
+    let mut subscriptions = [(STATE, None), (QUERY, None), (CAPACITY, None)];
+    for (subject, subscription) in &mut subscriptions {
+        *subscription = Some(bus.subscribe(subject).await?);
     }
-    Ok(ears)
+    Ok(subscriptions)
 }
 
 pub(super) struct Agent {
@@ -48,7 +48,7 @@ pub(super) struct Agent {
     bus: Arc<dyn MessageBus>,
     id: String,
     instance: u64,
-    inbox: Arc<Inbox>,
+    tasks: Arc<TaskQueue>,
     counters: Arc<Counters>,
     /// Resources with cuts that stand.
     cut: BTreeSet<String>,
@@ -59,18 +59,18 @@ pub(super) struct Agent {
     ask_at: Instant,
     /// After a failure nothing is sent before.
     quiet_until: Instant,
-    sending: Option<Sending>,
+    sending: Option<Outgoing>,
     /// When the next step is due, and its timer. `None`: to be found out.
     alarm: Option<(u64, Option<Alarm>)>,
     /// The bus has ended a subscription.
-    is_deaf: bool,
+    needs_resubscribe: bool,
 }
 
 /// One message, or one state's, on its way.
-type Sending = Pin<Box<dyn Future<Output = (What, bool)> + Send>>;
+type Outgoing = Pin<Box<dyn Future<Output = (OutgoingKind, bool)> + Send>>;
 
 #[derive(Debug)]
-enum What {
+enum OutgoingKind {
     Announcement(String),
     Query,
     State,
@@ -81,7 +81,7 @@ impl Agent {
         limiter: MemoryLimiter,
         bus: Arc<dyn MessageBus>,
         id: String,
-        inbox: Arc<Inbox>,
+        tasks: Arc<TaskQueue>,
         counters: Arc<Counters>,
     ) -> Self {
         let now = Instant::now();
@@ -90,7 +90,7 @@ impl Agent {
             bus,
             id,
             instance: fastrand::u64(..),
-            inbox,
+            tasks,
             counters,
             cut: BTreeSet::new(),
             to_announce: BTreeSet::new(),
@@ -100,38 +100,38 @@ impl Agent {
             quiet_until: now,
             sending: None,
             alarm: None,
-            is_deaf: false,
+            needs_resubscribe: false,
         }
     }
 
     /// Until the limiter closes.
-    pub(super) async fn run(mut self, mut ears: Ears) {
-        while !self.take_what_is_left() {
+    pub(super) async fn run(mut self, mut subscriptions: Subscriptions) {
+        while !self.take_pending() {
             self.recover();
             self.send();
-            let inbox = Arc::clone(&self.inbox);
+            let tasks = Arc::clone(&self.tasks);
             let next = self.next();
             // Which comes first is no matter of chance, so that a simulated swarm can be run again:
-            // each ear has its turn, and the last two only say that the loop has something to do.
-            ears.rotate_left(1);
-            let [first, second, third] = &mut ears;
+            // each subscription has its turn, and the last two only say that the loop has something to do.
+            subscriptions.rotate_left(1);
+            let [first, second, third] = &mut subscriptions;
             tokio::select! {
                 biased;
                 sent = sent(&mut self.sending) => self.sent(sent),
                 heard = listen(first) => self.hear(heard, first),
                 heard = listen(second) => self.hear(heard, second),
                 heard = listen(third) => self.hear(heard, third),
-                () = inbox.arrived() => {}
+                () = tasks.arrived() => {}
                 () = sleep_until(next) => {}
             }
-            self.listen_again(&mut ears).await;
+            self.resubscribe(&mut subscriptions).await;
         }
-        let _ = timeout(FAREWELL, self.say_goodbye()).await;
+        let _ = timeout(FLUSH_TIMEOUT, self.flush()).await;
     }
 
     /// Whether to stop.
-    fn take_what_is_left(&mut self) -> bool {
-        let left = self.inbox.take();
+    fn take_pending(&mut self) -> bool {
+        let left = self.tasks.take();
         if left.ask {
             self.ask(ASKS);
         }
@@ -150,7 +150,7 @@ impl Agent {
         self.asks = self.asks.max(times);
     }
 
-    /// What stands of a resource has changed.
+    /// OutgoingKind stands of a resource has changed.
     fn stands(&mut self, resource: String) {
         // The date of the next step is another.
         self.alarm = None;
@@ -180,11 +180,11 @@ impl Agent {
             self.trickle = None;
         }
         let armed = (next < u64::MAX).then(|| {
-            let waker = Waker::from(Arc::clone(&self.inbox));
+            let waker = Waker::from(Arc::clone(&self.tasks));
             limiter.clock().arm(next, SLACK, waker)
         });
         if matches!(armed, Some(Err(ArmError::Due))) {
-            Arc::clone(&self.inbox).wake(); // come again
+            Arc::clone(&self.tasks).wake(); // come again
         }
         self.alarm = Some((next, armed.and_then(Result::ok)));
     }
@@ -193,7 +193,8 @@ impl Agent {
     fn next(&self) -> Instant {
         let ask = (self.asks > 0).then_some(self.ask_at);
         let speak = self.trickle.as_ref().map(Trickle::next);
-        let again = (self.is_deaf || !self.to_announce.is_empty()).then_some(self.quiet_until);
+        let again =
+            (self.needs_resubscribe || !self.to_announce.is_empty()).then_some(self.quiet_until);
         let far = Instant::now() + Duration::from_hours(1);
         // While a message is on its way the next waits for it.
         let next = [ask, speak, again].into_iter().flatten().min();
@@ -210,24 +211,24 @@ impl Agent {
         }
         while let Some(resource) = self.to_announce.pop_first() {
             if let Some(message) = self.announcement(&resource) {
-                return self.start(What::Announcement(resource), CAPACITY, vec![message]);
+                return self.start(OutgoingKind::Announcement(resource), CAPACITY, vec![message]);
             }
         }
         if self.asks > 0 && self.ask_at <= now {
             let message = wire::query(&self.id, self.instance);
-            return self.start(What::Query, QUERY, vec![message]);
+            return self.start(OutgoingKind::Query, QUERY, vec![message]);
         }
         if self.trickle.as_mut().is_some_and(|trickle| trickle.speaks(now)) {
             let messages = self.states();
-            self.start(What::State, STATE, messages);
+            self.start(OutgoingKind::State, STATE, messages);
         }
     }
 
-    fn start(&mut self, what: What, subject: &'static str, messages: Vec<Vec<u8>>) {
+    fn start(&mut self, what: OutgoingKind, subject: &'static str, messages: Vec<Vec<u8>>) {
         let (bus, counters) = (Arc::clone(&self.bus), Arc::clone(&self.counters));
         self.sending = Some(Box::pin(async move {
             for message in messages {
-                match timeout(PATIENCE, bus.publish(subject, message)).await {
+                match timeout(SEND_TIMEOUT, bus.publish(subject, message)).await {
                     Ok(Ok(())) => _ = counters.sent.add(1),
                     failed => {
                         if counters.not_sent.add(1) {
@@ -241,20 +242,22 @@ impl Agent {
         }));
     }
 
-    fn sent(&mut self, (what, is_sent): (What, bool)) {
+    fn sent(&mut self, (what, is_sent): (OutgoingKind, bool)) {
         let now = Instant::now();
         match what {
-            What::Query if is_sent => {
+            OutgoingKind::Query if is_sent => {
                 (self.asks, self.ask_at) = (self.asks.saturating_sub(1), now + BETWEEN_ASKS);
             }
-            What::Announcement(resource) if !is_sent => _ = self.to_announce.insert(resource),
-            What::State if !is_sent => {
+            OutgoingKind::Announcement(resource) if !is_sent => {
+                _ = self.to_announce.insert(resource)
+            }
+            OutgoingKind::State if !is_sent => {
                 self.trickle.iter_mut().for_each(|trickle| trickle.failed(now));
             }
             _ => {}
         }
         if !is_sent {
-            self.quiet_until = now + AGAIN;
+            self.quiet_until = now + RETRY_DELAY;
         }
     }
 
@@ -270,7 +273,7 @@ impl Agent {
         let is_said = |resource: &String| {
             self.trickle.as_ref().is_some_and(|trickle| trickle.is_said(resource))
         };
-        let all: Vec<(&String, Standing)> = (self.cut.iter())
+        let all: Vec<(&String, ActiveCuts)> = (self.cut.iter())
             .filter(|resource| !is_said(resource))
             .filter_map(|resource| Some((resource, self.limiter.standing(resource)?)))
             .collect();
@@ -279,8 +282,8 @@ impl Agent {
         wire::states(&self.id, self.instance, &cuts)
     }
 
-    /// What was announced and is not yet told.
-    async fn say_goodbye(&mut self) {
+    /// OutgoingKind was announced and is not yet told.
+    async fn flush(&mut self) {
         self.quiet_until = Instant::now();
         (self.asks, self.trickle) = (0, None);
         loop {
@@ -293,15 +296,15 @@ impl Agent {
                 break;
             }
         }
-        let _ = timeout(PATIENCE, self.bus.flush()).await;
+        let _ = timeout(SEND_TIMEOUT, self.bus.flush()).await;
     }
 
     // ---- hearing ------------------------------------------------------------------------------
 
-    fn hear(&mut self, heard: Option<Delivery>, (subject, ear): &mut Ear) {
+    fn hear(&mut self, heard: Option<Delivery>, (subject, subscription): &mut SubjectSubscription) {
         let subject = *subject;
         match heard {
-            Some(Delivery::Message(payload)) => self.understand(subject, &payload),
+            Some(Delivery::Message(payload)) => self.parse(subject, &payload),
             Some(Delivery::Lost(n)) => {
                 if self.counters.lost.add(n) {
                     tracing::warn!(subject, n, "too slow for the bus: messages were lost");
@@ -309,14 +312,14 @@ impl Agent {
                 self.ask(1); // what was in them
             }
             None => {
-                *ear = None;
-                self.is_deaf = true;
+                *subscription = None;
+                self.needs_resubscribe = true;
             }
         }
     }
 
-    fn understand(&mut self, subject: &'static str, payload: &[u8]) {
-        let Some(told) = wire::understand(subject, payload) else {
+    fn parse(&mut self, subject: &'static str, payload: &[u8]) {
+        let Some(told) = wire::parse(subject, payload) else {
             self.counters.received.add(1);
             if self.counters.malformed.add(1) {
                 let bytes = payload.len();
@@ -339,7 +342,7 @@ impl Agent {
         }
     }
 
-    fn learn(&mut self, subject: &'static str, mut told: Told) {
+    fn learn(&mut self, subject: &'static str, mut told: Message) {
         // By resource, in one piece.
         told.cuts.sort_by(|a, b| a.0.cmp(&b.0));
         for group in told.cuts.chunk_by(|a, b| a.0 == b.0) {
@@ -369,19 +372,21 @@ impl Agent {
     }
 
     /// Subscribe again where the bus ended a subscription.
-    async fn listen_again(&mut self, ears: &mut Ears) {
-        if !self.is_deaf || Instant::now() < self.quiet_until {
+    async fn resubscribe(&mut self, subscriptions: &mut Subscriptions) {
+        if !self.needs_resubscribe || Instant::now() < self.quiet_until {
             return;
         }
-        self.is_deaf = false;
-        for (subject, ear) in ears.iter_mut().filter(|(_, ear)| ear.is_none()) {
-            match timeout(PATIENCE, self.bus.subscribe(subject)).await {
-                Ok(Ok(subscription)) => *ear = Some(subscription),
-                _ => self.is_deaf = true,
+        self.needs_resubscribe = false;
+        for (subject, subscription) in
+            subscriptions.iter_mut().filter(|(_, subscription)| subscription.is_none())
+        {
+            match timeout(SEND_TIMEOUT, self.bus.subscribe(subject)).await {
+                Ok(Ok(renewed)) => *subscription = Some(renewed),
+                _ => self.needs_resubscribe = true,
             }
         }
-        if self.is_deaf {
-            self.quiet_until = Instant::now() + AGAIN;
+        if self.needs_resubscribe {
+            self.quiet_until = Instant::now() + RETRY_DELAY;
         } else {
             self.ask(ASKS);
         }
@@ -390,7 +395,7 @@ impl Agent {
 
 fn told<'a>(
     resource: &'a str,
-    standing: &'a Standing,
+    standing: &'a ActiveCuts,
 ) -> impl Iterator<Item = wire::Cut<'a>> + use<'a> {
     standing.cuts.iter().map(move |cut| wire::Cut {
         resource,
@@ -402,14 +407,14 @@ fn told<'a>(
     })
 }
 
-async fn listen((_, ear): &mut Ear) -> Option<Delivery> {
-    match ear {
+async fn listen((_, subscription): &mut SubjectSubscription) -> Option<Delivery> {
+    match subscription {
         Some(subscription) => subscription.next().await,
         None => pending().await,
     }
 }
 
-async fn sent(sending: &mut Option<Sending>) -> (What, bool) {
+async fn sent(sending: &mut Option<Outgoing>) -> (OutgoingKind, bool) {
     match sending {
         Some(on_its_way) => {
             let sent = on_its_way.await;

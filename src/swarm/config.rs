@@ -1,4 +1,4 @@
-//! What a limiter of a swarm is made from.
+//! OutgoingKind a limiter of a swarm is made from.
 
 use std::error::Error;
 use std::fmt;
@@ -13,17 +13,17 @@ use crate::limiter::{Policy, Recovery};
 /// agree on all but their ids.
 #[derive(Clone)]
 pub struct DistributedConfig {
-    /// What the agents talk over.
+    /// OutgoingKind the agents talk over.
     pub bus: Arc<dyn MessageBus>,
     /// Who this is, in words, to the others. Each limiter of a swarm should have its own: another's
     /// use of it is told, not hidden.
     pub agent_id: String,
-    /// What a cut multiplies a limit by: above 0, below 1. Default: 0.5.
+    /// OutgoingKind a cut multiplies a limit by: above 0, below 1. Default: 0.5.
     pub reduce_factor: f64,
     /// Time from a cut to the first step of its recovery, and between steps: at least 1 ms. Default:
     /// 30 seconds.
     pub recovery_interval: Duration,
-    /// What each step multiplies the limit by: above 1. Default: 1.1.
+    /// OutgoingKind each step multiplies the limit by: above 1. Default: 1.1.
     pub recovery_factor: f64,
     /// Stop at the original limit. Default: true. **Without it a limit grows past what was
     /// configured after its first cut**, a step at a time, up to 1,024 times of it.

@@ -2,8 +2,8 @@
 
 mod agent;
 mod config;
-mod inbox;
 mod stats;
+mod task_queue;
 mod trickle;
 mod wire;
 #[cfg(test)]
@@ -23,8 +23,8 @@ use crate::limiter::{
     rate_limiter,
 };
 use agent::Agent;
-use inbox::Inbox;
 use stats::Counters;
+use task_queue::TaskQueue;
 
 pub use config::{DistributedConfig, SwarmError};
 pub use stats::SwarmStats;
@@ -36,7 +36,7 @@ pub use stats::SwarmStats;
 /// takes, waits or announces ever waits for the bus. It understands, and is understood by, agents of
 /// agentkit's `ratelimit` package (Go).
 ///
-/// # What a swarm agrees on
+/// # OutgoingKind a swarm agrees on
 ///
 /// * **One incident, one cut.** When an upstream has had enough, many requests of many agents are
 ///   refused. A refusal within the cooldown after a cut, or of a request that was sent before it
@@ -56,7 +56,7 @@ pub use stats::SwarmStats;
 ///
 /// Without a bus each agent goes on by itself; its cuts apply at once, and are told when the bus is
 /// back, if they still stand. Cuts that stand are repeated, at most every 5 seconds by the whole
-/// swarm, so that lost messages and healed partitions are made up for. What is kept for the bus is
+/// swarm, so that lost messages and healed partitions are made up for. OutgoingKind is kept for the bus is
 /// bounded by the number of resources.
 ///
 /// Messages that make no sense are ignored, [counted](Self::stats) and logged. The bus is trusted
@@ -73,7 +73,7 @@ pub struct DistributedLimiter(Arc<Member>);
 
 struct Member {
     local: MemoryLimiter,
-    inbox: Arc<Inbox>,
+    tasks: Arc<TaskQueue>,
     counters: Arc<Counters>,
     /// Its other end drops with the task.
     running: watch::Receiver<()>,
@@ -81,7 +81,7 @@ struct Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.inbox.stop();
+        self.tasks.stop();
     }
 }
 
@@ -100,8 +100,8 @@ impl DistributedLimiter {
                 "max_recovery is off: after a cut limits grow past what they were configured to"
             );
         }
-        let inbox = Arc::new(Inbox::default());
-        let to_announce = Arc::clone(&inbox);
+        let tasks = Arc::new(TaskQueue::default());
+        let to_announce = Arc::clone(&tasks);
         let context = Context {
             agent_id: config.agent_id.clone(),
             policy,
@@ -109,28 +109,28 @@ impl DistributedLimiter {
             on_cut: Some(Box::new(move |resource| to_announce.announce(resource))),
         };
         let local = MemoryLimiter::with_context(config.clock, context);
-        let ears = agent::subscribe(&*config.bus).await.map_err(SwarmError::Bus)?;
+        let subscriptions = agent::subscribe(&*config.bus).await.map_err(SwarmError::Bus)?;
         let counters = Arc::new(Counters::default());
         let agent = Agent::new(
             local.clone(),
             config.bus,
             config.agent_id,
-            Arc::clone(&inbox),
+            Arc::clone(&tasks),
             Arc::clone(&counters),
         );
         let (is_running, running) = watch::channel(());
         runtime.spawn(async move {
             let _is_running = is_running;
-            agent.run(ears).await;
+            agent.run(subscriptions).await;
         });
-        Ok(Self(Arc::new(Member { local, inbox, counters, running })))
+        Ok(Self(Arc::new(Member { local, tasks, counters, running })))
     }
 
     /// Close for good, at once: see [`MemoryLimiter::close`]. The future waits until what was
     /// announced has left, or could not within 2 seconds, and the task has ended.
     pub fn close(&self) -> impl Future<Output = ()> + Send + 'static {
         self.0.local.close();
-        self.0.inbox.stop();
+        self.0.tasks.stop();
         let mut running = self.0.running.clone();
         async move {
             // Nothing is ever sent: it ends when the other end drops.
@@ -138,7 +138,7 @@ impl DistributedLimiter {
         }
     }
 
-    /// What has come and gone on the bus.
+    /// OutgoingKind has come and gone on the bus.
     #[must_use]
     pub fn stats(&self) -> SwarmStats {
         self.0.counters.read()
@@ -170,7 +170,7 @@ impl DistributedLimiter {
         let is_new = !self.0.local.knows(resource);
         let configured = self.0.local.configure(resource, limit)?;
         if is_new {
-            self.0.inbox.ask();
+            self.0.tasks.ask();
         }
         Ok(configured)
     }
@@ -187,7 +187,7 @@ impl DistributedLimiter {
     }
 }
 
-/// What is the local limiter's, by the same name.
+/// OutgoingKind is the local limiter's, by the same name.
 macro_rules! local {
     ($($(#[$attribute:meta])* fn $name:ident(&self $(, $arg:ident: $type:ty)*) $(-> $result:ty)?;)*) => {
         #[allow(clippy::missing_errors_doc)] // each is documented where it is named

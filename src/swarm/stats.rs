@@ -1,8 +1,8 @@
-//! What an agent counts, for those who look after it.
+//! OutgoingKind an agent counts, for those who look after it.
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// What has come and gone since a limiter joined its swarm.
+/// OutgoingKind has come and gone since a limiter joined its swarm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SwarmStats {

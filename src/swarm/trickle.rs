@@ -13,7 +13,7 @@ use tokio::time::Instant;
 const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(5);
 /// Who failed to say it tries again after this.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub(super) struct Trickle {
@@ -77,7 +77,7 @@ impl Trickle {
 
     /// It could not be said.
     pub(super) fn failed(&mut self, now: Instant) {
-        (self.speak, self.end) = (Some(now + AGAIN), now + AGAIN);
+        (self.speak, self.end) = (Some(now + RETRY_DELAY), now + RETRY_DELAY);
         self.said.clear();
     }
 }

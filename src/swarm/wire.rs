@@ -1,4 +1,4 @@
-//! What agents say to each other, in JSON.
+//! OutgoingKind agents say to each other, in JSON.
 //!
 //! | subject | says | understood by |
 //! | --- | --- | --- |
@@ -11,7 +11,7 @@
 //! `age_ms`, and `instance` (one limiter, whatever its `agent_id`). A cut tells its age and not only
 //! its date, because machines' calendars differ.
 //!
-//! What comes in is anybody's: it is read within bounds, and what does not make sense is refused.
+//! OutgoingKind comes in is anybody's: it is read within bounds, and what does not make sense is refused.
 
 use std::mem;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::limiter::{Heard, Origin, Size};
+use crate::limiter::{CutTarget, Origin, RemoteCut};
 
 pub(super) const CAPACITY: &str = "ratelimit.capacity";
 pub(super) const QUERY: &str = "ratelimit.query";
@@ -33,17 +33,17 @@ pub(super) const LONGEST: usize = 128 * 1024;
 /// with the longest ids and reasons, escaped, need about as much.
 const ROOM: usize = LONGEST / 2;
 pub(super) const LONGEST_ID: usize = 256;
-/// What is kept of a reason.
+/// OutgoingKind is kept of a reason.
 pub(super) const LONGEST_REASON: usize = 1024;
 
-/// What a subject's message says.
+/// OutgoingKind a subject's message says.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct Message {
     pub(super) agent_id: String,
     /// `None`: not one of ours.
     pub(super) instance: Option<u64>,
     /// By resource.
-    pub(super) cuts: Vec<(String, Heard)>,
+    pub(super) cuts: Vec<(String, RemoteCut)>,
 }
 
 /// A cut to be told.
@@ -52,7 +52,7 @@ pub(super) struct Cut<'a> {
     pub(super) resource: &'a str,
     pub(super) id: u64,
     pub(super) factor: f64,
-    /// Told so where it came from.
+    /// Message so where it came from.
     pub(super) tokens: Option<u64>,
     pub(super) age: u64,
     pub(super) origin: &'a Origin,
@@ -141,7 +141,7 @@ pub(super) fn query(agent_id: &str, instance: u64) -> Vec<u8> {
     state(agent_id, instance, Vec::new())
 }
 
-/// What stands, in as many messages as it takes; `cuts` are in the order of their resources.
+/// OutgoingKind stands, in as many messages as it takes; `cuts` are in the order of their resources.
 pub(super) fn states(agent_id: &str, instance: u64, cuts: &[Cut<'_>]) -> Vec<Vec<u8>> {
     let (mut parts, mut part, mut size) = (Vec::new(), Vec::new(), 0);
     for of_one in cuts.chunk_by(|a, b| a.resource == b.resource) {
@@ -179,14 +179,14 @@ fn state(agent_id: &str, instance: u64, cuts: Vec<StateCut>) -> Vec<u8> {
 
 // ---- understanding ---------------------------------------------------------------------------
 
-pub(super) fn understand(subject: &str, payload: &[u8]) -> Option<Told> {
+pub(super) fn parse(subject: &str, payload: &[u8]) -> Option<Message> {
     if payload.len() > LONGEST {
         return None;
     }
     if subject == CAPACITY { announced(payload) } else { stated(payload) }
 }
 
-fn announced(payload: &[u8]) -> Option<Told> {
+fn announced(payload: &[u8]) -> Option<Message> {
     let message: Announcement = serde_json::from_slice(payload).ok()?;
     let timestamp = message.timestamp.as_deref();
     let origin = origin(&message.agent_id, &message.reason, timestamp)?;
@@ -194,40 +194,40 @@ fn announced(payload: &[u8]) -> Option<Told> {
         return None;
     }
     let (id, size) = match (message.incident, message.factor) {
-        (Some(Hex(id)), Some(factor)) => (id, Size::Factor(sensible(factor)?)),
-        (None, None) => (name_of(&message), Size::Tokens(message.new_capacity)),
+        (Some(Hex(id)), Some(factor)) => (id, CutTarget::Factor(valid_factor(factor)?)),
+        (None, None) => (name_of(&message), CutTarget::Tokens(message.new_capacity)),
         _ => return None,
     };
-    let heard = Heard { id, size, age: nanos(message.age_ms), origin };
-    Some(Told {
+    let heard = RemoteCut { id, size, age: nanos(message.age_ms), origin };
+    Some(Message {
         agent_id: message.agent_id,
         instance: message.instance.map(|Hex(instance)| instance),
         cuts: vec![(message.resource, heard)],
     })
 }
 
-fn stated(payload: &[u8]) -> Option<Told> {
+fn stated(payload: &[u8]) -> Option<Message> {
     let message: State = serde_json::from_slice(payload).ok()?;
-    let understand = |cut: StateCut| {
+    let parse = |cut: StateCut| {
         let origin = origin(&cut.agent_id, &cut.reason, Some(&cut.timestamp))?;
         let size = match (cut.factor, cut.new_capacity) {
-            (Some(factor), None) => Size::Factor(sensible(factor)?),
-            (None, Some(tokens)) if tokens > 0 => Size::Tokens(tokens),
+            (Some(factor), None) => CutTarget::Factor(valid_factor(factor)?),
+            (None, Some(tokens)) if tokens > 0 => CutTarget::Tokens(tokens),
             _ => return None,
         };
         let (Hex(id), age) = (cut.incident, nanos(cut.age_ms));
-        Some((cut.resource, Heard { id, size, age, origin }))
+        Some((cut.resource, RemoteCut { id, size, age, origin }))
     };
-    let cuts = message.cuts.into_iter().map(understand).collect::<Option<_>>()?;
-    let (Hex(instance), agent_id) = (message.instance, sensible_id(message.agent_id)?);
-    Some(Told { agent_id, instance: Some(instance), cuts })
+    let cuts = message.cuts.into_iter().map(parse).collect::<Option<_>>()?;
+    let (Hex(instance), agent_id) = (message.instance, valid_id(message.agent_id)?);
+    Some(Message { agent_id, instance: Some(instance), cuts })
 }
 
-fn sensible(factor: f64) -> Option<f64> {
+fn valid_factor(factor: f64) -> Option<f64> {
     (factor > 0.0 && factor < 1.0).then_some(factor)
 }
 
-fn sensible_id(agent_id: String) -> Option<String> {
+fn valid_id(agent_id: String) -> Option<String> {
     (agent_id.len() <= LONGEST_ID).then_some(agent_id)
 }
 
@@ -241,7 +241,7 @@ fn origin(agent_id: &str, reason: &str, timestamp: Option<&str>) -> Option<Arc<O
         None => SystemTime::now(),
     };
     Some(Arc::new(Origin {
-        agent_id: sensible_id(agent_id.to_string())?,
+        agent_id: valid_id(agent_id.to_string())?,
         reason: shortened(reason).to_string(),
         timestamp,
         is_ours: false,

@@ -1,25 +1,25 @@
-//! What is said and understood, by its bytes.
+//! OutgoingKind is said and understood, by its bytes.
 
 use std::time::{Duration, SystemTime};
 
 use super::wire::*;
 use crate::adapt::MOST_CUTS;
-use crate::limiter::{Origin, Size};
+use crate::limiter::{CutTarget, Origin};
 
 /// As an agent of agentkit (Go) sends it.
 const GO: &str = r#"{"resource":"shared-api","agent_id":"go-agent-1","new_capacity":5,"reason":"received 429","timestamp":"2026-11-23T23:38:48.858236705Z"}"#;
 
 #[test]
 fn a_go_agent_is_understood() {
-    let told = understand(CAPACITY, GO.as_bytes()).unwrap();
+    let told = parse(CAPACITY, GO.as_bytes()).unwrap();
     assert_eq!((told.agent_id.as_str(), told.instance), ("go-agent-1", None));
     let (resource, heard) = &told.cuts[0];
     assert_eq!(resource, "shared-api");
-    assert_eq!((heard.size, heard.age), (Size::Tokens(5), 0));
+    assert_eq!((heard.size, heard.age), (CutTarget::Tokens(5), 0));
     assert_eq!(heard.origin.reason, "received 429");
     let since = heard.origin.timestamp.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     assert_eq!(since, Duration::new(1_795_477_128, 858_236_705));
-    let again = understand(CAPACITY, GO.as_bytes()).unwrap();
+    let again = parse(CAPACITY, GO.as_bytes()).unwrap();
     assert_eq!(again.cuts[0].1.id, heard.id, "one message, one name");
 }
 
@@ -28,14 +28,14 @@ fn go_escapes_and_any_offset() {
     let text = GO
         .replace("received 429", r"a \u003c b \u0026 c \u003e d \u2028")
         .replace("2026-11-23T23:38:48.858236705Z", "2026-11-24T05:08:48.9+05:30");
-    let told = understand(CAPACITY, text.as_bytes()).unwrap();
+    let told = parse(CAPACITY, text.as_bytes()).unwrap();
     let origin = &told.cuts[0].1.origin;
     assert_eq!(origin.reason, "a < b & c > d \u{2028}");
     let since = origin.timestamp.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     assert_eq!(since, Duration::new(1_795_477_128, 900_000_000));
 }
 
-/// What Go's `encoding/json` asks of the bytes: the five fields, an integer, RFC 3339.
+/// OutgoingKind Go's `encoding/json` asks of the bytes: the five fields, an integer, RFC 3339.
 #[test]
 fn ours_is_what_a_go_agent_expects() {
     let origin = parse_timestamp("2026-11-23T23:38:48.858236705Z").map(|timestamp| Origin {
@@ -57,16 +57,16 @@ fn ours_is_what_a_go_agent_expects() {
         String::from_utf8(bytes.clone()).unwrap(),
         r#"{"resource":"shared-api","agent_id":"agent-1","new_capacity":5,"reason":"a < b & c","timestamp":"2026-11-23T23:38:48.858236705Z","incident":"0000000000000abc","factor":0.5,"age_ms":1,"instance":"0000000000000def"}"#,
     );
-    let told = understand(CAPACITY, &bytes).unwrap();
+    let told = parse(CAPACITY, &bytes).unwrap();
     assert_eq!(told.instance, Some(0xdef));
     let (_, heard) = &told.cuts[0];
-    assert_eq!((heard.id, heard.size, heard.age), (0xabc, Size::Factor(0.5), 1_000_000));
+    assert_eq!((heard.id, heard.size, heard.age), (0xabc, CutTarget::Factor(0.5), 1_000_000));
 }
 
 #[test]
 fn what_makes_no_sense_is_refused() {
     let not = |subject: &str, text: &str| {
-        assert!(understand(subject, text.as_bytes()).is_none(), "{subject}: {text}");
+        assert!(parse(subject, text.as_bytes()).is_none(), "{subject}: {text}");
     };
     for text in [
         "",
@@ -90,7 +90,7 @@ fn what_makes_no_sense_is_refused() {
         not(CAPACITY, &GO.replace("2026-11-23T23:38:48.858236705Z", timestamp));
     }
     let ours = |more: &str| GO.replace('}', &format!(",{more}}}"));
-    assert!(understand(CAPACITY, ours(r#""incident":"1","factor":0.5"#).as_bytes()).is_some());
+    assert!(parse(CAPACITY, ours(r#""incident":"1","factor":0.5"#).as_bytes()).is_some());
     for more in [
         r#""incident":"1""#,
         r#""factor":0.5"#,
@@ -108,13 +108,13 @@ fn what_makes_no_sense_is_refused() {
     not(CAPACITY, &"[".repeat(LONGEST));
     not(CAPACITY, &GO.replace('}', &format!(",\"x\":{}", "[".repeat(LONGEST / 2))));
     not(CAPACITY, &GO.replace("go-agent-1", &"a".repeat(LONGEST_ID + 1)));
-    assert!(understand(CAPACITY, b"\xff\xfe").is_none());
+    assert!(parse(CAPACITY, b"\xff\xfe").is_none());
 }
 
 #[test]
 fn a_long_reason_is_cut_between_characters() {
     let text = GO.replace("received 429", &"\u{e9}".repeat(LONGEST_REASON));
-    let told = understand(CAPACITY, text.as_bytes()).unwrap();
+    let told = parse(CAPACITY, text.as_bytes()).unwrap();
     assert_eq!(told.cuts[0].1.origin.reason.len(), LONGEST_REASON);
 }
 
@@ -145,11 +145,11 @@ fn much_state_goes_in_parts_that_are_understood() {
         let cuts: Vec<Cut<'_>> = names[..cuts].iter().map(|name| cut(name, 1, &origin)).collect();
         let messages = states(&origin.agent_id, 3, &cuts);
         assert_eq!(messages.len(), parts);
-        let told: Vec<Told> =
-            messages.iter().map(|bytes| understand(STATE, bytes).unwrap()).collect();
+        let told: Vec<Message> =
+            messages.iter().map(|bytes| parse(STATE, bytes).unwrap()).collect();
         let heard: Vec<_> = told.iter().flat_map(|told| &told.cuts).collect();
         assert!(heard.iter().map(|(name, _)| name).eq(&names[..cuts.len()]));
-        assert!(heard.iter().all(|(_, heard)| heard.size == Size::Tokens(7)));
+        assert!(heard.iter().all(|(_, heard)| heard.size == CutTarget::Tokens(7)));
     }
 }
 
@@ -161,7 +161,7 @@ fn the_cuts_of_a_resource_go_in_one_message() {
         .flat_map(|name| (0..MOST_CUTS as u64).map(|id| cut(name, id, &origin)))
         .collect();
     let messages = states(&origin.agent_id, 3, &cuts);
-    let told = messages.iter().map(|bytes| understand(STATE, bytes).unwrap().cuts);
+    let told = messages.iter().map(|bytes| parse(STATE, bytes).unwrap().cuts);
     for (told, name) in told.zip(&names) {
         assert!(told.len() == MOST_CUTS && told.iter().all(|(resource, _)| resource == name));
     }
@@ -173,6 +173,6 @@ fn a_cut_of_an_agent_with_too_long_an_id_is_refused() {
         let mut origin = long("a", "429");
         origin.agent_id.push_str(&"a".repeat(longer));
         let messages = states("a", 3, &[cut("api", 1, &origin)]);
-        assert_eq!(understand(STATE, &messages[0]).is_some(), is_fine);
+        assert_eq!(parse(STATE, &messages[0]).is_some(), is_fine);
     }
 }

@@ -1,13 +1,13 @@
-//! Waiting for buckets: one line each, first come first served, for tasks and threads alike.
+//! Waiting for buckets: one line each, first arrived first served, for tasks and threads alike.
 //!
-//! The protocol is: try, join the line, try again, wait. A waiter is *called* when there are tokens
-//! for it and for all before it; it takes them itself, when it comes. Calls, not tokens, are handed
+//! The protocol is: try, join the line, try again, wait. A waiter is *notified* when there are tokens
+//! for it and for all before it; it takes them itself, when it comes. Wakes, not tokens, are handed
 //! out: tokens handed out before a stall of the runtime, plus a full bucket after it, would be
 //! twice the burst. Only the head of the line takes, so that the order holds whoever comes first.
 //!
 //! A line has one timer, of its clock, whatever its length. It does not hang on any waiter's
-//! future: a head that is called and does not come (a `select!` loop that holds the future without
-//! polling it) steps aside after [`line::TURN`], and takes its place again when it comes.
+//! future: a head that is notified and does not arrived (a `select!` loop that holds the future without
+//! polling it) steps aside after [`queue::CALL_GRACE`], and takes its claim again when it comes.
 //!
 //! # The EXCLUSIVE bit
 //!
@@ -18,10 +18,10 @@
 //!
 //! # No lost wake-up
 //!
-//! Tokens come from five sides, and each looks at the line:
+//! Tokens arrived from five sides, and each looks at the line:
 //!
 //! 1. *Time*: the line's timer is armed under the lock, for the reading at which the first waiter
-//!    who was not called can be served. One that is to serve several tasks may ring a little later; if
+//!    who was not notified can be served. One that is to serve several tasks may on_timer a little later; if
 //!    a thread joins them, it is armed anew.
 //! 2. *A refund* finds the EXCLUSIVE bit in the word by the CAS that gives the tokens back. The bit is
 //!    set by an RMW before the waiter's last try, so that either the refund sees the bit or the
@@ -33,23 +33,23 @@
 //! A call that comes before the waiter listens would be lost; so a waiter listens first, and looks
 //! once more before it sleeps.
 
-mod line;
-mod outlook;
+mod multi;
+mod queue;
 mod serve;
-mod together;
+mod snapshots;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-use line::{Calls, Line};
-use outlook::worse;
+use queue::{WaitQueue, Wakes};
 use smallvec::SmallVec;
+use snapshots::worse;
 
-pub(crate) use line::{Call, Ticket};
-pub(crate) use outlook::Outlook;
-pub(crate) use together::{
-    Ask, Bound, Place, Places, Request, join, leave, look, take, take_in_turn,
+pub(crate) use multi::{
+    Claim, Claims, TakeRequest, WaitLimits, WaitRequest, cancel, enqueue, poll, take, take_locked,
 };
+pub(crate) use queue::{Ticket, Wake};
+pub(crate) use snapshots::WindowSnapshots;
 
 use crate::bucket::{
     Bucket, Drained, LockedBucket, Refusal, SlotChange, SlotConfig, SlotState, Snapshot, Stale,
@@ -59,30 +59,30 @@ use crate::clock::Clock;
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, seeded, yield_now};
 
 /// Where there are tokens, for those in line, nobody need ask again before so many nanoseconds.
-const SOON: u64 = 1_000_000;
+const MIN_RETRY: u64 = 1_000_000;
 
 /// The buckets of a resource and the line before them.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct FairBucket {
     pub(crate) bucket: Bucket,
     clock: Clock,
     queue: Mutex<Queue>,
-    /// Woken by the line's timer; it calls [`Gate::ring`].
-    bell: Waker,
+    /// Woken by the line's timer; it wakes [`FairBucket::on_timer`].
+    timer_waker: Waker,
     /// Whether there are further windows. A hint: a try without the lock fails where there are.
     is_compound: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    line: Line,
+    waiters: WaitQueue,
     /// The windows beyond the first.
     more: Vec<LockedBucket>,
 }
 
 /// What the buckets of a gate are to become.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reshape<'a> {
+pub(crate) struct Reconfigure<'a> {
     pub(crate) kind: SlotState,
     /// Nothing is admitted before this reading.
     pub(crate) pause_until: u64,
@@ -90,12 +90,12 @@ pub(crate) struct Reshape<'a> {
     pub(crate) until: Option<u64>,
     /// So many tokens are taken, whether they are there or not.
     pub(crate) charge: u64,
-    pub(crate) windows: &'a [Shape],
+    pub(crate) windows: &'a [WindowChange],
 }
 
 /// One of them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
+pub(crate) struct WindowChange {
     pub(crate) terms: Terms,
     /// Which of the present windows it goes on from; `None` for a full one.
     pub(crate) from: Option<usize>,
@@ -103,8 +103,8 @@ pub(crate) struct Shape {
     pub(crate) lost: u64,
 }
 
-impl Reshape<'_> {
-    fn change(&self, shape: &Shape) -> SlotChange {
+impl Reconfigure<'_> {
+    fn change(&self, shape: &WindowChange) -> SlotChange {
         let Self { kind, pause_until, until, charge, .. } = *self;
         let charge = charge.saturating_add(shape.lost);
         SlotChange { kind, terms: shape.terms, pause_until, until, charge }
@@ -134,14 +134,19 @@ pub(crate) enum Failure {
     Removed,
 }
 
-impl Gate {
-    pub(crate) fn new(bucket: Bucket, more: Vec<LockedBucket>, clock: Clock, bell: Waker) -> Self {
+impl FairBucket {
+    pub(crate) fn new(
+        bucket: Bucket,
+        more: Vec<LockedBucket>,
+        clock: Clock,
+        timer_waker: Waker,
+    ) -> Self {
         let is_compound = !more.is_empty();
         if is_compound {
             bucket.set_exclusive(true);
         }
-        let queue = Mutex::new(Queue { line: Line::default(), more });
-        Self { bucket, clock, queue, bell, is_compound: AtomicBool::new(is_compound) }
+        let queue = Mutex::new(Queue { waiters: WaitQueue::default(), more });
+        Self { bucket, clock, queue, timer_waker, is_compound: AtomicBool::new(is_compound) }
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -156,21 +161,21 @@ impl Gate {
     /// Whether somebody is in line, as far as the word shows. That of a gate with further windows shows
     /// it always, and is not believed.
     #[inline]
-    pub(crate) fn has_line(&self) -> bool {
+    pub(crate) fn has_waiters(&self) -> bool {
         self.bucket.is_exclusive() && !self.is_compound()
     }
 
     pub(crate) fn waiting(&self) -> u64 {
-        self.queue.lock().line.len() as u64
+        self.queue.lock().waiters.len() as u64
     }
 
     // ---- without waiting ----------------------------------------------------------------------
 
     /// Take `n` as a newcomer whom the EXCLUSIVE bit kept from taking without the lock.
-    pub(crate) fn take_in_turn(&self, n: u64, now: u64) -> Result<(), Refusal> {
-        self.alone(now, |queue, now, calls| {
-            self.turn(queue, n, now, calls)?;
-            self.take_locked(queue, n, now)
+    pub(crate) fn take_locked(&self, n: u64, now: u64) -> Result<(), Refusal> {
+        self.alone(now, |queue, now, wakes| {
+            self.may_bypass_queue(queue, n, now, wakes)?;
+            self.take_exclusive(queue, n, now)
         })
     }
 
@@ -180,8 +185,8 @@ impl Gate {
             snapshot if n == 0 => snapshot.would_admit(0),
             snapshot if snapshot.has_no_flags() => snapshot.would_admit(n),
             snapshot if !snapshot.is_exclusive() && snapshot.would_admit(n).is_ok() => Ok(()),
-            _ => self.alone(now, |queue, now, calls| {
-                self.turn(queue, n, now, calls)?;
+            _ => self.alone(now, |queue, now, wakes| {
+                self.may_bypass_queue(queue, n, now, wakes)?;
                 self.check_locked(queue, n, now)
             }),
         }
@@ -203,14 +208,14 @@ impl Gate {
 
     /// Keep everybody from taking without the queue's lock, which the caller holds. What is in the
     /// stripes comes back to the word: whether there was any.
-    fn mark(&self) -> bool {
+    fn set_exclusive(&self) -> bool {
         self.bucket.set_exclusive(true);
-        !seeded("wait-beside-stripes") && self.take_back()
+        !seeded("wait-beside-stripes") && self.drain_stripes()
     }
 
-    /// Have what is in the stripes come back to the word. Whether there was any: then who goes by an
+    /// Have what is in the stripes arrived back to the word. Whether there was any: then who goes by an
     /// earlier reading of the clock finds less there than was.
-    fn take_back(&self) -> bool {
+    fn drain_stripes(&self) -> bool {
         let is_striped = self.bucket.is_striped();
         if is_striped {
             self.bucket.drain(|| self.clock.now());
@@ -219,35 +224,41 @@ impl Gate {
     }
 
     /// Act while nobody takes, at `now` or, if that was before stripes were closed, later.
-    fn alone<R>(&self, now: u64, act: impl FnOnce(&mut Queue, u64, &mut Calls) -> R) -> R {
-        self.with_queue(|queue, calls| {
-            let is_late = queue.more.is_empty() && self.mark();
-            let result = act(queue, if is_late { self.clock.now() } else { now }, calls);
-            self.unmark(queue);
+    fn alone<R>(&self, now: u64, act: impl FnOnce(&mut Queue, u64, &mut Wakes) -> R) -> R {
+        self.with_queue(|queue, wakes| {
+            let is_late = queue.more.is_empty() && self.set_exclusive();
+            let result = act(queue, if is_late { self.clock.now() } else { now }, wakes);
+            self.clear_exclusive(queue);
             result
         })
     }
 
-    /// Whether a newcomer may take: nobody is in line. A head that does not come steps aside.
-    fn turn(&self, queue: &mut Queue, n: u64, now: u64, calls: &mut Calls) -> Result<(), Refusal> {
-        if !queue.line.is_empty() {
-            self.serve_locked(queue, now, calls).map_err(|Stale| Refusal::Stale)?;
+    /// Whether a newcomer may take: nobody is in line. A head that does not arrived steps aside.
+    fn may_bypass_queue(
+        &self,
+        queue: &mut Queue,
+        n: u64,
+        now: u64,
+        wakes: &mut Wakes,
+    ) -> Result<(), Refusal> {
+        if !queue.waiters.is_empty() {
+            self.serve_locked(queue, now, wakes).map_err(|Stale| Refusal::Stale)?;
         }
-        if queue.line.is_empty() {
+        if queue.waiters.is_empty() {
             return Ok(());
         }
         // A newcomer is somebody behind it, too.
-        queue.line.call_left_head(now, calls);
+        queue.waiters.notify_stale_head(now, wakes);
         match self.check_locked(queue, n, now) {
             Ok(()) | Err(Refusal::Short(_)) => {}
             Err(refusal) => return Err(refusal),
         }
-        let all = queue.line.sum().saturating_add(n);
-        match self.outlook(queue, now).deficit(all) {
-            // They have their tokens, and wait for a place in flight.
+        let all = queue.waiters.sum().saturating_add(n);
+        match self.snapshots(queue, now).deficit(all) {
+            // They have their tokens, and wait for a claim in flight.
             Some(deficit) if deficit.wait() == 0 && self.bucket.room() == 0 => Err(Refusal::NoRoom),
-            // They have their tokens and have not come yet, or wait for others elsewhere.
-            Some(deficit) => Err(Refusal::Short(deficit.after(SOON))),
+            // They have their tokens and have not arrived yet, or wait for others elsewhere.
+            Some(deficit) => Err(Refusal::Short(deficit.after(MIN_RETRY))),
             None => Err(Refusal::InLine),
         }
     }
@@ -255,8 +266,8 @@ impl Gate {
     // ---- all windows, under the lock ----------------------------------------------------------
 
     /// What each window shows.
-    pub(crate) fn look_around(&self, now: u64) -> Outlook {
-        self.outlook(&mut self.queue.lock(), now)
+    pub(crate) fn window_snapshots(&self, now: u64) -> WindowSnapshots {
+        self.snapshots(&mut self.queue.lock(), now)
     }
 
     /// Whole tokens that could be taken now from a window, those in the stripes as well.
@@ -265,7 +276,7 @@ impl Gate {
         (snapshot.available() + in_stripes).min(snapshot.capacity_tokens())
     }
 
-    fn outlook(&self, queue: &mut Queue, now: u64) -> Outlook {
+    fn snapshots(&self, queue: &mut Queue, now: u64) -> WindowSnapshots {
         let first = self.bucket.snapshot(now);
         // A change that is due at an earlier time comes first, or a fresh anchor would leave no time
         // before it to be counted.
@@ -278,7 +289,7 @@ impl Gate {
             }
             plain.snapshot(now)
         }));
-        Outlook(views)
+        WindowSnapshots(views)
     }
 
     fn check_locked(&self, queue: &mut Queue, n: u64, now: u64) -> Result<(), Refusal> {
@@ -293,7 +304,7 @@ impl Gate {
     }
 
     /// Take `n` from each window or from none, while nobody else takes.
-    fn take_locked(&self, queue: &mut Queue, n: u64, now: u64) -> Result<(), Refusal> {
+    fn take_exclusive(&self, queue: &mut Queue, n: u64, now: u64) -> Result<(), Refusal> {
         if !queue.more.is_empty() {
             self.check_locked(queue, n, now)?;
         }
@@ -311,7 +322,7 @@ impl Gate {
     }
 
     /// Take `n` tokens, whether they are there or not. `Stale` also where the debt is too deep for
-    /// the line: [`Gate::reshape`] takes it.
+    /// the line: [`FairBucket::reconfigure`] takes it.
     pub(crate) fn charge(&self, n: u64, now: u64) -> Result<(), Stale> {
         let first =
             |is_locked| self.bucket.charge(n, now, is_locked || seeded("charge-without-lock"));
@@ -338,13 +349,13 @@ impl Gate {
                 Drained::Done => {}
                 Drained::RefillInFlight => yield_now(),
                 Drained::SlotExpired => {
-                    self.unmark(&queue);
+                    self.clear_exclusive(&queue);
                     return Err(Stale);
                 }
             }
         }
         first(true).map_err(|_| Stale)?;
-        self.unmark(&queue);
+        self.clear_exclusive(&queue);
         for plain in &mut queue.more {
             plain.mend(now);
             further(plain);
@@ -353,8 +364,8 @@ impl Gate {
     }
 
     /// Let others take without the lock again, unless somebody is in line or there are further windows.
-    fn unmark(&self, queue: &Queue) {
-        if queue.line.is_empty() && queue.more.is_empty() {
+    fn clear_exclusive(&self, queue: &Queue) {
+        if queue.waiters.is_empty() && queue.more.is_empty() {
             self.bucket.set_exclusive(false);
         }
     }
@@ -364,10 +375,10 @@ impl Gate {
     /// Turn all buckets to another configuration, under the configuration lock, of which `current`
     /// is the proof. Under the queue's lock, too: who has looked at a bucket under it, and will take
     /// there, finds what was seen.
-    pub(crate) fn reshape(
+    pub(crate) fn reconfigure(
         &self,
         current: &mut SlotConfig,
-        to: &Reshape<'_>,
+        to: &Reconfigure<'_>,
         clock: impl Fn() -> u64,
     ) {
         let mut queue = self.queue.lock();
@@ -380,26 +391,26 @@ impl Gate {
             }
             let mut is_marked = false;
             while !self.bucket.swing(current, to.change(first), &clock) {
-                self.mark_and_settle(current);
+                self.lock_and_drain(current);
                 is_marked = true;
             }
             if is_marked {
-                self.unmark(&queue);
+                self.clear_exclusive(&queue);
             }
             return;
         }
         self.is_compound.store(!more.is_empty(), Ordering::Relaxed);
         // From here on nobody takes, and the reading is of a later time than any that took.
-        if !seeded("reshape-without-bit") {
-            self.mark_and_settle(current);
+        if !seeded("reconfigure-without-bit") {
+            self.lock_and_drain(current);
         }
         let now = clock();
         let present: SmallVec<[LockedBucket; 4]> =
             std::iter::once(self.bucket.lift(current)).chain(queue.more.drain(..)).collect();
         // A pause is the resource's: a window that is added is paused, too, and may be the one that stays.
         let paused = present.iter().map(LockedBucket::paused_until).fold(to.pause_until, u64::max);
-        let to = Reshape { pause_until: paused, ..*to };
-        let transition = |shape: &Shape| {
+        let to = Reconfigure { pause_until: paused, ..*to };
+        let transition = |shape: &WindowChange| {
             let from = shape.from.and_then(|from| present.get(from).cloned());
             let mut plain = from.unwrap_or_else(|| LockedBucket::full(shape.terms, now));
             plain.turn(to.change(shape), now);
@@ -407,11 +418,11 @@ impl Gate {
         };
         self.bucket.put(current, &transition(first));
         queue.more = more.iter().map(transition).collect();
-        self.unmark(&queue);
+        self.clear_exclusive(&queue);
     }
 
     /// Keep everybody from taking, and have all in the word: who is filling a stripe is waited for.
-    fn mark_and_settle(&self, current: &mut SlotConfig) {
+    fn lock_and_drain(&self, current: &mut SlotConfig) {
         self.bucket.set_exclusive(true);
         loop {
             match self.bucket.drain(|| self.clock.now()) {
@@ -430,21 +441,21 @@ impl Gate {
         self.bucket.drain(|| self.clock.now());
     }
 
-    fn with_queue<R>(&self, act: impl FnOnce(&mut Queue, &mut Calls) -> R) -> R {
-        let mut calls = Calls::new();
+    fn with_queue<R>(&self, act: impl FnOnce(&mut Queue, &mut Wakes) -> R) -> R {
+        let mut wakes = Wakes::new();
         let mut queue: MutexGuard<'_, Queue> = self.queue.lock();
-        let result = act(&mut queue, &mut calls);
+        let result = act(&mut queue, &mut wakes);
         drop(queue);
-        notify(calls);
+        notify(wakes);
         result
     }
 }
 
-/// Wake those who were called, without the lock: a waker may run anything, the dropping of another
+/// Wake those who were notified, without the lock: a waker may run anything, the dropping of another
 /// waiter of this line included. One that panics must not take the caller's tokens along. (One that drops
 /// its own future within `wake` would wait for ever for the event, which wakes under a lock of its own.)
-fn notify(calls: Calls) {
-    for event in calls {
+fn notify(wakes: Wakes) {
+    for event in wakes {
         let _ = catch_unwind(AssertUnwindSafe(|| event.notify(1)));
     }
 }

@@ -1,12 +1,18 @@
 //! What a resource may do, and what of it is refused.
 
+mod lexer;
+mod text;
+mod window;
+
 use std::num::NonZeroU64;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
+pub use lexer::ParseLimitError;
+pub(crate) use window::Window;
+
 use super::error::ConfigError;
-use super::window::Window;
 use crate::adapt::{Policy, Recovery};
 use crate::bucket::Terms;
 use crate::bucket::rate::MAX_TOKENS;

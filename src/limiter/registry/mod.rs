@@ -31,13 +31,14 @@
 //! the earlier. `Arc::strong_count` is Relaxed: an Acquire fence after it pairs with the Release by which
 //! a clone is dropped. The counts of keys are changed under the lock, and Relaxed.
 
+mod lookup;
 mod map;
-mod serve;
+pub(super) mod name;
+mod promote;
 mod sweep;
 mod template;
 #[cfg(all(test, not(loom)))]
 mod tests;
-mod turn;
 
 use std::sync::Arc;
 
@@ -47,31 +48,33 @@ use crate::bucket::{CompactBucket, Miss, SharedRate, SweepWindow};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, fence, seeded};
 
 pub(super) use map::{Map, configured, new_map};
+pub(super) use promote::Ids;
 pub(super) use sweep::Keys;
-pub(super) use turn::Ids;
 
 /// What a name stands for.
 #[derive(Debug)]
-pub(super) enum Named {
+pub(super) enum Registration {
     /// It was configured.
     Configured(Arc<Entry>),
-    Whole(Whole),
-    CompactBucket(Key),
+    Promoted(Promoted),
+    CompactBucket(CompactKey),
 }
 
-impl Named {
+impl Registration {
     /// The entry of a resource that was configured.
     pub(super) fn configured(&self) -> Option<Arc<Entry>> {
         match self {
             Self::Configured(entry) => Some(Arc::clone(entry)),
-            Self::Whole(_) | Self::CompactBucket(_) => None,
+            Self::Promoted(_) | Self::CompactBucket(_) => None,
         }
     }
 
     /// The entry, where there is one.
     pub(super) fn entry(&self) -> Option<Arc<Entry>> {
         match self {
-            Self::Configured(entry) | Self::Whole(Whole { entry, .. }) => Some(Arc::clone(entry)),
+            Self::Configured(entry) | Self::Promoted(Promoted { entry, .. }) => {
+                Some(Arc::clone(entry))
+            }
             Self::CompactBucket(_) => None,
         }
     }
@@ -109,12 +112,12 @@ impl Template {
 
 /// A light key.
 #[derive(Debug)]
-pub(super) struct Key {
+pub(super) struct CompactKey {
     bucket: CompactBucket,
     template: Arc<Template>,
 }
 
-impl Key {
+impl CompactKey {
     /// One try to take `n >= 1` tokens.
     #[inline]
     fn take(&self, sweep_window: &SweepWindow, n: u64, now: u64) -> Result<(), Miss> {
@@ -127,12 +130,12 @@ impl Key {
 
 /// A whole key.
 #[derive(Debug)]
-pub(super) struct Whole {
+pub(super) struct Promoted {
     entry: Arc<Entry>,
     leaving: AtomicBool,
 }
 
-impl Whole {
+impl Promoted {
     fn new(entry: Arc<Entry>) -> Self {
         Self { entry, leaving: AtomicBool::new(false) }
     }

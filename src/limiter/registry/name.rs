@@ -8,7 +8,7 @@ use papaya::Equivalent;
 /// A resource's name as a key. A `str` would hash an end mark after its bytes, which sets keys of
 /// several strings apart and costs a second round.
 #[derive(PartialEq, Eq)]
-pub(super) struct Name(pub(super) Arc<str>);
+pub(in crate::limiter) struct Name(pub(in crate::limiter) Arc<str>);
 
 impl Hash for Name {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -17,16 +17,16 @@ impl Hash for Name {
 }
 
 /// A name as it is looked up.
-pub(super) struct Asked<'a>(pub(super) &'a str);
+pub(in crate::limiter) struct NameRef<'a>(pub(in crate::limiter) &'a str);
 
-impl Hash for Asked<'_> {
+impl Hash for NameRef<'_> {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write(self.0.as_bytes());
     }
 }
 
-impl Equivalent<Name> for Asked<'_> {
+impl Equivalent<Name> for NameRef<'_> {
     #[inline]
     fn equivalent(&self, name: &Name) -> bool {
         same(self.0.as_bytes(), name.0.as_bytes())

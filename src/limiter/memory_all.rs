@@ -7,10 +7,10 @@ use smallvec::SmallVec;
 
 use super::acquire::{self, AcquireAll};
 use super::error::{AcquireError, TryAcquireError};
-use super::group;
-use super::keyed::configured;
 use super::memory::MemoryLimiter;
+use super::multi;
 use super::permits::Permits;
+use super::registry::configured;
 use super::resource::Resource;
 
 /// # Several resources at once
@@ -24,7 +24,7 @@ impl MemoryLimiter {
     ///
     /// See [`TryAcquireError`]; nothing was taken. `retry_after` is the latest of all.
     pub fn check_all(&self, wanted: &[(&str, u64)]) -> Result<(), TryAcquireError> {
-        self.asked(wanted, |asked| asked.check())?
+        self.take_set(wanted, |take_set| take_set.check())?
     }
 
     /// [`check_all`](Self::check_all) by handles, without the look-up of names. The handles must be
@@ -36,7 +36,7 @@ impl MemoryLimiter {
     /// handle.
     #[inline]
     pub fn check_all_of(&self, wanted: &[(&Resource, u64)]) -> Result<(), TryAcquireError> {
-        self.asked_of(wanted).ok_or(TryAcquireError::UnknownResource)?.check()
+        self.take_set_of(wanted).ok_or(TryAcquireError::UnknownResource)?.check()
     }
 
     /// Take tokens of several resources and a permit of each, all or none, or fail at once:
@@ -47,7 +47,7 @@ impl MemoryLimiter {
     ///
     /// See [`TryAcquireError`]; nothing was taken. `retry_after` is the latest of all.
     pub fn try_acquire_all(&self, wanted: &[(&str, u64)]) -> Result<Permits, TryAcquireError> {
-        self.asked(wanted, |asked| asked.try_acquire())?
+        self.take_set(wanted, |take_set| take_set.try_acquire())?
     }
 
     /// [`try_acquire_all`](Self::try_acquire_all) by handles, without the look-up of names. The
@@ -62,14 +62,14 @@ impl MemoryLimiter {
         &self,
         wanted: &[(&Resource, u64)],
     ) -> Result<Permits, TryAcquireError> {
-        self.asked_of(wanted).ok_or(TryAcquireError::UnknownResource)?.try_acquire()
+        self.take_set_of(wanted).ok_or(TryAcquireError::UnknownResource)?.try_acquire()
     }
 
     /// Wait for tokens of several resources and a permit of each, all or none, holding nothing
     /// meanwhile: see [`AcquireAll`].
     pub fn acquire_all(&self, wanted: &[(&str, u64)]) -> AcquireAll {
-        match self.asked(wanted, |asked| asked.to_group()) {
-            Ok(group) => AcquireAll::new(group),
+        match self.take_set(wanted, |take_set| take_set.to_list()) {
+            Ok(list) => AcquireAll::new(list),
             Err(error) => AcquireAll::failed(AcquireError::from_nothing(error)),
         }
     }
@@ -77,8 +77,8 @@ impl MemoryLimiter {
     /// [`acquire_all`](Self::acquire_all) by handles, without the look-up of names. Another limiter's
     /// handle is an [`AcquireError::UnknownResource`].
     pub fn acquire_all_of(&self, wanted: &[(&Resource, u64)]) -> AcquireAll {
-        match self.asked_of(wanted) {
-            Some(asked) => AcquireAll::new(asked.to_group()),
+        match self.take_set_of(wanted) {
+            Some(take_set) => AcquireAll::new(take_set.to_list()),
             None => AcquireAll::failed(AcquireError::UnknownResource),
         }
     }
@@ -93,41 +93,41 @@ impl MemoryLimiter {
         wanted: &[(&str, u64)],
         timeout: Option<Duration>,
     ) -> Result<Permits, AcquireError> {
-        match self.asked(wanted, |asked| asked.to_group()) {
-            Ok(group) => acquire::blocking_all(group, timeout),
+        match self.take_set(wanted, |take_set| take_set.to_list()) {
+            Ok(list) => acquire::blocking_all(list, timeout),
             Err(error) => Err(AcquireError::from_nothing(error)),
         }
     }
 
-    fn asked<R>(
+    fn take_set<R>(
         &self,
         wanted: &[(&str, u64)],
-        act: impl FnOnce(group::Asked<'_>) -> R,
+        act: impl FnOnce(multi::TakeSet<'_>) -> R,
     ) -> Result<R, TryAcquireError> {
         let entries = self.0.entries.pin();
         let configured =
             |(name, n): &(&str, u64)| configured(&entries, name).map(|entry| (entry, *n));
-        match group::Asked::new(wanted.iter().map(configured)) {
-            Some(asked) => Ok(act(asked)),
-            None => self.asked_with_keys(wanted, act),
+        match multi::TakeSet::new(wanted.iter().map(configured)) {
+            Some(take_set) => Ok(act(take_set)),
+            None => self.take_set_with_keys(wanted, act),
         }
     }
 
     #[cold]
-    fn asked_with_keys<R>(
+    fn take_set_with_keys<R>(
         &self,
         wanted: &[(&str, u64)],
-        act: impl FnOnce(group::Asked<'_>) -> R,
+        act: impl FnOnce(multi::TakeSet<'_>) -> R,
     ) -> Result<R, TryAcquireError> {
         let held = wanted.iter().map(|(name, _)| self.0.hold(name));
         let held: SmallVec<[_; 4]> = held.collect::<Result<_, _>>()?;
         let parts = held.iter().zip(wanted).map(|(entry, (_, n))| Some((entry, *n)));
-        group::Asked::new(parts).map(act).ok_or(TryAcquireError::UnknownResource)
+        multi::TakeSet::new(parts).map(act).ok_or(TryAcquireError::UnknownResource)
     }
 
     #[inline]
-    fn asked_of<'a>(&self, wanted: &[(&'a Resource, u64)]) -> Option<group::Asked<'a>> {
-        group::Asked::new(wanted.iter().map(|(Resource(entry), n)| {
+    fn take_set_of<'a>(&self, wanted: &[(&'a Resource, u64)]) -> Option<multi::TakeSet<'a>> {
+        multi::TakeSet::new(wanted.iter().map(|(Resource(entry), n)| {
             Arc::ptr_eq(&entry.context, &self.0.context).then_some((entry, *n))
         }))
     }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::name::Asked;
 use super::super::{Limit, MemoryLimiter};
-use super::Named;
+use super::Registration;
+use super::name::NameRef;
 use super::sweep::{PER_KEY, PER_TICK};
 use crate::clock::ManualClock;
 
@@ -32,7 +32,7 @@ fn count(limiter: &MemoryLimiter) -> usize {
 }
 
 fn is_light(limiter: &MemoryLimiter, name: &str) -> bool {
-    matches!(limiter.0.entries.pin().get(&Asked(name)), Some(Named::CompactBucket(_)))
+    matches!(limiter.0.entries.pin().get(&NameRef(name)), Some(Registration::CompactBucket(_)))
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What a limiter's callers leave for its task: names and flags, so that it is bounded by the
+//! OutgoingKind a limiter's callers leave for its task: names and flags, so that it is bounded by the
 //! resources and nobody waits.
 
 use std::collections::BTreeSet;
@@ -10,15 +10,15 @@ use tokio::sync::Notify;
 
 use crate::sync::Mutex;
 
-/// What the task is left to do.
+/// OutgoingKind the task is left to do.
 #[derive(Debug, Default)]
-pub(super) struct Inbox {
-    left: Mutex<Left>,
+pub(super) struct TaskQueue {
+    left: Mutex<Pending>,
     arrived: Notify,
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Left {
+pub(super) struct Pending {
     /// Resources with a cut of ours that was not announced.
     pub(super) to_announce: BTreeSet<String>,
     /// A resource is new here: ask what stands.
@@ -26,7 +26,7 @@ pub(super) struct Left {
     pub(super) stop: bool,
 }
 
-impl Inbox {
+impl TaskQueue {
     pub(super) fn announce(&self, resource: &str) {
         self.left.lock().to_announce.insert(resource.to_string());
         self.arrived.notify_one();
@@ -43,10 +43,10 @@ impl Inbox {
     }
 
     /// Once stopped it stays so.
-    pub(super) fn take(&self) -> Left {
+    pub(super) fn take(&self) -> Pending {
         let mut left = self.left.lock();
         let stop = left.stop;
-        mem::replace(&mut *left, Left { stop, ..Left::default() })
+        mem::replace(&mut *left, Pending { stop, ..Pending::default() })
     }
 
     /// Until something was left, or the timer rang.
@@ -56,7 +56,7 @@ impl Inbox {
 }
 
 /// The timer of the next recovery rings here.
-impl Wake for Inbox {
+impl Wake for TaskQueue {
     fn wake(self: Arc<Self>) {
         self.arrived.notify_one();
     }

@@ -6,9 +6,9 @@ use super::super::entry::Entry;
 use super::super::error::ConfigError;
 use super::super::limit::Limit;
 use super::super::memory::{Inner, MemoryLimiter};
-use super::super::name::{Asked, Name};
-use super::sweep::Session;
-use super::{Key, Named, Template, Whole};
+use super::name::{Name, NameRef};
+use super::sweep::KeysGuard;
+use super::{CompactKey, Promoted, Registration, Template};
 use crate::bucket::{CompactBucket, SharedRate, SlotState};
 use crate::sync::{AtomicU64, seeded};
 
@@ -106,20 +106,20 @@ impl MemoryLimiter {
         if self.0.is_closed() {
             return Err(ConfigError::Closed);
         }
-        let session = self.0.session();
+        let keys_guard = self.0.keys_guard();
         let from = self.0.template_of(prefix);
         let same = from.as_ref().filter(|from| *from.prefix == *prefix);
         let count =
             same.map_or_else(|| Arc::new(AtomicU64::new(0)), |same| Arc::clone(&same.count));
-        let rate = if terms.len() == 1 { SharedRate::new(terms[0], session.now) } else { None };
+        let rate = if terms.len() == 1 { SharedRate::new(terms[0], keys_guard.now) } else { None };
         let prefix: Arc<str> = prefix.into();
         let template =
             Template { prefix: Arc::clone(&prefix), limit, rate, most: most_keys, count };
         self.0.templates.pin().insert(Name(Arc::clone(&prefix)), Arc::new(template));
         // Without one until now there are no such keys.
-        let moved = from.map(|from| session.move_keys(&prefix, &from)).unwrap_or_default();
+        let moved = from.map(|from| keys_guard.move_keys(&prefix, &from)).unwrap_or_default();
         drop(admin);
-        self.0.settle_in(moved);
+        self.0.apply_migration(moved);
         Ok(())
     }
 
@@ -128,23 +128,23 @@ impl MemoryLimiter {
     /// and handles get `UnknownResource`.
     pub fn remove_per_key(&self, prefix: &str) -> bool {
         let admin = self.0.admin.lock();
-        let session = self.0.session();
-        let Some(from) = self.0.templates.pin().remove(&Asked(prefix)).map(Arc::clone) else {
+        let keys_guard = self.0.keys_guard();
+        let Some(from) = self.0.templates.pin().remove(&NameRef(prefix)).map(Arc::clone) else {
             return false;
         };
-        let moved = session.move_keys(prefix, &from);
+        let moved = keys_guard.move_keys(prefix, &from);
         drop(admin);
-        self.0.settle_in(moved);
+        self.0.apply_migration(moved);
         true
     }
 }
 
-/// Whole keys that have another template, or none any more.
-type Moved = Vec<(Arc<Entry>, Option<Arc<Template>>)>;
+/// Promoted keys that have another template, or none any more.
+type Migrated = Vec<(Arc<Entry>, Option<Arc<Template>>)>;
 
 impl Inner {
     /// What whole keys need once they have moved, without locks: observers hear of it.
-    fn settle_in(&self, moved: Moved) {
+    fn apply_migration(&self, moved: Migrated) {
         for (entry, to) in moved {
             let Some(template) = to else {
                 entry.shut(SlotState::Removed);
@@ -152,8 +152,8 @@ impl Inner {
             };
             // Unless it has moved on.
             let is_here = || {
-                let is_whole = match self.entries.pin().get(&Asked(&entry.name)) {
-                    Some(found) => matches!(*found, Named::Whole(_)),
+                let is_whole = match self.entries.pin().get(&NameRef(&entry.name)) {
+                    Some(found) => matches!(*found, Registration::Promoted(_)),
                     None => false,
                 };
                 is_whole && self.template_of(&entry.name).is_some_and(|now| now.is(&template))
@@ -164,60 +164,60 @@ impl Inner {
     }
 }
 
-impl Session<'_> {
+impl KeysGuard<'_> {
     /// Have each key go on by the template that it has now. Those with `prefix` whose template is no
-    /// longer one were `from`'s. Under the admin lock, so that nobody else moves keys, and in the session
+    /// longer one were `from`'s. Under the admin lock, so that nobody else moves keys, and in the keys_guard
     /// in which the templates changed: a whole key that went in between would count out of another one.
-    fn move_keys(mut self, prefix: &str, from: &Template) -> Moved {
-        let mut moved = Moved::new();
+    fn move_keys(mut self, prefix: &str, from: &Template) -> Migrated {
+        let mut moved = Migrated::new();
         let inner = self.inner;
         if seeded("names-after-template") {
             drop(self);
-            self = inner.session();
+            self = inner.keys_guard();
         }
         let names = std::mem::take(&mut self.keys.names);
         drop(self);
         for name in names {
             // The lock is for one key at a time, so that nobody who makes one waits for all.
-            inner.session().move_key(name, prefix, from, &mut moved);
+            inner.keys_guard().move_key(name, prefix, from, &mut moved);
         }
         moved
     }
 
-    fn move_key(&mut self, name: Arc<str>, prefix: &str, from: &Template, moved: &mut Moved) {
+    fn move_key(&mut self, name: Arc<str>, prefix: &str, from: &Template, moved: &mut Migrated) {
         let entries = self.inner.entries.pin();
-        let Some((own, found)) = entries.get_key_value(&Asked(&name)) else { return };
+        let Some((own, found)) = entries.get_key_value(&NameRef(&name)) else { return };
         if !Arc::ptr_eq(&own.0, &name) {
             return;
         }
         let to = self.inner.template_of(&name);
         let stays = match *found {
-            Named::Configured(_) => false,
-            Named::Whole(Whole { ref entry, .. }) => {
+            Registration::Configured(_) => false,
+            Registration::Promoted(Promoted { ref entry, .. }) => {
                 let is_shorter = |to: &Arc<Template>| to.prefix.len() <= prefix.len();
                 if name.starts_with(prefix) && to.as_ref().is_none_or(is_shorter) {
                     from.lose();
                     match &to {
                         Some(to) => to.gain(),
                         None => {
-                            entries.remove(&Asked(&name));
+                            entries.remove(&NameRef(&name));
                         }
                     }
                     moved.push((Arc::clone(entry), to.clone()));
                 }
                 to.is_some()
             }
-            Named::CompactBucket(ref key) => match to {
+            Registration::CompactBucket(ref key) => match to {
                 Some(to) if to.is(&key.template) => true,
                 to => {
-                    let transition = self.turn_light(&name, key, to, moved);
+                    let transition = self.migrate_compact(&name, key, to, moved);
                     let stays = transition.is_some();
                     match transition {
                         Some(named) => {
                             entries.insert(Name(Arc::clone(&name)), named);
                         }
                         None => {
-                            entries.remove(&Asked(&name));
+                            entries.remove(&NameRef(&name));
                         }
                     }
                     stays
@@ -230,20 +230,20 @@ impl Session<'_> {
     }
 
     /// What a light key becomes by another template; `None` where it goes.
-    fn turn_light(
+    fn migrate_compact(
         &mut self,
         name: &Arc<str>,
-        key: &Key,
+        key: &CompactKey,
         to: Option<Arc<Template>>,
-        moved: &mut Moved,
-    ) -> Option<Named> {
+        moved: &mut Migrated,
+    ) -> Option<Registration> {
         let spent = key.bucket.retire();
         key.template.lose();
         let (to, rate) = (to?, key.template.rate.as_ref()?);
         // Read after the word: else the time up to a take that the word counts, which was earned at the old
         // rate, would be earned once more at the new one.
         let now = if seeded("turn-by-old-clock") { self.now } else { self.inner.clock.now() };
-        // A clock that has stepped back by weeks is further away than the ring can tell.
+        // A clock that has stepped back by weeks is further away than the on_timer can tell.
         let now = self.inner.sweep_window.recent(now);
         if rate.is_full(spent, now) {
             self.keys.evicted = self.keys.evicted.max(now);
@@ -253,14 +253,14 @@ impl Session<'_> {
         let lost = to.limit.first().lost_depth(key.template.limit.first());
         let adopt = |to: &SharedRate| to.adopt(&rate.lift(spent, now), lost, now);
         if let Some(spent) = to.rate.as_ref().and_then(adopt) {
-            return Some(Named::CompactBucket(Key {
+            return Some(Registration::CompactBucket(CompactKey {
                 bucket: CompactBucket::new(spent),
                 template: to,
             }));
         }
         // By the old limit, and then by the new one.
-        let entry = self.draft(name, &key.template, Some(spent)).ok()?;
+        let entry = self.build_entry(name, &key.template, Some(spent)).ok()?;
         moved.push((Arc::clone(&entry), Some(to)));
-        Some(Named::Whole(Whole::new(entry)))
+        Some(Registration::Promoted(Promoted::new(entry)))
     }
 }

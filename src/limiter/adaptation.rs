@@ -8,35 +8,35 @@ use super::capacity::{CapacityUpdate, UpdateKind};
 use super::entry::Entry;
 use super::error::ConfigError;
 use super::limit::Limit;
-use super::settings::{Settings, Turn};
-use crate::adapt::{Cut, Origin, Size};
+use super::settings::{PendingChange, Settings};
+use crate::adapt::{Cut, CutTarget, Origin};
 use crate::bucket::SlotState;
 use crate::sync::{Ordering, seeded};
-use crate::wait::Gate;
+use crate::wait::FairBucket;
 
 /// A neighbour's cut, as it told of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Heard {
+pub(crate) struct RemoteCut {
     pub(crate) id: u64,
-    pub(crate) size: Size,
+    pub(crate) size: CutTarget,
     /// In nanoseconds.
     pub(crate) age: u64,
     pub(crate) origin: Arc<Origin>,
 }
 
-impl Heard {
+impl RemoteCut {
     #[cfg(loom)]
     pub(super) fn of_a_model(id: u64, factor: f64) -> Self {
         let (agent_id, reason) = ("neighbour".to_string(), "429".to_string());
         let timestamp = SystemTime::UNIX_EPOCH;
         let origin = Arc::new(Origin { agent_id, reason, timestamp, is_ours: false });
-        Self { id, size: Size::Factor(factor), age: 0, origin }
+        Self { id, size: CutTarget::Factor(factor), age: 0, origin }
     }
 
     fn cut(&self, limit: &Limit, now: u64) -> Cut {
         let (factor, tokens) = match self.size {
-            Size::Factor(factor) => (factor, None),
-            Size::Tokens(tokens) => (limit.factor_of(tokens), Some(tokens)),
+            CutTarget::Factor(factor) => (factor, None),
+            CutTarget::Tokens(tokens) => (limit.factor_of(tokens), Some(tokens)),
         };
         let origin = Arc::clone(&self.origin);
         Cut::new(self.id, factor, now, self.age, origin).told_in(tokens)
@@ -45,7 +45,7 @@ impl Heard {
 
 /// The cuts of a resource that stand at `now`.
 #[derive(Clone, Debug)]
-pub(crate) struct Standing {
+pub(crate) struct ActiveCuts {
     pub(crate) cuts: Vec<Cut>,
     pub(crate) now: u64,
     /// When the next step of the recovery is due.
@@ -56,7 +56,7 @@ pub(crate) struct Standing {
 
 /// What came of a neighbour's telling.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Hearing {
+pub(crate) struct MergeOutcome {
     /// It changed something here.
     pub(crate) is_news: bool,
     /// It is of an incident that was not known here, and cut about as far as our own would.
@@ -75,7 +75,7 @@ impl Entry {
         let changed = act(&mut settings);
         drop(settings);
         if changed.is_some() || recovered.is_some() {
-            self.tend(Gate::reconfigured);
+            self.serve_queue(FairBucket::reconfigured);
         }
         let is_changed = changed.is_some();
         for update in recovered.into_iter().chain(changed.flatten()) {
@@ -104,8 +104,8 @@ impl Entry {
         (after != before).then(|| self.update(after, &origin(), UpdateKind::Recovery))
     }
 
-    fn install(&self, settings: &mut Settings, turn: Turn<'_>) {
-        settings.install(&self.gate, turn, || self.now());
+    fn install(&self, settings: &mut Settings, change_quietly: PendingChange<'_>) {
+        settings.install(&self.gate, change_quietly, || self.now());
     }
 
     /// Another limit, live. The factor of a cut stays, tokens held are clipped, a pause goes on.
@@ -135,15 +135,18 @@ impl Entry {
             }
             let (before, old) = (settings.shown(), settings.limit);
             settings.limit = *limit;
-            settings.adapt.react_by(limit.policy(self.context.policy), self.now());
+            settings.cuts.react_by(limit.policy(self.context.policy), self.now());
             self.refunds.store(limit.refunds(), Ordering::Relaxed);
             self.most_waiting.store(limit.most_waiting(), Ordering::Relaxed);
             self.gate.bucket.set_most_in_flight(limit.most_in_flight());
-            self.install(settings, Turn { before: Some(&old), ..Turn::default() });
+            self.install(
+                settings,
+                PendingChange { before: Some(&old), ..PendingChange::default() },
+            );
             let after = settings.shown();
             let is_seen = after != before || !limit.windows().eq(old.windows());
             let origin = || self.ours("configured");
-            Some(is_seen.then(|| self.update(after, &origin(), UpdateKind::SlotConfig)))
+            Some(is_seen.then(|| self.update(after, &origin(), UpdateKind::Config)))
         });
         result
     }
@@ -158,8 +161,8 @@ impl Entry {
             let origin = Arc::new(self.ours(reason));
             let (now, least) = (self.now(), settings.limit.least_factor());
             let make = |factor| Cut::new(new_id(), factor, now, 0, Arc::clone(&origin));
-            let before = settings.adapt.factor();
-            let cut = settings.adapt.refused(seen, least, now, make);
+            let before = settings.cuts.factor();
+            let cut = settings.cuts.refused(seen, least, now, make);
             cut.then(|| self.take_effect(settings, before, &origin))
         });
         if cut && let Some(on_cut) = &self.context.on_cut {
@@ -168,21 +171,21 @@ impl Entry {
     }
 
     /// A neighbour told of all its cuts.
-    pub(crate) fn hear_all(&self, told: &[Heard]) -> Hearing {
-        let before = self.settings.lock().adapt.in_full();
+    pub(crate) fn hear_all(&self, told: &[RemoteCut]) -> MergeOutcome {
+        let before = self.settings.lock().cuts.full_incidents();
         let is_news = told.iter().fold(false, |is_news, heard| self.hear(heard) | is_news);
         let settings = self.settings.lock();
         let now = self.now();
         let told: Vec<Cut> = told.iter().map(|heard| heard.cut(&settings.limit, now)).collect();
-        Hearing {
+        MergeOutcome {
             is_news,
-            is_incident: is_news && settings.adapt.in_full() > before,
-            is_behind: settings.adapt.is_ahead_of(&told, now),
+            is_incident: is_news && settings.cuts.full_incidents() > before,
+            is_behind: settings.cuts.is_ahead_of(&told, now),
         }
     }
 
     /// A neighbour cut. Whether that changed anything here.
-    pub(crate) fn hear(&self, heard: &Heard) -> bool {
+    pub(crate) fn hear(&self, heard: &RemoteCut) -> bool {
         let early = seeded("limit-before-lock").then(|| self.settings.lock().limit);
         self.change(|settings| {
             if settings.is_over() {
@@ -191,17 +194,17 @@ impl Entry {
             if let Some(early) = early {
                 settings.limit = early;
             }
-            let (now, before) = (self.now(), settings.adapt.factor());
+            let (now, before) = (self.now(), settings.cuts.factor());
             let cut = heard.cut(&settings.limit, now);
             let counts = match heard.size {
-                Size::Factor(_) => settings.adapt.hear(cut, now),
-                Size::Tokens(_) => settings.adapt.hear_plain(cut, now),
+                CutTarget::Factor(_) => settings.cuts.merge(cut, now),
+                CutTarget::Tokens(_) => settings.cuts.merge_untracked(cut, now),
             };
             // A step of the recovery that fell due since it was caught up with is taken all the same,
             // and must be in force: the slot has ended for everybody, and none is due any more.
-            let is_behind = settings.adapt.due() != settings.current.until;
+            let is_behind = settings.cuts.due() != settings.current.until;
             if !counts && is_behind && !seeded("step-without-slot") {
-                self.install(settings, Turn::default());
+                self.install(settings, PendingChange::default());
             }
             counts.then(|| self.take_effect(settings, before, &heard.origin))
         })
@@ -215,53 +218,56 @@ impl Entry {
         origin: &Origin,
     ) -> Option<CapacityUpdate> {
         if seeded("incident-before-cut") {
-            self.incidents.store(settings.adapt.in_full(), Ordering::Release);
+            self.incidents.store(settings.cuts.full_incidents(), Ordering::Release);
         }
-        self.install(settings, Turn::default());
+        self.install(settings, PendingChange::default());
         // Only now: who reads this was granted its tokens under the new factor.
-        self.incidents.store(settings.adapt.in_full(), Ordering::Release);
-        let fell = settings.adapt.factor() < before;
+        self.incidents.store(settings.cuts.full_incidents(), Ordering::Release);
+        let fell = settings.cuts.factor() < before;
         fell.then(|| self.update(settings.shown(), origin, UpdateKind::Cut))
     }
 
     /// Admit nothing for `how_long`, or as long as an earlier pause lasts.
     pub(crate) fn pause_for(&self, how_long: Duration) {
         if !how_long.is_zero() {
-            self.turn(|| Turn { pause_until: self.deadline(how_long), ..Turn::default() });
+            self.change_quietly(|| PendingChange {
+                pause_until: self.deadline(how_long),
+                ..PendingChange::default()
+            });
         }
     }
 
     /// Take `n` tokens that no slot's line has room for, or whose slot has ended.
     pub(super) fn charge_slowly(&self, charge: u64) {
-        self.turn(|| Turn { charge, ..Turn::default() });
+        self.change_quietly(|| PendingChange { charge, ..PendingChange::default() });
     }
 
     /// Close for good, and let every waiter know.
     pub(crate) fn shut(&self, kind: SlotState) {
-        self.turn(|| Turn { kind, ..Turn::default() });
+        self.change_quietly(|| PendingChange { kind, ..PendingChange::default() });
     }
 
     /// What observers need not know; made under the lock.
-    fn turn<'a>(&self, turn: impl FnOnce() -> Turn<'a>) {
+    fn change_quietly<'a>(&self, change_quietly: impl FnOnce() -> PendingChange<'a>) {
         self.change(|settings| {
             if settings.is_over() {
                 return None;
             }
-            self.install(settings, turn());
+            self.install(settings, change_quietly());
             Some(None)
         });
     }
 
     /// The cuts that stand, after all steps that are due.
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> ActiveCuts {
         self.bring_up_to_date();
         let settings = self.settings.lock();
         let now = self.now();
-        Standing {
-            cuts: settings.adapt.cuts(now).cloned().collect(),
+        ActiveCuts {
+            cuts: settings.cuts.cuts(now).cloned().collect(),
             now,
-            due: settings.adapt.due(),
-            tokens: settings.limit.tokens(settings.adapt.factor()),
+            due: settings.cuts.due(),
+            tokens: settings.limit.tokens(settings.cuts.factor()),
         }
     }
 

@@ -9,8 +9,8 @@ mod side {
     use papaya::{HashMapRef, LocalGuard};
 
     use crate::limiter::entry::Entry;
-    use crate::limiter::keyed::Named;
-    use crate::limiter::name::{Asked, Name};
+    use crate::limiter::registry::Registration;
+    use crate::limiter::registry::name::{Name, NameRef};
 
     /// Names may be chosen by strangers: the hash has a seed of this process, which they do not know. (It is no
     /// cryptographic one: who could see hashes, or time single look-ups, might find names that collide.)
@@ -20,7 +20,8 @@ mod side {
         papaya::HashMap::with_hasher(foldhash::fast::RandomState::default())
     }
 
-    type Pinned<'a> = HashMapRef<'a, Name, Named, foldhash::fast::RandomState, LocalGuard<'a>>;
+    type Pinned<'a> =
+        HashMapRef<'a, Name, Registration, foldhash::fast::RandomState, LocalGuard<'a>>;
 
     /// The entry of a resource that was configured, as long as the map is pinned.
     #[inline]
@@ -28,9 +29,9 @@ mod side {
         entries: &'a Pinned<'_>,
         name: &str,
     ) -> Option<&'a Arc<Entry>> {
-        match entries.get(&Asked(name))? {
-            Named::Configured(entry) => Some(entry),
-            Named::Whole(_) | Named::CompactBucket(_) => None,
+        match entries.get(&NameRef(name))? {
+            Registration::Configured(entry) => Some(entry),
+            Registration::Promoted(_) | Registration::CompactBucket(_) => None,
         }
     }
 }
@@ -41,8 +42,8 @@ mod side {
     use std::sync::Arc;
 
     use crate::limiter::entry::Entry;
-    use crate::limiter::keyed::Named;
-    use crate::limiter::name::{Asked, Name};
+    use crate::limiter::registry::Registration;
+    use crate::limiter::registry::name::{Name, NameRef};
     use crate::sync::Mutex;
 
     /// Each call is one step, and what it hands out is kept alive by a count.
@@ -54,7 +55,7 @@ mod side {
 
     /// Nothing is to be had without a count.
     pub(in crate::limiter) fn configured<'a>(
-        _: &'a Pinned<'_, Named>,
+        _: &'a Pinned<'_, Registration>,
         _: &str,
     ) -> Option<&'a Arc<Entry>> {
         None
@@ -69,10 +70,13 @@ mod side {
     pub(in crate::limiter) struct Pinned<'a, V>(&'a Mutex<BTreeMap<Arc<str>, Arc<V>>>);
 
     impl<V> Pinned<'_, V> {
-        pub(in crate::limiter) fn get(&self, name: &Asked<'_>) -> Option<Arc<V>> {
+        pub(in crate::limiter) fn get(&self, name: &NameRef<'_>) -> Option<Arc<V>> {
             self.0.lock().get(name.0).map(Arc::clone)
         }
-        pub(in crate::limiter) fn get_key_value(&self, name: &Asked<'_>) -> Option<(Name, Arc<V>)> {
+        pub(in crate::limiter) fn get_key_value(
+            &self,
+            name: &NameRef<'_>,
+        ) -> Option<(Name, Arc<V>)> {
             let map = self.0.lock();
             let (name, value) = map.get_key_value(name.0)?;
             Some((Name(Arc::clone(name)), Arc::clone(value)))
@@ -82,7 +86,7 @@ mod side {
             map.remove(&name.0);
             map.insert(name.0, Arc::new(value));
         }
-        pub(in crate::limiter) fn remove(&self, name: &Asked<'_>) -> Option<Arc<V>> {
+        pub(in crate::limiter) fn remove(&self, name: &NameRef<'_>) -> Option<Arc<V>> {
             self.0.lock().remove(name.0)
         }
         pub(in crate::limiter) fn values(&self) -> impl Iterator<Item = Arc<V>> {

@@ -7,8 +7,8 @@ use smallvec::SmallVec;
 
 use super::super::entry::Entry;
 use super::super::memory::Inner;
-use super::super::name::Asked;
-use super::{Key, Named, Template};
+use super::name::NameRef;
+use super::{CompactKey, Registration, Template};
 use crate::bucket::{MAX_SWEEP_AGE, SlotState};
 use crate::sync::MutexGuard;
 
@@ -16,7 +16,7 @@ use crate::sync::MutexGuard;
 pub(super) const PER_KEY: usize = 2;
 /// So many more where there is no room for it.
 const FOR_ROOM: usize = 32;
-/// So many are looked at from time to time, or more, so that each is within a quarter of the ring.
+/// So many are looked at from time to time, or more, so that each is within a quarter of the on_timer.
 pub(super) const PER_TICK: usize = 256;
 
 /// So much room for names is kept, however few there are.
@@ -54,42 +54,42 @@ impl Keys {
 }
 
 /// The lock of the keys, and the clock as it was read under it.
-pub(in crate::limiter) struct Session<'a> {
+pub(in crate::limiter) struct KeysGuard<'a> {
     pub(super) inner: &'a Inner,
     pub(super) keys: MutexGuard<'a, Keys>,
     pub(super) now: u64,
-    /// Whole keys in which something is due, of which observers may have to hear.
+    /// Promoted keys in which something is due, of which observers may have to hear.
     due: SmallVec<[Arc<Entry>; 4]>,
 }
 
 impl Inner {
     /// Take the lock; a sweep that is due comes first.
-    pub(in crate::limiter) fn session(&self) -> Session<'_> {
+    pub(in crate::limiter) fn keys_guard(&self) -> KeysGuard<'_> {
         let keys = self.keys.lock();
-        let mut session =
-            Session { inner: self, keys, now: self.clock.now(), due: SmallVec::new() };
+        let mut keys_guard =
+            KeysGuard { inner: self, keys, now: self.clock.now(), due: SmallVec::new() };
         let until = self.sweep_window.until();
-        if session.now >= until && !self.is_closed() {
-            session.catch_up();
-            self.sweep_window.claim(until, session.now);
+        if keys_guard.now >= until && !self.is_closed() {
+            keys_guard.catch_up();
+            self.sweep_window.claim(until, keys_guard.now);
         }
-        session
+        keys_guard
     }
 
     /// `now` is not covered by the sweep_window, which was seen to end at `until`.
     #[cold]
     pub(super) fn sweep(&self, until: u64, now: u64) {
-        // Who is hours late waits for the sweep: keys may be a quarter of the ring behind. Else one sweeps,
+        // Who is hours late waits for the sweep: keys may be a quarter of the on_timer behind. Else one sweeps,
         // and the others go on.
         let is_late = now.saturating_sub(until) >= HOUR;
         if !is_late && !self.sweep_window.claim(until, now) {
             return;
         }
-        let mut session = self.session();
+        let mut keys_guard = self.keys_guard();
         if !is_late {
-            session.catch_up();
+            keys_guard.catch_up();
         }
-        session.finish();
+        keys_guard.finish();
     }
 
     /// The longest prefix of the name that has a template.
@@ -100,7 +100,7 @@ impl Inner {
     }
 }
 
-impl Session<'_> {
+impl KeysGuard<'_> {
     /// Let go, and do what is due in whole keys; whether anything was. Not under another lock: observers
     /// may hear of it.
     pub(super) fn finish(self) -> bool {
@@ -147,19 +147,19 @@ impl Session<'_> {
 
     fn stays(&mut self, name: &Arc<str>, since: u64) -> bool {
         let entries = self.inner.entries.pin();
-        let Some((key, found)) = entries.get_key_value(&Asked(name)) else { return false };
+        let Some((key, found)) = entries.get_key_value(&NameRef(name)) else { return false };
         if !Arc::ptr_eq(&key.0, name) {
             return false;
         }
         let template = match *found {
-            Named::Configured(_) => return false,
-            Named::CompactBucket(Key { ref bucket, ref template }) => {
+            Registration::Configured(_) => return false,
+            Registration::CompactBucket(CompactKey { ref bucket, ref template }) => {
                 let rate = template.rate.as_ref();
                 let leaves =
                     rate.is_some_and(|rate| bucket.evict(rate, &self.inner.sweep_window, since));
                 leaves.then(|| Arc::clone(template))
             }
-            Named::Whole(ref whole) => {
+            Registration::Promoted(ref whole) => {
                 let leaves = whole.evict(|entry| {
                     let is_removed = entry.remove_if_as_new(self.now, since);
                     if is_removed.is_none() {
@@ -173,7 +173,7 @@ impl Session<'_> {
         let Some(template) = template else { return true };
         self.keys.evicted = self.keys.evicted.max(since);
         template.lose();
-        entries.remove(&Asked(name));
+        entries.remove(&NameRef(name));
         false
     }
 }
@@ -189,10 +189,10 @@ impl Entry {
             SlotState::Paused => now >= current.anchor,
             SlotState::Closed | SlotState::Removed => return Some(false),
         };
-        if is_over || settings.adapt.due().is_some_and(|due| due <= now) {
+        if is_over || settings.cuts.due().is_some_and(|due| due <= now) {
             return None;
         }
-        let is_open = current.kind == SlotState::Open && settings.adapt.is_quiet(now);
+        let is_open = current.kind == SlotState::Open && settings.cuts.is_quiet(now);
         if !is_open || self.gate.waiting() > 0 {
             return Some(false);
         }

@@ -6,9 +6,9 @@ use super::super::entry::Entry;
 use super::super::error::{ConfigError, TryAcquireError};
 use super::super::limit::Limit;
 use super::super::memory::Inner;
-use super::super::name::{Asked, Name};
-use super::sweep::Session;
-use super::{Key, Named, Template, Whole};
+use super::name::{Name, NameRef};
+use super::sweep::KeysGuard;
+use super::{CompactKey, Promoted, Registration, Template};
 use crate::bucket::{CompactBucket, Miss, SharedRate};
 use crate::sync::{AtomicU64, Ordering, seeded};
 
@@ -26,50 +26,48 @@ impl Ids {
     }
 }
 
-impl Session<'_> {
+impl KeysGuard<'_> {
     /// The resource of this name, to be used: a key becomes whole, and is made where there is none.
     pub(super) fn whole(&mut self, name: &str) -> Result<Arc<Entry>, TryAcquireError> {
         self.open()?;
         let entries = self.inner.entries.pin();
-        let Some((own, found)) = entries.get_key_value(&Asked(name)) else {
+        let Some((own, found)) = entries.get_key_value(&NameRef(name)) else {
             let template = self.inner.template_of(name).ok_or_else(|| self.inner.missing())?;
             let name = self.room_for(name, &template)?;
             let spent = template.rate.as_ref().map(|rate| self.new_word(rate));
-            let entry = self.draft(&name, &template, spent)?;
-            self.add(name, &template, Named::Whole(Whole::new(Arc::clone(&entry))));
+            let entry = self.build_entry(&name, &template, spent)?;
+            self.add(name, &template, Registration::Promoted(Promoted::new(Arc::clone(&entry))));
             return Ok(entry);
         };
         match *found {
-            Named::Configured(ref entry) | Named::Whole(Whole { ref entry, .. }) => {
-                Ok(Arc::clone(entry))
-            }
-            Named::CompactBucket(Key { ref bucket, ref template }) => {
+            Registration::Configured(ref entry)
+            | Registration::Promoted(Promoted { ref entry, .. }) => Ok(Arc::clone(entry)),
+            Registration::CompactBucket(CompactKey { ref bucket, ref template }) => {
                 // All that may fail comes before the word is dead.
-                let entry = self.draft(&own.0, template, None)?;
-                self.go_on(&entry, template, bucket.retire());
-                let whole = Named::Whole(Whole::new(Arc::clone(&entry)));
+                let entry = self.build_entry(&own.0, template, None)?;
+                self.restore_from(&entry, template, bucket.retire());
+                let whole = Registration::Promoted(Promoted::new(Arc::clone(&entry)));
                 entries.insert(Name(Arc::clone(&own.0)), whole);
                 Ok(entry)
             }
         }
     }
 
-    /// What the name stands for, to be looked at: a draft that is in no map, where that is a light key or
+    /// What the name stands for, to be looked at: a build_entry that is in no map, where that is a light key or
     /// none.
     pub(super) fn show(&self, name: &str) -> Result<Arc<Entry>, TryAcquireError> {
         self.open()?;
         let entries = self.inner.entries.pin();
-        let Some(found) = entries.get(&Asked(name)) else {
+        let Some(found) = entries.get(&NameRef(name)) else {
             let template = self.inner.template_of(name).ok_or_else(|| self.inner.missing())?;
             let spent = template.rate.as_ref().map(|rate| self.new_word(rate));
-            return self.draft(&name.into(), &template, spent);
+            return self.build_entry(&name.into(), &template, spent);
         };
         match *found {
-            Named::Configured(ref entry) | Named::Whole(Whole { ref entry, .. }) => {
-                Ok(Arc::clone(entry))
-            }
-            Named::CompactBucket(Key { ref bucket, ref template }) => {
-                self.draft(&name.into(), template, Some(bucket.spent()))
+            Registration::Configured(ref entry)
+            | Registration::Promoted(Promoted { ref entry, .. }) => Ok(Arc::clone(entry)),
+            Registration::CompactBucket(CompactKey { ref bucket, ref template }) => {
+                self.build_entry(&name.into(), template, Some(bucket.spent()))
             }
         }
     }
@@ -77,7 +75,7 @@ impl Session<'_> {
     /// Make a light key and take `n >= 1` tokens from it. `false` where there is a key now, to be looked up.
     pub(super) fn take_new(&mut self, name: &str, n: u64) -> Result<bool, TryAcquireError> {
         self.open()?;
-        if self.inner.entries.pin().get(&Asked(name)).is_some() {
+        if self.inner.entries.pin().get(&NameRef(name)).is_some() {
             return Ok(false);
         }
         let template = self.inner.template_of(name).ok_or_else(|| self.inner.missing())?;
@@ -91,7 +89,8 @@ impl Session<'_> {
             Err(_) => return Ok(false),
         }
         let name = self.room_for(name, &template)?;
-        let key = Named::CompactBucket(Key { bucket, template: Arc::clone(&template) });
+        let key =
+            Registration::CompactBucket(CompactKey { bucket, template: Arc::clone(&template) });
         self.add(name, &template, key);
         Ok(true)
     }
@@ -104,7 +103,7 @@ impl Session<'_> {
         limit: &Limit,
     ) -> Result<(Arc<Entry>, bool), ConfigError> {
         let entries = self.inner.entries.pin();
-        let found = entries.get(&Asked(name));
+        let found = entries.get(&NameRef(name));
         let is_new = found.is_none();
         let entry = match found {
             None => {
@@ -121,7 +120,7 @@ impl Session<'_> {
                 entry
             }
         };
-        let configured = Named::Configured(Arc::clone(&entry));
+        let configured = Registration::Configured(Arc::clone(&entry));
         entries.insert(Name(Arc::clone(&entry.name)), configured);
         Ok((entry, is_new))
     }
@@ -129,20 +128,20 @@ impl Session<'_> {
     /// Take a name out of the map. Whether it was there; and its entry, if it has one, to be shut.
     pub(in crate::limiter) fn take_out(&mut self, name: &str) -> (bool, Option<Arc<Entry>>) {
         let entries = self.inner.entries.pin();
-        let Some(found) = entries.get(&Asked(name)) else { return (false, None) };
+        let Some(found) = entries.get(&NameRef(name)) else { return (false, None) };
         let entry = match *found {
-            Named::Configured(ref entry) => Some(Arc::clone(entry)),
-            Named::Whole(Whole { ref entry, .. }) => {
+            Registration::Configured(ref entry) => Some(Arc::clone(entry)),
+            Registration::Promoted(Promoted { ref entry, .. }) => {
                 self.lose(name);
                 Some(Arc::clone(entry))
             }
-            Named::CompactBucket(Key { ref bucket, ref template }) => {
+            Registration::CompactBucket(CompactKey { ref bucket, ref template }) => {
                 bucket.retire();
                 template.lose();
                 None
             }
         };
-        entries.remove(&Asked(name));
+        entries.remove(&NameRef(name));
         (true, entry)
     }
 
@@ -165,20 +164,20 @@ impl Session<'_> {
         Ok(name.into())
     }
 
-    fn add(&mut self, name: Arc<str>, template: &Template, named: Named) {
+    fn add(&mut self, name: Arc<str>, template: &Template, named: Registration) {
         self.inner.entries.pin().insert(Name(Arc::clone(&name)), named);
         self.keys.names.push_back(name);
         template.gain();
     }
 
-    /// The word of a key that is made: full from the latest eviction on, and as far as the ring can tell.
+    /// The word of a key that is made: full from the latest eviction on, and as far as the on_timer can tell.
     fn new_word(&self, rate: &SharedRate) -> u64 {
         let evicted = if seeded("new-without-time") { 0 } else { self.keys.evicted };
         rate.full(evicted.max(self.inner.sweep_window.from()))
     }
 
     /// An entry by the template, which goes on from a word if there is one, and is full else.
-    pub(super) fn draft(
+    pub(super) fn build_entry(
         &self,
         name: &Arc<str>,
         template: &Template,
@@ -192,13 +191,13 @@ impl Session<'_> {
         // It was valid when it became a template.
         let entry = entry.map_err(|_| TryAcquireError::UnknownResource)?;
         if let Some(spent) = spent {
-            self.go_on(&entry, template, spent);
+            self.restore_from(&entry, template, spent);
         }
         Ok(entry)
     }
 
     /// Have an entry by the template go on from a word.
-    pub(super) fn go_on(&self, entry: &Entry, template: &Template, spent: u64) {
+    pub(super) fn restore_from(&self, entry: &Entry, template: &Template, spent: u64) {
         if let Some(rate) = &template.rate {
             let plain = rate.lift(spent, self.inner.sweep_window.recent(self.now));
             entry.gate.bucket.put(&mut entry.settings.lock().current, &plain);

@@ -1,4 +1,4 @@
-//! The line of those who wait, as a plain structure: who is in it, who was called, who is next.
+//! The line of those who wait, as a plain structure: who is in it, who was notified, who is next.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,86 +8,86 @@ use smallvec::SmallVec;
 use crate::clock::Alarm;
 use crate::sync::Arc;
 
-/// A place in line; lower is earlier.
+/// A claim in line; lower is earlier.
 pub(crate) type Ticket = u64;
 
 /// What a waiter listens to: its own event, so that a call cannot sweep_window another.
-pub(crate) type Call = Arc<Event>;
+pub(crate) type Wake = Arc<Event>;
 
 /// Those to notify, once the lock is no longer held.
-pub(super) type Calls = SmallVec<[Call; 4]>;
+pub(super) type Wakes = SmallVec<[Wake; 4]>;
 
-/// How long, in nanoseconds, a call is good for. A task that does not come by then steps aside for
-/// those behind it; when it comes after all it has its old place again. Long enough for a busy
+/// How long, in nanoseconds, a call is good for. A task that does not arrived by then steps aside for
+/// those behind it; when it comes after all it has its old claim again. Long enough for a busy
 /// scheduler, short enough that a future which is held and not polled costs little.
-pub(super) const TURN: u64 = 10_000_000;
+pub(super) const CALL_GRACE: u64 = 10_000_000;
 
 /// How long, in nanoseconds, a head that has its tokens here and waits for others elsewhere is left
-/// alone. Then it is called, if anybody is behind it, to see whether it still comes.
-const PATIENCE: u64 = 50_000_000;
+/// alone. Then it is notified, if anybody is behind it, to see whether it still comes.
+const READY_GRACE: u64 = 50_000_000;
 
 /// The most that a timer is delayed so that it serves several at once, in nanoseconds. Not where threads
 /// wait: each is woken by itself, so that little is saved, and would be late by it; a task's runtime has
 /// timers of a millisecond.
-pub(super) const SLACK: u64 = 1_000_000;
+pub(super) const TIMER_SLACK: u64 = 1_000_000;
 
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) n: u64,
-    /// A thread always comes when it is called, however late: its turn does not lapse.
+    /// A thread always comes when it is notified, however late: its turn does not expire_head.
     pub(super) is_thread: bool,
     deadline: Option<u64>,
-    /// Since when it has been called and has not come.
-    pub(super) called: Option<u64>,
+    /// Since when it has been notified and has not arrived.
+    pub(super) notified: Option<u64>,
     /// Since when it has its tokens here, and only another gate keeps it.
     ready: Option<u64>,
-    event: Call,
+    event: Wake,
 }
 
 impl Waiter {
-    pub(super) fn new(n: u64, is_thread: bool, deadline: Option<u64>, event: Call) -> Self {
-        Self { n, is_thread, deadline, called: None, ready: None, event }
+    pub(super) fn new(n: u64, is_thread: bool, deadline: Option<u64>, event: Wake) -> Self {
+        Self { n, is_thread, deadline, notified: None, ready: None, event }
     }
 
-    /// Until when it is not called, for it was and has nothing to come for.
-    pub(super) fn is_left_until(&self) -> Option<u64> {
-        self.ready.map(|ready| ready.saturating_add(PATIENCE))
+    /// Until when it is not notified, for it was and has nothing to arrived for.
+    pub(super) fn ready_until(&self) -> Option<u64> {
+        self.ready.map(|ready| ready.saturating_add(READY_GRACE))
     }
 }
 
 /// A timer that rings for what is due at `at`, and no later than `latest` by itself.
 #[derive(Debug)]
-pub(super) struct Armed {
+pub(super) struct ArmedTimer {
     pub(super) at: u64,
     pub(super) latest: u64,
     #[allow(dead_code)] // held for what its drop does
-    pub(super) alarm: Alarm,
+    pub(super) timer: Alarm,
 }
 
-/// `present` is served strictly in its order. Everybody before `frontier` was called once; the sum
-/// of their tokens is `covered`, so that each is called when there is enough for it *and* for all
+/// `present` is served strictly in its order. Everybody before `frontier` was notified once; the sum
+/// of their tokens is `notified_sum`, so that each is notified when there is enough for it *and* for all
 /// before it.
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(super) struct WaitQueue {
     present: BTreeMap<Ticket, Waiter>,
-    /// Called, and did not come in time: they hold nobody up.
-    away: BTreeMap<Ticket, Waiter>,
+    /// Called, and did not arrived in time: they hold nobody up.
+    skipped: BTreeMap<Ticket, Waiter>,
     deadlines: BTreeSet<(u64, Ticket)>,
     /// How many of them are threads.
     threads: u64,
     next: Ticket,
     frontier: Ticket,
-    covered: u64,
-    covered_count: u64,
+    notified_sum: u64,
+    notified_count: u64,
     /// The tokens of all who are present: wide enough for any number of them.
     wanted: u128,
     /// The one timer of this line.
-    pub(super) alarm: Option<Armed>,
+    pub(super) timer: Option<ArmedTimer>,
 }
 
-impl Line {
+impl WaitQueue {
     pub(super) fn len(&self) -> usize {
-        self.present.len() + self.away.len()
+        self.present.len() + self.skipped.len()
     }
 
     /// The tokens that those in line wait for.
@@ -104,11 +104,11 @@ impl Line {
         self.threads > 0
     }
 
-    pub(super) fn others_present(&self) -> bool {
+    pub(super) fn has_followers(&self) -> bool {
         self.present.len() > 1
     }
 
-    pub(super) fn join(&mut self, waiter: Waiter) -> Ticket {
+    pub(super) fn push(&mut self, waiter: Waiter) -> Ticket {
         let ticket = self.next;
         self.next += 1;
         if let Some(deadline) = waiter.deadline {
@@ -120,7 +120,7 @@ impl Line {
     }
 
     pub(super) fn remove(&mut self, ticket: Ticket) {
-        let waiter = self.take_present(ticket).or_else(|| self.away.remove(&ticket));
+        let waiter = self.take_present(ticket).or_else(|| self.skipped.remove(&ticket));
         let Some(waiter) = waiter else { return };
         self.threads -= u64::from(waiter.is_thread);
         if let Some(deadline) = waiter.deadline {
@@ -128,24 +128,24 @@ impl Line {
         }
     }
 
-    /// The waiter has come: it is in its place again, and answers for itself. `false` where it is not
+    /// The waiter has arrived: it is in its claim again, and answers for itself. `false` where it is not
     /// in line.
-    pub(super) fn come(&mut self, ticket: Ticket) -> bool {
-        if let Some(waiter) = self.away.remove(&ticket) {
+    pub(super) fn arrived(&mut self, ticket: Ticket) -> bool {
+        if let Some(waiter) = self.skipped.remove(&ticket) {
             if ticket < self.frontier {
-                self.covered = self.covered.saturating_add(waiter.n);
-                self.covered_count += 1;
+                self.notified_sum = self.notified_sum.saturating_add(waiter.n);
+                self.notified_count += 1;
             }
             self.put_present(ticket, waiter);
         }
         let Some(waiter) = self.present.get_mut(&ticket) else { return false };
-        waiter.called = None;
-        // It was called for its deadline, and then the clock stepped back.
+        waiter.notified = None;
+        // It was notified for its deadline, and then the clock stepped back.
         self.deadlines.extend(waiter.deadline.map(|deadline| (deadline, ticket)));
         true
     }
 
-    /// Whether the waiter, who has just come, lacks nothing here.
+    /// Whether the waiter, who has just arrived, lacks nothing here.
     pub(super) fn note_ready(&mut self, ticket: Ticket, is_ready: bool, now: u64) {
         if let Some(waiter) = self.present.get_mut(&ticket) {
             waiter.ready = is_ready.then_some(now);
@@ -157,15 +157,15 @@ impl Line {
     }
 
     /// Whether that waiter, who has looked and goes on waiting, changed nothing for whom the line is
-    /// served next: neither the head nor the first who was never called. The timer that is armed for
+    /// served next: neither the head nor the first who was never notified. The timer that is armed for
     /// those stands, unless it is overdue.
-    pub(super) fn is_settled(&self, ticket: Ticket, now: u64) -> bool {
+    pub(super) fn needs_no_serving(&self, ticket: Ticket, now: u64) -> bool {
         let uncovered = self.present.range(self.frontier..).next();
         let is_next = uncovered.is_none_or(|(first, _)| *first == ticket) || self.is_head(ticket);
-        let is_armed = self.alarm.as_ref().is_some_and(|Armed { at, latest, .. }| {
+        let is_armed = self.timer.as_ref().is_some_and(|ArmedTimer { at, latest, .. }| {
             let is_exact = latest == at || !self.has_threads();
             let is_first = self.first_deadline().is_none_or(|first| *at <= first);
-            now < at.saturating_add(SLACK) && is_exact && is_first
+            now < at.saturating_add(TIMER_SLACK) && is_exact && is_first
         });
         !is_next && is_armed
     }
@@ -174,65 +174,65 @@ impl Line {
         self.present.first_key_value().map(|(_, waiter)| waiter)
     }
 
-    /// Whether the head was called in an earlier round and came, in vain or before its turn.
-    pub(super) fn head_is_covered(&self) -> bool {
+    /// Whether the head was notified in an earlier round and came, in vain or before its turn.
+    pub(super) fn head_was_notified(&self) -> bool {
         self.present.first_key_value().is_some_and(|(first, _)| *first < self.frontier)
     }
 
-    pub(super) fn call_head(&mut self, now: u64, calls: &mut Calls) {
+    pub(super) fn notify_head(&mut self, now: u64, wakes: &mut Wakes) {
         if let Some(mut head) = self.present.first_entry() {
-            call(head.get_mut(), now, calls);
+            notify(head.get_mut(), now, wakes);
         }
     }
 
     /// The head that was left alone long enough must show that it still comes.
-    pub(super) fn call_left_head(&mut self, now: u64, calls: &mut Calls) {
-        if self.head().and_then(Waiter::is_left_until).is_some_and(|until| now >= until) {
-            self.call_head(now, calls);
+    pub(super) fn notify_stale_head(&mut self, now: u64, wakes: &mut Wakes) {
+        if self.head().and_then(Waiter::ready_until).is_some_and(|until| now >= until) {
+            self.notify_head(now, wakes);
         }
     }
 
-    /// The first who was never called, and what it takes to serve it and all before it.
-    pub(super) fn first_uncovered(&self) -> Option<(u64, u64)> {
+    /// The first who was never notified, and what it takes to serve it and all before it.
+    pub(super) fn first_pending(&self) -> Option<(u64, u64)> {
         let (_, waiter) = self.present.range(self.frontier..).next()?;
-        Some((self.covered.saturating_add(waiter.n), self.covered_count + 1))
+        Some((self.notified_sum.saturating_add(waiter.n), self.notified_count + 1))
     }
 
-    pub(super) fn call_first_uncovered(&mut self, now: u64, calls: &mut Calls) {
+    pub(super) fn notify_first_pending(&mut self, now: u64, wakes: &mut Wakes) {
         if let Some((ticket, waiter)) = self.present.range_mut(self.frontier..).next() {
-            call(waiter, now, calls);
+            notify(waiter, now, wakes);
             self.frontier = *ticket + 1;
-            self.covered = self.covered.saturating_add(waiter.n);
-            self.covered_count += 1;
+            self.notified_sum = self.notified_sum.saturating_add(waiter.n);
+            self.notified_count += 1;
         }
     }
 
-    /// Heads that were called a turn ago and have not come step aside.
-    pub(super) fn lapse(&mut self, now: u64) {
+    /// Heads that were notified a turn ago and have not arrived step aside.
+    pub(super) fn expire_head(&mut self, now: u64) {
         while let Some(mut head) = self.present.first_entry() {
             // A clock that has stepped back starts the turn anew.
-            let called = head.get().called.map(|called| called.min(now));
-            head.get_mut().called = called;
-            let late = called.is_some_and(|called| now >= called.saturating_add(TURN));
+            let notified = head.get().notified.map(|notified| notified.min(now));
+            head.get_mut().notified = notified;
+            let late = notified.is_some_and(|notified| now >= notified.saturating_add(CALL_GRACE));
             if !late || head.get().is_thread {
                 break;
             }
             let ticket = *head.key();
             if let Some(waiter) = self.take_present(ticket) {
-                self.away.insert(ticket, waiter);
+                self.skipped.insert(ticket, waiter);
             }
         }
     }
 
-    /// Those whose time is up may come and say so.
-    pub(super) fn call_expired(&mut self, now: u64, calls: &mut Calls) {
+    /// Those whose time is up may arrived and say so.
+    pub(super) fn notify_expired(&mut self, now: u64, wakes: &mut Wakes) {
         while let Some((deadline, ticket)) = self.deadlines.first().copied() {
             if deadline > now {
                 break;
             }
             self.deadlines.pop_first();
-            let waiter = self.present.get(&ticket).or_else(|| self.away.get(&ticket));
-            calls.extend(waiter.map(|waiter| Arc::clone(&waiter.event)));
+            let waiter = self.present.get(&ticket).or_else(|| self.skipped.get(&ticket));
+            wakes.extend(waiter.map(|waiter| Arc::clone(&waiter.event)));
         }
     }
 
@@ -240,11 +240,11 @@ impl Line {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Call everybody who asks for more than `capacity`: 0 is everybody.
-    pub(super) fn call_above(&mut self, capacity: u64, now: u64, calls: &mut Calls) {
-        for waiter in self.present.values_mut().chain(self.away.values_mut()) {
+    /// Wake everybody who requests for more than `capacity`: 0 is everybody.
+    pub(super) fn notify_above(&mut self, capacity: u64, now: u64, wakes: &mut Wakes) {
+        for waiter in self.present.values_mut().chain(self.skipped.values_mut()) {
             if waiter.n > capacity {
-                call(waiter, now, calls);
+                notify(waiter, now, wakes);
             }
         }
     }
@@ -258,14 +258,14 @@ impl Line {
         let waiter = self.present.remove(&ticket)?;
         self.wanted -= u128::from(waiter.n);
         if ticket < self.frontier {
-            self.covered = self.covered.saturating_sub(waiter.n);
-            self.covered_count -= 1;
+            self.notified_sum = self.notified_sum.saturating_sub(waiter.n);
+            self.notified_count -= 1;
         }
         Some(waiter)
     }
 }
 
-fn call(waiter: &mut Waiter, now: u64, calls: &mut Calls) {
-    (waiter.called, waiter.ready) = (Some(now), None);
-    calls.push(Arc::clone(&waiter.event));
+fn notify(waiter: &mut Waiter, now: u64, wakes: &mut Wakes) {
+    (waiter.notified, waiter.ready) = (Some(now), None);
+    wakes.push(Arc::clone(&waiter.event));
 }

@@ -2,14 +2,14 @@
 
 use smallvec::SmallVec;
 
-use super::{Gate, Queue};
+use super::{FairBucket, Queue};
 use crate::bucket::{Deficit, Refusal, Snapshot};
 
-impl Gate {
+impl FairBucket {
     /// Whether all windows hold all they can, with nothing in the stripes, which are closed.
     pub(crate) fn is_full(&self, now: u64) -> bool {
         let all =
-            |queue: &mut Queue| self.outlook(queue, now).views().iter().all(Snapshot::is_full);
+            |queue: &mut Queue| self.snapshots(queue, now).views().iter().all(Snapshot::is_full);
         if self.bucket.is_striped() {
             // As of `now`, whenever they were closed. Not in vain: closing them adds nothing to the word.
             let has_all = self.bucket.snapshot(now).has_all();
@@ -21,9 +21,9 @@ impl Gate {
 
 /// Views of one clock reading, the first window's first.
 #[derive(Debug)]
-pub(crate) struct Outlook(pub(super) SmallVec<[Snapshot; 1]>);
+pub(crate) struct WindowSnapshots(pub(super) SmallVec<[Snapshot; 1]>);
 
-impl Outlook {
+impl WindowSnapshots {
     pub(crate) fn views(&self) -> &[Snapshot] {
         &self.0
     }

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use super::error::ConfigError;
+use super::super::error::ConfigError;
 use crate::adapt::nanos;
 use crate::bucket::Terms;
 use crate::bucket::rate::{Factor, MAX_TOKENS};
@@ -11,7 +11,7 @@ use crate::bucket::rate::{Factor, MAX_TOKENS};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Window {
     pub(super) capacity: u64,
-    pub(super) length: Duration,
+    pub(crate) length: Duration,
     /// What the bucket holds, where it is not the default.
     pub(super) burst: Option<NonZeroU64>,
     /// Never more than `capacity` in any stretch of time as long as the window.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::super::entry::Entry;
 use super::super::error::TryAcquireError;
 use super::super::memory::Inner;
-use super::super::name::Asked;
-use super::sweep::Session;
-use super::{Key, Named};
+use super::name::NameRef;
+use super::sweep::KeysGuard;
+use super::{CompactKey, Registration};
 use crate::bucket::Miss;
 
 impl Inner {
@@ -15,7 +15,7 @@ impl Inner {
     #[inline(never)]
     pub(in crate::limiter) fn check_key(
         &self,
-        key: &Key,
+        key: &CompactKey,
         name: &str,
         n: u64,
     ) -> Result<(), TryAcquireError> {
@@ -40,32 +40,36 @@ impl Inner {
         loop {
             let now = self.clock.now();
             let entries = self.entries.pin();
-            let Some(found) = entries.get(&Asked(name)) else {
+            let Some(found) = entries.get(&NameRef(name)) else {
                 self.template_or_missing(name)?;
-                if self.act(|session| session.take_new(name, n))? {
+                if self.act(|keys_guard| keys_guard.take_new(name, n))? {
                     return Ok(());
                 }
                 continue;
             };
             match *found {
-                Named::Configured(ref entry) => return entry.check(n),
-                Named::Whole(ref whole) => match whole.hold() {
+                Registration::Configured(ref entry) => return entry.check(n),
+                Registration::Promoted(ref whole) => match whole.hold() {
                     Some(entry) => {
                         self.sweep_if_due(now);
                         return entry.check(n);
                     }
                     None => self.wait_for_keys(),
                 },
-                Named::CompactBucket(ref key) => match key.take(&self.sweep_window, n, now) {
-                    Ok(()) => return Ok(()),
-                    Err(Miss::Refused(refusal)) => {
-                        return Err(TryAcquireError::from_refusal(refusal));
+                Registration::CompactBucket(ref key) => {
+                    match key.take(&self.sweep_window, n, now) {
+                        Ok(()) => return Ok(()),
+                        Err(Miss::Refused(refusal)) => {
+                            return Err(TryAcquireError::from_refusal(refusal));
+                        }
+                        Err(Miss::Lost) => {}
+                        Err(Miss::Gone) => self.wait_for_keys(),
+                        Err(Miss::Late(_)) if self.is_closed() => {
+                            return Err(TryAcquireError::Closed);
+                        }
+                        Err(Miss::Late(until)) => self.sweep(until, now),
                     }
-                    Err(Miss::Lost) => {}
-                    Err(Miss::Gone) => self.wait_for_keys(),
-                    Err(Miss::Late(_)) if self.is_closed() => return Err(TryAcquireError::Closed),
-                    Err(Miss::Late(until)) => self.sweep(until, now),
-                },
+                }
             }
         }
     }
@@ -76,17 +80,17 @@ impl Inner {
             return Ok(entry);
         }
         self.template_or_missing(name)?;
-        self.act(|session| session.whole(name))
+        self.act(|keys_guard| keys_guard.whole(name))
     }
 
     /// The entry of a name, to be used, if it has one.
     #[inline]
     pub(in crate::limiter) fn whole(&self, name: &str) -> Option<Arc<Entry>> {
         loop {
-            match *self.entries.pin().get(&Asked(name))? {
-                Named::Configured(ref entry) => return Some(Arc::clone(entry)),
-                Named::CompactBucket(_) => return None,
-                Named::Whole(ref whole) => {
+            match *self.entries.pin().get(&NameRef(name))? {
+                Registration::Configured(ref entry) => return Some(Arc::clone(entry)),
+                Registration::CompactBucket(_) => return None,
+                Registration::Promoted(ref whole) => {
                     if let Some(entry) = whole.hold() {
                         self.sweep_if_due(self.clock.now());
                         return Some(entry);
@@ -102,11 +106,11 @@ impl Inner {
         if let Some(entry) = self.whole(name) {
             return Some(entry);
         }
-        self.entries.pin().get(&Asked(name))?;
-        self.act(|session| {
+        self.entries.pin().get(&NameRef(name))?;
+        self.act(|keys_guard| {
             // It may have gone.
-            let is_there = self.entries.pin().get(&Asked(name)).is_some();
-            if is_there { session.whole(name).map(Some) } else { Ok(None) }
+            let is_there = self.entries.pin().get(&NameRef(name)).is_some();
+            if is_there { keys_guard.whole(name).map(Some) } else { Ok(None) }
         })
         .unwrap_or_default()
     }
@@ -117,14 +121,14 @@ impl Inner {
             return Ok(entry);
         }
         self.template_or_missing(name)?;
-        self.act(|session| session.show(name))
+        self.act(|keys_guard| keys_guard.show(name))
     }
 
     /// Would `n` be admitted now? Takes nothing, and makes no key.
     pub(in crate::limiter) fn peek(&self, name: &str, n: u64) -> Result<(), TryAcquireError> {
         let entries = self.entries.pin();
-        if let Some(found) = entries.get(&Asked(name))
-            && let Named::CompactBucket(Key { ref bucket, ref template }) = *found
+        if let Some(found) = entries.get(&NameRef(name))
+            && let Registration::CompactBucket(CompactKey { ref bucket, ref template }) = *found
             && let Some(rate) = &template.rate
         {
             let now = self.clock.now();
@@ -140,17 +144,17 @@ impl Inner {
     /// have made some.
     fn act<R>(
         &self,
-        act: impl Fn(&mut Session<'_>) -> Result<R, TryAcquireError>,
+        act: impl Fn(&mut KeysGuard<'_>) -> Result<R, TryAcquireError>,
     ) -> Result<R, TryAcquireError> {
-        let mut session = self.session();
-        let acted = act(&mut session);
-        let may_have_room = session.finish();
+        let mut keys_guard = self.keys_guard();
+        let acted = act(&mut keys_guard);
+        let may_have_room = keys_guard.finish();
         if !may_have_room || !matches!(acted, Err(TryAcquireError::TooManyKeys { .. })) {
             return acted;
         }
-        let mut session = self.session();
-        let acted = act(&mut session);
-        session.finish();
+        let mut keys_guard = self.keys_guard();
+        let acted = act(&mut keys_guard);
+        keys_guard.finish();
         acted
     }
 

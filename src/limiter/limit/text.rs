@@ -4,9 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::limit::{Limit, OnRelease};
-use super::scan::{ParseLimitError, Parsed, Scanner};
+use super::lexer::{ParseLimitError, Parsed, Scanner};
 use super::window::Window;
+use super::{Limit, OnRelease};
 use crate::adapt::Recovery;
 
 const NANOS: u128 = 1_000_000_000;
