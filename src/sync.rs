@@ -1,5 +1,5 @@
-//! The one door to the primitives that loom replaces. Under `cfg(loom)` every atomic and lock of
-//! the bucket and of the queue is loom's, so that what is explored is what is shipped.
+//! The primitives that loom replaces. Under `cfg(loom)` every atomic and lock of the bucket and of
+//! the wait queue is loom's, so that the models explore the shipped code.
 
 mod barrier;
 mod thread_index;
@@ -26,7 +26,8 @@ mod loom_side {
     pub(crate) use loom::sync::{Arc, MutexGuard};
     pub(crate) use loom::thread::yield_now;
 
-    /// loom's mutex with the signatures of `parking_lot`'s: a model does not go on after a panic.
+    /// loom's mutex with the signatures of `parking_lot`'s: a model stops at its first panic, so no
+    /// lock is ever poisoned.
     #[derive(Debug, Default)]
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
@@ -43,8 +44,8 @@ mod loom_side {
     }
 }
 
-/// Whether the fault of this name was asked for, to show that a model catches it: by the variable
-/// `TOLLGATE_SEED`, under loom alone. Elsewhere it is a constant, and the fault is not compiled.
+/// Whether `TOLLGATE_SEED` names this fault, to show that a model catches it. Under loom only:
+/// elsewhere it is a constant, and the fault is not compiled.
 #[cfg(not(loom))]
 #[inline]
 pub(crate) const fn seeded(_fault: &str) -> bool {

@@ -1,17 +1,31 @@
-//! Small numbers for threads.
+//! Small indices for threads: each live thread has the smallest that no other live thread uses.
+//!
+//! A thread keeps its index in a plain thread-local cell, for it is read on every take from a
+//! thread's cache. When the thread ends the index is freed, and a later thread gets it.
+//!
+//! A thread whose locals are destroyed already gets `ENDED`, an index that owns nothing: it is
+//! beyond every array of per-thread slots. The destructor that frees an index stores `ENDED` first,
+//! so no thread reads an index after it was given back. Callers must not keep one beyond the call.
+//!
+//! # Orderings
+//!
+//! An index is handed over by the mutex that guards the free list. The old owner's unlock is a
+//! Release, the new owner's lock an Acquire: all that the old owner wrote, Relaxed or not, happens
+//! before the new owner's first access. So the owner of an index may read its own slot with
+//! Relaxed.
 
-/// The number of this thread, the least that no other running thread has.
+/// This thread's index.
 #[cfg(not(loom))]
 #[inline]
 pub(crate) fn thread_index() -> usize {
-    match assigned::INDEX.get() {
-        assigned::UNKNOWN => assigned::ask(),
-        number => number,
+    match lease::INDEX.get() {
+        lease::UNKNOWN => lease::assign(),
+        index => index,
     }
 }
 
 #[cfg(not(loom))]
-mod assigned {
+mod lease {
     use std::cell::Cell;
     use std::cmp::Reverse;
     use std::collections::BinaryHeap;
@@ -19,46 +33,46 @@ mod assigned {
     use parking_lot::Mutex;
 
     pub(super) const UNKNOWN: usize = usize::MAX;
-    /// Of a thread that is about to end: its own is another's already.
+    /// The thread is ending: its index may be another thread's by now.
     const ENDED: usize = usize::MAX - 1;
 
     thread_local! {
-        // Two, for one that is dropped at the thread's end costs more to read.
+        // Apart from the lease, because a local with a destructor costs more to read.
         pub(super) static INDEX: Cell<usize> = const { Cell::new(UNKNOWN) };
         static LEASE: Lease = Lease::new();
     }
 
-    /// Numbers that were given back, and the least that was never given.
+    /// Freed indices, and the smallest index never assigned.
     static FREE: Mutex<(BinaryHeap<Reverse<usize>>, usize)> = Mutex::new((BinaryHeap::new(), 0));
 
     #[cold]
-    pub(super) fn ask() -> usize {
-        let number = LEASE.try_with(|lease| lease.0).unwrap_or(ENDED);
-        INDEX.set(number);
-        number
+    pub(super) fn assign() -> usize {
+        let index = LEASE.try_with(|lease| lease.0).unwrap_or(ENDED);
+        INDEX.set(index);
+        index
     }
 
+    /// Frees the index when the thread ends.
     struct Lease(usize);
 
     impl Lease {
         fn new() -> Self {
             let (free, next) = &mut *FREE.lock();
-            let number = free.pop().map_or(*next, |Reverse(number)| number);
-            *next = (*next).max(number + 1);
-            Self(number)
+            let index = free.pop().map_or(*next, |Reverse(index)| index);
+            *next = (*next).max(index + 1);
+            Self(index)
         }
     }
 
     impl Drop for Lease {
         fn drop(&mut self) {
-            INDEX.set(ENDED);
-            // The lock hands on what this thread has written to those who take the number over.
+            INDEX.set(ENDED); // before another thread can get it
             FREE.lock().0.push(Reverse(self.0));
         }
     }
 }
 
-/// In a model: as they were spawned, the first being 0.
+/// In a model: threads in the order in which they were spawned, from 0.
 #[cfg(loom)]
 pub(crate) fn thread_index() -> usize {
     use std::hash::{Hash, Hasher};
@@ -72,42 +86,11 @@ pub(crate) fn thread_index() -> usize {
             self.0
         }
     }
-    let mut number = Last(0);
-    loom::thread::current().id().hash(&mut number);
-    number.finish() as usize
+    let mut index = Last(0);
+    loom::thread::current().id().hash(&mut index);
+    index.finish() as usize
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use super::thread_index;
-
-    #[test]
-    fn a_number_is_one_threads_and_then_anothers() {
-        let own = thread_index();
-        let spawned = || std::thread::spawn(thread_index).join().unwrap();
-        let others: Vec<usize> = (0..100).map(|_| spawned()).collect();
-        assert!(others.iter().all(|other| *other != own));
-        // Other tests run beside this one, and take numbers too.
-        assert!(others.iter().collect::<std::collections::BTreeSet<_>>().len() < 90, "{others:?}");
-    }
-
-    #[test]
-    fn a_thread_that_ends_has_none() {
-        struct Last(std::sync::mpsc::Sender<usize>);
-        impl Drop for Last {
-            fn drop(&mut self) {
-                let _ = self.0.send(thread_index());
-            }
-        }
-        thread_local!(static LAST: std::cell::RefCell<Option<Last>> = const { std::cell::RefCell::new(None) });
-        let (said, heard) = std::sync::mpsc::channel();
-        // Whichever is dropped first, a number that may be another's already is not used.
-        let thread = std::thread::spawn(move || {
-            LAST.with(|last| *last.borrow_mut() = Some(Last(said)));
-            thread_index()
-        });
-        let number = thread.join().unwrap();
-        let last = heard.recv().unwrap();
-        assert!(last == number || last > 1 << 32, "{last}");
-    }
-}
+#[path = "thread_index_tests.rs"]
+mod tests;
