@@ -1,4 +1,4 @@
-//! A clock that a thread writes and everybody reads.
+//! A clock that one thread writes and all threads read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,23 +13,21 @@ pub(super) struct Coarse {
 }
 
 impl Coarse {
-    /// `None` where the thread could not be started.
+    /// `None` if the thread cannot be started.
     pub(super) fn start(system: System, step: Duration) -> Option<Arc<Self>> {
         let step = step.clamp(Duration::from_micros(50), Duration::from_secs(1));
         let clock = Arc::new(Self { now: AtomicU64::new(system.now()), step });
-        let noted = Arc::downgrade(&clock);
-        std::thread::Builder::new()
-            .name("tollgate-clock".into())
-            .spawn(move || {
-                while let Some(clock) = noted.upgrade() {
-                    // Relaxed would do for the number alone; Release keeps it in step with
-                    // whatever else this process orders by its time.
-                    clock.now.store(system.now(), Ordering::Release);
-                    drop(clock);
-                    std::thread::sleep(step);
-                }
-            })
-            .ok()?;
+        let weak = Arc::downgrade(&clock);
+        let update = move || {
+            while let Some(clock) = weak.upgrade() {
+                // Relaxed would do for the number alone. Release, with the Acquire of `now`, keeps it in
+                // step with what else the process orders by its time.
+                clock.now.store(system.now(), Ordering::Release);
+                drop(clock);
+                std::thread::sleep(step);
+            }
+        };
+        std::thread::Builder::new().name("tollgate-clock".into()).spawn(update).ok()?;
         Some(clock)
     }
 

@@ -1,4 +1,4 @@
-//! A clock that stands still until it is told otherwise.
+//! A clock that moves only when a test moves it.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::timers::{TimerKey, Timers};
 use super::{Alarm, ArmError};
-use crate::sync::{AtomicU64, Mutex, Ordering, seeded};
+use crate::sync::{AtomicU64, Mutex, Ordering};
 
-/// A clock for tests: it starts at 0 and moves when it is told to. Clones share the time, which ends
-/// after 438 years, at 3 x 2^62 ns.
+/// A clock for tests: it starts at 0 and moves only by [`advance`](Self::advance) and
+/// [`set`](Self::set). Clones share the time, which ends after 438 years, at 3 x 2^62 ns.
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,14 +25,15 @@ use crate::sync::{AtomicU64, Mutex, Ordering, seeded};
 /// # Ok::<(), tollgate::ConfigError>(())
 /// ```
 ///
-/// While it stands still no number of takes is a flood, so that a single thread's test never meets
-/// [prepaid batches](crate::MemoryLimiter#exactness). Threads that contend for a bucket of 1,024 tokens or
-/// more may, and then find it a few tokens short of its whole burst after a rest.
+/// While the clock stands still no number of takes makes a bucket hot, so a test with a single
+/// thread never meets [prepaid batches](crate::MemoryLimiter#exactness). Threads that contend for a
+/// bucket of 1,024 tokens or more may meet them, and then find the bucket a few tokens short of its
+/// full burst after a rest.
 #[derive(Clone, Debug, Default)]
 pub struct ManualClock(Arc<Inner>);
 
-/// Readings leave free as much of their range as a bucket's longest horizon, so that one from before
-/// an anchor, which wraps, is told from one after it.
+/// The last reading. The rest of the range is as long as a bucket's longest horizon: the elapsed
+/// time of a reading from before an anchor wraps into it, and is told from that of a later reading.
 const END: u64 = 3 << 62;
 
 #[derive(Debug)]
@@ -47,7 +48,7 @@ impl Default for Inner {
     }
 }
 
-/// A timer of a manual clock; it disarms when it drops.
+/// A timer of a manual clock. Dropping it disarms it.
 #[derive(Debug)]
 pub(crate) struct ManualTimer {
     clock: ManualClock,
@@ -72,21 +73,23 @@ impl ManualClock {
     #[inline]
     #[must_use]
     pub fn now(&self) -> u64 {
-        // Acquire, with the Release of `advance`: who reads the new time sees what was done before.
+        // Acquire, with the Release of `advance` and `set`: a thread that reads the new time sees
+        // what was done before it.
         self.0.now.load(Ordering::Acquire)
     }
 
-    /// Transition on by `by`, and wake whoever is due: tasks and blocked threads. They run when they are
-    /// scheduled; this does not wait for them.
+    /// Advance the time by `by`, and wake the tasks and blocked threads that are due. They run when
+    /// they are scheduled; this does not wait for them.
     pub fn advance(&self, by: Duration) {
         let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
-        let on = |now: u64| now.saturating_add(by).min(END);
-        let step = |now: u64| Some(on(now));
+        let later = |now: u64| now.saturating_add(by).min(END);
+        let step = |now: u64| Some(later(now));
         let before = self.0.now.fetch_update(Ordering::AcqRel, Ordering::Acquire, step);
-        self.wake_due(before.map_or(0, on));
+        self.wake_due(before.map_or(0, later));
     }
 
-    /// Read `nanos` from now on, which may be a step back, and wake whoever is due.
+    /// Set the time to `nanos` nanoseconds, which may be a step back, and wake the tasks and
+    /// blocked threads that are due.
     pub fn set(&self, nanos: u64) {
         let nanos = nanos.min(END);
         self.0.now.store(nanos, Ordering::Release);
@@ -101,9 +104,9 @@ impl ManualClock {
     pub(super) fn arm(&self, at: u64, waker: Waker) -> Result<Alarm, ArmError> {
         let key = self.0.timers.lock().add(at, waker);
         let timer = ManualTimer { clock: self.clone(), key };
-        // Whoever moved the time past `at` before the timer was in has looked in vain: but then
-        // the time is to be seen here, since it looked under the lock.
-        let due = self.now() >= at && !seeded("arm-without-look");
-        if due { Err(ArmError::Due) } else { Ok(Alarm::Manual(timer)) }
+        // A thread that moved the time past `at` may have searched the timers before this one was
+        // added. It stored the time first and searched under the lock, so the new time is visible
+        // here.
+        if self.now() >= at { Err(ArmError::Due) } else { Ok(Alarm::Manual(timer)) }
     }
 }

@@ -1,10 +1,10 @@
-//! Where time comes from, and who wakes those who wait for it.
+//! Clocks and their timers.
 //!
-//! A clock reads nanoseconds since its start. It also owns the timers that count in its time,
-//! so that [`ManualClock::advance`] wakes whoever is due, blocked threads as well.
+//! A clock reads nanoseconds since its start. It also owns the timers that count in its time, so
+//! that [`ManualClock::advance`] wakes the tasks and blocked threads that are due.
 
+mod calibration;
 mod coarse;
-mod course;
 mod manual;
 #[cfg(loom)]
 mod model;
@@ -22,7 +22,7 @@ pub use manual::ManualClock;
 pub use model::SteeredClock;
 use system::System;
 
-/// The time by which a limiter counts. Cheap to clone; clones read the same time.
+/// The time that a limiter counts in. Cheap to clone; clones read the same time.
 ///
 /// | clock | reads | for |
 /// | --- | --- | --- |
@@ -33,21 +33,22 @@ use system::System;
 ///
 /// # The machine's time
 ///
-/// All clocks that read the machine's time, in one process, read the same time, from 0 at the first one's
-/// start. It is the CPU's counter, calibrated at the start and then corrected against the system's
-/// monotonic clock: by whoever reads it, after a quarter of a second and less and less often, at most every
-/// 16 seconds. A correction is never a step: an offset is worked off by a slope that differs from the
-/// system's by at most 500 millionths, which is the most by which a rate is off meanwhile. After some
-/// seconds the offset that remains is below a microsecond, and a rate is off by less than a millionth,
-/// while the system's clock keeps its own pace. The time never goes back, but by what one core's counter is
-/// behind another's.
+/// All clocks of a process that read the machine's time read the same time, which is 0 when the
+/// first of them starts. It is the CPU's counter, calibrated at the start and then corrected
+/// against the system's monotonic clock. A reading makes the correction: the first after a quarter
+/// of a second, later ones less and less often, at intervals of up to 16 seconds. A correction is
+/// never a step. An offset is worked off by a slope that differs from the system's by at most 500
+/// ppm, and meanwhile a rate is off by at most that. While the system's clock keeps its pace, after
+/// some seconds the remaining offset is below a microsecond and a rate is off by less than 1 ppm.
+/// The time never goes back, except by the amount that one core's counter is behind another's.
 ///
-/// Where the two clocks disagree on how much time has passed, by more than a thousandth, the later one is
-/// believed, and the reading goes forward by the difference: no bucket holds more than its burst for it.
-/// So time spent in suspend counts where either of them counts it. If the counter jumps back by more
-/// than a second, the system's clock fills in; by less, the time stands still until the counter
-/// is there again, or goes back with it within the last 16 seconds. A counter that disagrees again and
-/// again is not used any more, nor is one that the CPU does not call reliable: then the system's clock is read.
+/// If the two clocks disagree by more than a thousandth on how much time has passed, the later one
+/// is used, and the reading jumps forward by the difference. That fills no bucket beyond its burst.
+/// So time spent in suspend counts if either clock counts it. If the counter jumps back by more
+/// than a second, the system's clock fills in. If it jumps back by less, the time stands still
+/// until the counter catches up, or goes back with it within the last 16 seconds. A counter that
+/// disagrees repeatedly is given up, and one that the CPU does not call reliable is never used:
+/// then the system's clock is read.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
@@ -56,7 +57,7 @@ enum Source {
     System(System),
     Coarse(Arc<coarse::Coarse>),
     Manual(ManualClock),
-    /// Behind a pointer, as the others are: else the tag hides in it, and takes longer to read.
+    /// Behind a pointer like the others: otherwise the tag is a niche in it, and slower to read.
     #[cfg(feature = "tokio")]
     Tokio(Arc<tokio::TokioClock>),
 }
@@ -68,16 +69,17 @@ impl Clock {
         Self(Source::System(System::new()))
     }
 
-    /// The machine's time as a thread notes it every `step` (from 50 us to a second): for floods of denials,
-    /// which cost a third of what they cost by [`Clock::system`]. An admission is not much cheaper.
+    /// The machine's time as a thread stores it every `step` (clamped to 50 us to 1 s): for floods
+    /// of denials, which cost a third of what they cost with [`Clock::system`]. Admissions are not
+    /// much cheaper.
     ///
-    /// A reading is stale by up to `step`, more where the thread is not scheduled. By the readings the
-    /// bound holds; an observer with another clock may see up to `rate x staleness` more in a window: at
-    /// 1000/s and a step of 1 ms, one token. Waiters wake up to a step later, and their timeouts end so. What
-    /// accrues in a step is there at its end: of a bucket that holds less than `rate x step` a part of the
-    /// rate is lost. So take a step of a millisecond or a few. The thread wakes every `step`, whether anybody
-    /// reads or not, and ends within one of the last clone. Where no thread can be had, this is
-    /// [`Clock::system`].
+    /// A reading is stale by up to `step`, or more if the thread is not scheduled. The bound holds
+    /// by these readings; an observer with another clock may see up to `rate x staleness` more in a
+    /// window: one token at 1000/s and a step of 1 ms. Waiters wake, and timeouts end, up to a step
+    /// late. A step's tokens accrue at its end, so a bucket that holds less than `rate x step`
+    /// loses a part of its rate. Use a step of one or a few milliseconds. The thread wakes every
+    /// `step` even if nobody reads, and ends within a step after the last clone drops. If no thread
+    /// can be started, this is [`Clock::system`].
     #[must_use]
     pub fn coarse(step: Duration) -> Self {
         match coarse::Coarse::start(System::new(), step) {
@@ -86,23 +88,24 @@ impl Clock {
         }
     }
 
-    /// The time of tokio's runtime, which `tokio::time::pause` stops. Made for tests: a reading
-    /// costs several times that of [`Clock::system`].
+    /// The time of tokio's runtime, which `tokio::time::pause` stops. For tests: a reading costs
+    /// several times that of [`Clock::system`].
     ///
-    /// It follows the runtime that it is used in, and outside of any the machine's time: so one that
-    /// is paused must be used inside. Its timers need the runtime's time driver (`enable_time`): without
-    /// it a timer's task panics, and a thread of the crate's wakes the waiter instead.
+    /// It follows the runtime in which it is used; outside any runtime it reads the machine's time,
+    /// so use a paused clock inside its runtime. Timers need the runtime's time driver
+    /// (`enable_time`): without it a timer's task panics, and a thread of this crate wakes the
+    /// waiter instead.
     #[cfg(feature = "tokio")]
     #[must_use]
     pub fn tokio() -> Self {
         Self(Source::Tokio(Arc::new(tokio::TokioClock::new())))
     }
 
-    /// Nanoseconds since this clock's start; of the machine's time, since the process first read it.
+    /// Nanoseconds since this clock's start; for the machine's time, since it was first read.
     #[inline]
     #[must_use]
     pub fn now(&self) -> u64 {
-        // Those of hot paths first and inline.
+        // Only the clocks of hot paths are inlined.
         if let Source::System(system) = &self.0 {
             system.now()
         } else if let Source::Coarse(coarse) = &self.0 {
@@ -123,12 +126,12 @@ impl Clock {
         }
     }
 
-    /// Have `waker` woken once when this clock reads `at`; where that is cheaper, up to `slack`
-    /// nanoseconds later. Never wakes before it returns.
+    /// Wake `waker` once, when this clock reads `at`, or up to `slack` nanoseconds later where that
+    /// is cheaper. Never wakes before it returns.
     pub(crate) fn arm(&self, at: u64, slack: u64, waker: Waker) -> Result<Alarm, ArmError> {
         match &self.0 {
             Source::System(system) => in_thread(at.saturating_add(slack), system.now(), waker),
-            // The thread keeps the machine's time: a step later this clock reads it, too.
+            // The timer thread runs by the machine's time. This clock reads it up to a step later.
             Source::Coarse(coarse) => {
                 let at = at.saturating_add(slack).saturating_add(coarse.step());
                 in_thread(at, coarse.now(), waker)
@@ -160,9 +163,9 @@ impl From<ManualClock> for Clock {
     }
 }
 
-/// An armed timer; dropping it disarms.
+/// An armed timer. Dropping it disarms it.
 #[derive(Debug)]
-#[allow(dead_code)] // held for what their drop does
+#[allow(dead_code)] // held for their drop
 pub(crate) enum Alarm {
     Thread(timers::ThreadTimer),
     Manual(manual::ManualTimer),
@@ -173,7 +176,7 @@ pub(crate) enum Alarm {
 /// Why a timer was not armed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ArmError {
-    /// The clock has reached the time already.
+    /// The clock has already reached the time.
     Due,
     /// The process cannot start another thread.
     NoTimer,

@@ -1,16 +1,16 @@
-//! The machine's time over a counter that is made up, for models.
+//! The machine's time over a simulated counter, for models.
 
 use std::sync::Mutex;
 
-use super::course::SCALE;
+use super::calibration::SCALE;
 use super::system::{Source, Steered};
 
-/// The system's nanoseconds, which the counter counts 400 ppm too fast. Not by loom's primitives:
-/// that time passes is no step of a model.
+/// The system's nanoseconds; the counter runs 400 ppm fast. Not loom's mutex, because passing time
+/// is no step of a model.
 #[derive(Debug)]
-struct MadeUp(Mutex<u64>);
+struct Simulated(Mutex<u64>);
 
-impl MadeUp {
+impl Simulated {
     fn pass(&self, nanos: u64) -> u64 {
         let mut now = self.0.lock().expect("a model stops at its first panic");
         *now += nanos;
@@ -18,7 +18,7 @@ impl MadeUp {
     }
 }
 
-impl Source for MadeUp {
+impl Source for Simulated {
     fn ticks(&self) -> u64 {
         let now = self.pass(1);
         now + now / 2_500
@@ -30,21 +30,21 @@ impl Source for MadeUp {
 
 /// What [`Clock::system`](super::Clock::system) reads.
 #[derive(Debug)]
-pub struct SteeredClock(Steered<MadeUp>);
+pub struct SteeredClock(Steered<Simulated>);
 
 impl SteeredClock {
-    /// A quarter of a second before its first correction.
+    /// A clock whose first correction is due after a quarter of a second.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
-        Self(Steered::new(MadeUp(Mutex::new(0)), 1 << SCALE))
+        Self(Steered::new(Simulated(Mutex::new(0)), 1 << SCALE))
     }
 
-    /// Let time pass.
+    /// Let `nanos` nanoseconds pass.
     pub fn pass(&self, nanos: u64) {
         self.0.source.pass(nanos);
     }
 
-    /// A reading.
+    /// Nanoseconds since the start.
     pub fn now(&self) -> u64 {
         self.0.now()
     }

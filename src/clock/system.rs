@@ -1,52 +1,54 @@
-//! The machine's time by its fastest counter, kept in step with the system's clock by who reads it.
+//! The machine's time by its fastest counter, kept in step with the system's clock by its readers.
 //!
-//! One for the process. A reading is a [segment](super::course) in one of two slots, by the parity of the
-//! generation; who reads beyond the segment's length looks after the next one, and nobody waits for that:
-//! the segment goes on until it is *sealed*, which says at which later tick the next one begins. Whoever
-//! reads beyond that tick turns the generation.
+//! There is one for the process. A reading is a [segment](super::calibration) in one of two slots,
+//! by the parity of the generation. A reader past the segment's length prepares the next one.
+//! Nobody waits for that: the segment continues until it is *sealed*, which says at which later
+//! tick the next one begins. A reader past that tick increments the generation.
 //!
 //! # One function of the ticks
 //!
-//! A segment may not be used beyond the tick where the next one begins: their slopes differ, and the
-//! reading after it could be the lower one. So a slot's `end` is one word for both: who uses a segment
-//! beyond its length raises `end` to the tick first; who seals it puts the next begin there, by a
-//! compare-and-swap, if nobody has used the segment beyond. Within its length a segment is never sealed. So
-//! all threads read one function of the ticks, which never falls: what goes back is only the counter,
-//! from core to core or by a jump.
+//! A segment must not be used beyond the tick where the next one begins: their slopes differ, and
+//! the reading after it could be the lower one. So a slot's `end` is one word for both sides. A
+//! reader that uses a segment beyond its length first raises `end` to its tick. The sealer puts the
+//! next begin there, by a compare-and-swap, if no reader has used the segment beyond that. A
+//! segment is never sealed within its length. So all threads read one function of the ticks, which
+//! never falls. Only the counter goes back, from core to core or by a jump.
 //!
-//! A counter that is behind a segment's begin reads the begin: it may be a core's that is a little behind
-//! others. By a second or more it has jumped, and the next segment begins at once, at a sealed tick of 0.
+//! A counter behind a segment's begin reads the begin: it may be that of a core slightly behind
+//! others. If it is behind by more than a second it has jumped, and the next segment begins at
+//! once, with a sealed tick of 0.
 //!
 //! # Orderings
 //!
-//! As in a bucket's slots. The fields of generation g + 2 are stored with Release after the one before
-//! them has transition the generation to g + 1; who loads one of them, with Acquire, finds that in
-//! the second look and begins anew. `end` is read and written by RMWs that acquire and release: who
-//! finds it sealed finds the next segment in its slot. The generation is transition by an `AcqRel` compare-and-swap,
-//! after that, so that who finds it in length sees the slot as well.
+//! As in a bucket's slots. The fields of generation g + 2 are stored with Release, after the
+//! generation was set to g + 1. A reader that loads one of them, with Acquire, sees g + 1 in its
+//! second load of the generation, and starts over. `end` is changed by `AcqRel` RMWs and loaded
+//! with Acquire: a reader that finds it sealed finds the next segment in its slot. The generation
+//! is incremented after that, by an `AcqRel` compare-and-swap, so a reader within the segment's
+//! length sees the slot as well.
 
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use super::course::{Course, SCALE, Sample, Segment};
-use crate::sync::{AtomicU64, Mutex, Ordering, seeded};
+use super::calibration::{Calibration, SCALE, Sample, Segment};
+use crate::sync::{AtomicU64, Mutex, Ordering};
 
-/// A slot's `end` with this bit is the tick at which the next segment begins; without it, the last tick
-/// up to which the segment was used beyond its length, or 0.
+/// An `end` with this bit is the tick at which the next segment begins. Without it, `end` is the
+/// last tick at which the segment was used beyond its length, or 0.
 const SEALED: u64 = 1 << 63;
 
-/// How far ahead, in nanoseconds, the next segment begins: longer than it takes to make it.
+/// How far ahead, in nanoseconds, the next segment begins: longer than it takes to prepare it.
 const MARGIN: u64 = 50_000;
-/// So many samples are made, of which the narrowest is used.
+/// Samples taken, of which the narrowest is used.
 const SAMPLES: u32 = 5;
 
-/// The counter, and the system's clock.
+/// The counter and the system's clock.
 pub(super) trait Source {
     fn ticks(&self) -> u64;
     fn nanos(&self) -> u64;
 }
 
-/// What this process runs by.
+/// The real ones.
 #[derive(Debug)]
 pub(super) struct Hardware {
     counter: quanta::Clock,
@@ -63,7 +65,7 @@ impl Source for Hardware {
     }
 }
 
-/// The process's one clock: a pointer to it.
+/// A pointer to the process's only steered clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct System(&'static Steered<Hardware>);
 
@@ -72,7 +74,7 @@ impl System {
         static HARDWARE: OnceLock<Steered<Hardware>> = OnceLock::new();
         Self(HARDWARE.get_or_init(|| {
             let counter = quanta::Clock::new();
-            // Where there is no reliable counter this is 1: the system's clock, kept in step with itself.
+            // 1 without a reliable counter: then the system's clock is kept in step with itself.
             let rate = counter.delta_as_nanos(0, 1 << SCALE);
             Steered::new(Hardware { counter, start: Instant::now() }, rate)
         }))
@@ -88,10 +90,10 @@ impl System {
 pub(super) struct Steered<S> {
     generation: AtomicU64,
     pub(super) source: S,
-    /// The tick that counts as 2^62 in an `end`.
+    /// The tick that is 0 in an `end`: 2^62 before the first segment.
     zero: u64,
     slots: [Slot; 2],
-    course: Mutex<Course>,
+    calibration: Mutex<Calibration>,
 }
 
 #[derive(Debug)]
@@ -125,7 +127,7 @@ impl Slot {
         }
     }
 
-    /// Under the lock, and only into the slot that is not in force.
+    /// Under the lock, and only into the slot that is not in use.
     fn store(&self, segment: &Segment) {
         self.base.store(segment.base, Ordering::Release);
         self.nanos.store(segment.nanos, Ordering::Release);
@@ -137,24 +139,25 @@ impl Slot {
 
 impl<S: Source> Steered<S> {
     pub(super) fn new(source: S, rate: u64) -> Self {
-        let (course, segment) = Course::start(sample(&source), rate);
+        let (calibration, segment) = Calibration::start(sample(&source), rate);
         Self {
             generation: AtomicU64::new(0),
             source,
             zero: segment.base.wrapping_sub(SEALED >> 1),
             slots: [Slot::new(&segment), Slot::new(&segment)],
-            course: Mutex::new(course),
+            calibration: Mutex::new(calibration),
         }
     }
 
     #[inline]
     pub(super) fn now(&self) -> u64 {
         let generation = self.generation.load(Ordering::Acquire);
-        // A branch, where an index would do, lets the processor read the slot before the generation.
+        // A branch instead of an index: the processor can load the slot before the generation.
         let slot = if generation & 1 == 0 { &self.slots[0] } else { &self.slots[1] };
         let segment = slot.load();
         let elapsed = self.source.ticks().wrapping_sub(segment.base);
-        // One compare for a segment that is over and a counter from before its begin, which wraps.
+        // One compare for both a segment past its length and a counter before its begin, which
+        // wraps.
         if elapsed < segment.length && self.generation.load(Ordering::Acquire) == generation {
             return segment.after(elapsed);
         }
@@ -171,26 +174,27 @@ impl<S: Source> Steered<S> {
             if segment.length == 0 && self.generation.load(Ordering::Acquire) == generation {
                 return segment.at(self.source.nanos());
             }
-            // After the segment: ticks of before a jump mean nothing on a segment of after it.
+            // After the segment was loaded: ticks from before a jump mean nothing on one made after
+            // it.
             let ticks = self.source.ticks();
             let reading = segment.at(ticks);
             let (is_past_end, is_lost) = (segment.is_past_end(ticks), segment.is_lost(ticks));
-            let end = if is_past_end && !seeded("line-without-mark") {
+            let end = if is_past_end {
                 slot.end.fetch_max(self.mark(ticks), Ordering::AcqRel)
             } else {
                 slot.end.load(Ordering::Acquire)
             };
-            // The second look: the mark may have been put on a later segment, which does no harm.
+            // If not, the mark may be on a later segment, where it does no harm.
             if self.generation.load(Ordering::Acquire) != generation {
                 continue;
             }
             if end & SEALED == 0 {
                 if (is_past_end || is_lost)
-                    && let Some(mut course) = self.course.try_lock()
+                    && let Some(mut calibration) = self.calibration.try_lock()
                     && self.generation.load(Ordering::Acquire) == generation
                     && slot.end.load(Ordering::Acquire) & SEALED == 0
                 {
-                    self.follow(generation, &mut course, is_lost);
+                    self.seal(generation, &mut calibration, is_lost);
                 }
                 return reading;
             }
@@ -198,20 +202,22 @@ impl<S: Source> Steered<S> {
                 return reading;
             }
             let next = generation.wrapping_add(1);
-            // Who fails looks again, and must find it transition then.
+            // Acquire on failure: the next turn of the loop must see the generation that won.
             let (new, old) = (Ordering::AcqRel, Ordering::Acquire);
             let _ = self.generation.compare_exchange(generation, next, new, old);
         }
     }
 
-    /// Make the next segment, and seal this one: under the lock, of which `course` is the proof.
-    fn follow(&self, generation: u64, course: &mut Course, is_lost: bool) {
+    /// Prepare the next segment and seal this one. Under the lock, of which `calibration` is the
+    /// proof.
+    fn seal(&self, generation: u64, calibration: &mut Calibration, is_lost: bool) {
         let slot = &self.slots[(generation & 1) as usize];
         let next = &self.slots[(generation & 1 ^ 1) as usize];
         let segment = slot.load();
         let now = sample(&self.source);
-        if !course.accepts(&now) {
-            // Lost, it is tried again with the next reading; else a little later will do.
+        if !calibration.accepts(&now) {
+            // A lost segment is tried again by the next reading. For others an eighth later will
+            // do.
             if !is_lost {
                 let elapsed = now.ticks.wrapping_sub(segment.base);
                 slot.length.store(elapsed.saturating_add(segment.length / 8), Ordering::Release);
@@ -223,36 +229,36 @@ impl<S: Source> Steered<S> {
             let (base, begin, read) = if is_lost {
                 (now.ticks, 0, segment.nanos.max(self.used_to(&segment, used)))
             } else {
-                // The length may have grown since this thread looked.
+                // The length may have grown since this thread loaded it.
                 let over = self.mark(segment.base.wrapping_add(segment.length));
                 let latest = self.mark(self.source.ticks()).max(over).max(used);
-                let begin = latest.saturating_add(course.ticks(MARGIN)).min(!SEALED);
+                let begin = latest.saturating_add(calibration.ticks(MARGIN)).min(!SEALED);
                 let base = self.zero.wrapping_add(begin);
                 (base, begin, segment.at(base))
             };
-            let (later, following) = course.next(&now, base, read);
-            next.store(&following);
+            let (later, segment) = calibration.next(&now, base, read);
+            next.store(&segment);
             let most = used.max(begin);
             let seal = |used: u64| (used <= most).then_some(begin | SEALED);
             if slot.end.fetch_update(Ordering::AcqRel, Ordering::Acquire, seal).is_ok() {
-                *course = later;
+                *calibration = later;
                 return;
             }
         }
     }
 
-    /// The last reading of a segment that was used beyond its length.
+    /// The last reading of a segment used beyond its length, otherwise 0.
     fn used_to(&self, segment: &Segment, end: u64) -> u64 {
         if end == 0 { 0 } else { segment.at(self.zero.wrapping_add(end)) }
     }
 
-    /// A tick as it is noted in an `end`: 2^62 on either side of the start.
+    /// A tick as it is stored in an `end`, with room for 2^62 ticks on either side of the start.
     fn mark(&self, ticks: u64) -> u64 {
         ticks.wrapping_sub(self.zero) & !SEALED
     }
 }
 
-/// Both clocks. A thread that is kept from its CPU between two readings makes a wide sample.
+/// Both clocks. A thread that is preempted between two readings makes a wide sample.
 fn sample(source: &impl Source) -> Sample {
     let one = || {
         let before = source.ticks();

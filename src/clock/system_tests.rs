@@ -1,25 +1,25 @@
-//! The steered clock over counters that are made up.
+//! The steered clock over simulated counters.
 
 use std::thread;
 
-use super::super::course::{FIRST, LONGEST, SCALE};
+use super::super::calibration::{FIRST, LONGEST, SCALE};
 use super::*;
 use proptest::prelude::*;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// A counter of 2.6 GHz and a system's clock, by a time that goes on with each look.
+/// A counter of 2.6 GHz and a system's clock, over a time that advances with each reading.
 struct World {
     now: AtomicU64,
-    /// The time that a look takes, at most.
+    /// The longest time that a reading takes.
     look: u64,
-    /// One in so many looks at the system's clock takes 3 ms more; 0 for none.
+    /// One in this many readings of the system's clock takes 3 ms more; 0 for none.
     preempt: u64,
-    /// How much too fast the counter is, in millionths, beyond 10^6.
+    /// The pace of the counter, in millionths of the right one.
     pace: u64,
-    /// What the counter is ahead.
+    /// The offset of the counter, in ticks.
     skew: AtomicU64,
-    /// How long the system's clock stood still.
+    /// How long the system's clock has stood still.
     slept: AtomicU64,
 }
 
@@ -33,7 +33,7 @@ impl World {
         self.now.fetch_add(nanos, Ordering::AcqRel) + nanos
     }
 
-    /// Any number below `most`, by the time.
+    /// A pseudorandom number below `most`, by the time.
     fn any(&self, most: u64) -> u64 {
         let mixed = self.now.load(Ordering::Acquire).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         (mixed >> 32) % most
@@ -62,13 +62,13 @@ impl Source for World {
     }
 }
 
-/// Calibrated for a counter that is not off.
+/// A clock calibrated for a counter of the right pace.
 fn steered(world: World) -> Steered<World> {
     let rate = (10_u128 << SCALE) / 26;
     Steered::new(world, rate as u64)
 }
 
-/// Let so much time pass, with a reading every now and then, none of which goes back; the last one.
+/// Let `time` pass, with a reading at least every `every` ns. None goes back. Returns the last one.
 fn run(clock: &Steered<World>, time: u64, every: u64) -> u64 {
     let world = &clock.source;
     let (until, mut last) = (world.now.load(Ordering::Acquire) + time, clock.now());
@@ -81,7 +81,7 @@ fn run(clock: &Steered<World>, time: u64, every: u64) -> u64 {
     last
 }
 
-/// How far the readings are from the system's clock, whose time was 0 at `begin`.
+/// How far the readings are from the system's clock, counted from its time `begin`.
 fn offset(clock: &Steered<World>, begin: u64) -> u64 {
     let before = clock.source.time() - begin;
     let now = clock.now();
@@ -106,14 +106,14 @@ proptest! {
         for _ in 0..100 {
             run(&clock, SECOND, every);
             let offset = offset(&clock, begin);
-            // A disturbed sample is used where it is good to a millionth.
+            // A preempted sample is used if it is good to a millionth.
             let most = if preempt == 0 { 1_000 } else { 20_000 };
             prop_assert!(offset < most, "{offset} ns off");
         }
     }
 
     #[test]
-    fn time_that_only_the_counter_saw_counts(asleep in SECOND..1_000_000 * SECOND, early in 0..40 * SECOND) {
+    fn time_that_only_the_counter_measured_counts(asleep in SECOND..1_000_000 * SECOND, early in 0..40 * SECOND) {
         let clock = steered(World::new(1_000_050));
         let before = run(&clock, early, 10_000_000);
         clock.source.pass(asleep);
@@ -143,7 +143,7 @@ proptest! {
 }
 
 #[test]
-fn a_wrong_calibration_is_found_out() {
+fn a_wrong_calibration_is_corrected() {
     for pace in [700_000, 950_000, 1_060_000, 1_400_000] {
         let clock = steered(World::new(pace));
         run(&clock, 3 * SECOND, 1_000_000);
@@ -181,7 +181,7 @@ fn a_counter_that_differs_from_core_to_core_is_given_up() {
 }
 
 #[test]
-fn two_idle_days_are_one_line() {
+fn two_idle_days_are_one_segment() {
     let world = World::new(1_000_100);
     let begin = world.time();
     let clock = steered(world);
@@ -202,7 +202,7 @@ fn no_thread_reads_less_than_another_has_read() {
         for _ in 0..3 {
             scope.spawn(|| {
                 for _ in 0..60_000 {
-                    // So much that the first segments end after a few hundred readings.
+                    // The first segments end after a few hundred readings.
                     clock.source.pass(FIRST / 1_000);
                     let before = most.load(Ordering::Acquire);
                     let now = clock.now();

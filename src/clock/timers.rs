@@ -1,8 +1,8 @@
 //! Timers as a sorted map of wakers, and the one thread that serves those of the machine's time.
 //!
-//! The thread is started with the first wait of the process, sleeps while nothing is due, and
-//! holds no lock while it wakes. It is what makes `acquire` work on any executor and on none, and
-//! what serves a line whose head is a future that nobody polls.
+//! The first wait of the process starts the thread. It sleeps while nothing is due, and holds no
+//! lock while it wakes. Because of it `acquire` works on any executor and on none, and a wait queue
+//! whose head is a future that nobody polls is still served.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-/// When a timer is due, and a number that tells it from others.
+/// When a timer is due, and a number that is unique among the timers.
 pub(super) type TimerKey = (u64, u64);
 
-/// Wakers by the time they are due.
+/// Wakers by due time.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     due: BTreeMap<TimerKey, Waker>,
@@ -30,13 +30,13 @@ impl Timers {
         key
     }
 
-    /// The waker of a timer that is not due any more. It may be the last owner of something that
-    /// drops a timer of its own: let it go without the lock.
+    /// Remove a timer and return its waker. Drop that without the lock: it may be the last owner of
+    /// something that drops a timer of its own, which takes the lock.
     pub(super) fn remove(&mut self, key: TimerKey) -> Option<Waker> {
         self.due.remove(&key)
     }
 
-    /// The wakers that are due at `now`, in their order: to be woken without the lock.
+    /// Remove the wakers that are due at `now`, in order. Wake them without the lock.
     pub(super) fn take_due(&mut self, now: u64) -> Vec<Waker> {
         let mut due = Vec::new();
         while let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= now) {
@@ -50,7 +50,7 @@ impl Timers {
     }
 }
 
-/// The thread's side of the machine's timers, in nanoseconds since `start`.
+/// What the thread serves: timers in nanoseconds since `start`.
 struct Service {
     timers: Mutex<Timers>,
     earlier: Condvar,
@@ -59,7 +59,7 @@ struct Service {
 
 static SERVICE: OnceLock<Option<&'static Service>> = OnceLock::new();
 
-/// A timer of the machine's time; it disarms when it drops.
+/// A timer of the machine's time. Dropping it disarms it.
 #[derive(Debug)]
 pub(crate) struct ThreadTimer(TimerKey);
 
@@ -72,7 +72,7 @@ impl Drop for ThreadTimer {
     }
 }
 
-/// Wake after `delay` of the machine's time. `None` where the thread could not be started.
+/// Wake `waker` after `delay` of the machine's time. `None` if the thread cannot be started.
 pub(super) fn in_thread(delay: Duration, waker: Waker) -> Option<ThreadTimer> {
     let service = (*SERVICE.get_or_init(start))?;
     let at = nanos(service.start.elapsed().saturating_add(delay));
@@ -87,7 +87,7 @@ pub(super) fn in_thread(delay: Duration, waker: Waker) -> Option<ThreadTimer> {
 }
 
 fn start() -> Option<&'static Service> {
-    // For the life of the process, as its thread.
+    // Leaked: like its thread, it lives as long as the process.
     let service: &'static Service = Box::leak(Box::new(Service {
         timers: Mutex::default(),
         earlier: Condvar::new(),
@@ -117,7 +117,7 @@ impl Service {
     }
 }
 
-/// A foreign waker's panic must not end everybody's timers.
+/// A foreign waker's panic must not end the thread, which serves all timers.
 fn wake(waker: Waker) {
     let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
 }
