@@ -10,19 +10,19 @@ use tokio::sync::broadcast::error::RecvError;
 use super::{BusError, BusFuture, Delivery, MessageBus, Subscription};
 use crate::sync::Mutex;
 
-/// What a subscriber may be behind before it loses its oldest messages.
+/// A subscriber that is further behind loses its oldest messages.
 const BUFFER: usize = 256;
 
 /// A bus within one process: for tests, and for several limiters in one program. Cheap to clone;
-/// clones are one bus.
+/// clones share the bus.
 ///
 /// Publishing never waits. A subscriber that falls behind by more than 256 messages loses the
-/// oldest of them, and is told how many.
+/// oldest and is told how many: [`Delivery::Lost`].
 #[derive(Clone, Default)]
 pub struct MemoryBus(Arc<Mutex<HashMap<String, broadcast::Sender<Vec<u8>>>>>);
 
 impl MemoryBus {
-    /// A bus that nobody listens to yet.
+    /// A bus without subscribers.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -35,7 +35,7 @@ impl MessageBus for MemoryBus {
         subject: &'a str,
         payload: Vec<u8>,
     ) -> BusFuture<'a, Result<(), BusError>> {
-        // To nobody is no error, here as on any bus.
+        // No subscriber is no error, as on any bus.
         let _ = self.0.lock().get(subject).map(|subscribers| subscribers.send(payload));
         Box::pin(std::future::ready(Ok(())))
     }

@@ -1,4 +1,4 @@
-//! Message buses: bytes, by subject, to whoever listens at the time.
+//! Message buses: bytes by subject, to those subscribed at the time.
 
 mod memory;
 #[cfg(feature = "nats")]
@@ -13,50 +13,52 @@ pub use memory::MemoryBus;
 #[cfg(feature = "nats")]
 pub use nats::NatsBus;
 
-/// A boxed future, so that the traits of a bus are object-safe.
+/// A boxed future, which makes the traits of a bus object-safe.
 pub type BusFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What agents talk over. Implement it for the bus that you have; what a limiter needs is little.
+/// The message bus of a swarm's agents. Implement it for the bus that you have; limiters need
+/// little.
 ///
-/// A bus may lose, delay, repeat and reorder messages: the limiters repeat what still stands.
-/// What it should not do is keep messages for later. A cut tells its age, and one that was kept
-/// while the bus was away arrives younger than it is; the sender will say it again by itself.
+/// A bus may lose, delay, repeat and reorder messages: limiters repeat the cuts that still stand.
+/// It should not keep messages for later. A message tells a cut's age at sending, so a cut that was
+/// kept during an outage would arrive younger than it is; the sender repeats it anyway.
 pub trait MessageBus: Send + Sync {
-    /// Hand `payload` to all who are subscribed to `subject`. Does not wait for them.
+    /// Send `payload` to all subscribers of `subject`, without waiting for them.
     ///
     /// # Errors
     ///
-    /// It was not sent. The caller decides whether to say it again.
+    /// The message was not sent. The caller decides whether to retry.
     fn publish<'a>(
         &'a self,
         subject: &'a str,
         payload: Vec<u8>,
     ) -> BusFuture<'a, Result<(), BusError>>;
 
-    /// Listen. What is published once this has returned is received, also by who published it.
+    /// Subscribe to `subject`. Messages published after the future has resolved are received, the
+    /// subscriber's own included.
     ///
     /// # Errors
     ///
-    /// There is no such subscription.
+    /// Nothing was subscribed.
     fn subscribe<'a>(
         &'a self,
         subject: &'a str,
     ) -> BusFuture<'a, Result<Box<dyn Subscription>, BusError>>;
 
-    /// Wait until what was published has left this process. By default it has.
+    /// Wait until all published messages have left this process. The default returns at once.
     ///
     /// # Errors
     ///
-    /// It may not have.
+    /// Some may not have left.
     fn flush(&self) -> BusFuture<'_, Result<(), BusError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 }
 
-/// One subject's messages, as they come. Dropping it ends the subscription.
+/// A subject's messages. Dropping it ends the subscription.
 pub trait Subscription: Send {
     /// The next message; `None` once the bus has ended this subscription. Cancel-safe: dropping the
-    /// future loses nothing.
+    /// future loses no message.
     fn next(&mut self) -> BusFuture<'_, Option<Delivery>>;
 }
 
@@ -64,19 +66,19 @@ pub trait Subscription: Send {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Delivery {
-    /// A message, as it was published.
+    /// A message's payload.
     Message(Vec<u8>),
-    /// So many messages were dropped before the next, because this subscriber was slow.
+    /// This many messages were dropped before the next one because this subscriber was slow.
     Lost(u64),
 }
 
-/// Why a bus did not do as it was told.
+/// Why an operation on a bus failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BusError {
-    /// There is no connection at present: it may come back.
+    /// There is no connection at present. It may come back.
     Disconnected,
-    /// What else the bus says, in its words.
+    /// Any other failure, in the words of the bus.
     Failed(String),
 }
 

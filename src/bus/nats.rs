@@ -14,26 +14,26 @@ use tokio::time::timeout;
 use super::{BusError, BusFuture, Delivery, MessageBus, Subscription};
 use crate::sync::{AtomicU64, Ordering};
 
-/// What any call may wait for the server.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The longest that a call waits for the server.
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Between two attempts to connect, at most; and at most before the first, doubled with each.
+/// Upper bounds of the delay between two attempts to connect: of any, and of the first, which
+/// doubles with each attempt.
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
 const FIRST_DELAY: Duration = Duration::from_millis(20);
 
-/// A server is asked this often whether it is there. The third question without an answer ends the
-/// connection.
+/// Interval of pings to the server. The third without an answer ends the connection.
 const PING: Duration = Duration::from_secs(2);
 
-/// What the client may have taken but not sent yet. When a connection ends, it keeps that for the next.
+/// Messages that the client may hold unsent. When a connection ends it keeps them for the next.
 const QUEUE: usize = 64;
 
-/// What a subscriber may be behind, as on the bus in memory. Each message may have 1 MiB, and the
-/// client's own default is 65,536 of them.
+/// How far a subscriber may be behind, as on [`super::MemoryBus`]. Each message may have 1 MiB, and
+/// the client's own default is 65,536 messages.
 const BUFFER: usize = 256;
 
-/// A server ends a connection that sends it a line of more than 4 KiB, and a subscription to such a
-/// subject would be restored only to end the next one.
+/// In bytes. A server ends a connection that sends it a line of more than 4 KiB. The client would
+/// restore a subscription to such a subject, which ends the next connection too.
 const LONGEST_SUBJECT: usize = 1_024;
 
 /// A bus over [NATS](https://nats.io): core NATS, without `JetStream`. Cheap to clone; clones share
@@ -51,36 +51,40 @@ const LONGEST_SUBJECT: usize = 1_024;
 /// # }
 /// ```
 ///
-/// * **Outages.** The connection comes back by itself, and the subscriptions with it. Until then
-///   publishing is [`BusError::Disconnected`]. What fails was not sent and will not be.
-/// * **Losses.** What was accepted may be lost without an error: that a connection has ended is
-///   noticed a little later, 6 s later where only silence tells of it. Of what is published in
-///   between, some may arrive once the connection is back: of what the client had not begun to send,
-///   at most 64 messages.
-/// * **Subscribing** waits until the server has the subscription, a second or two at most. If it has
+/// * **Outages.** The client reconnects and restores the subscriptions. Until then publishing
+///   returns [`BusError::Disconnected`]. A message whose publishing failed was not sent and will
+///   not be.
+/// * **Losses.** An accepted message may be lost without an error, because the end of a connection
+///   is noticed a little later: 6 s later if the only sign is silence. Of the messages published in
+///   between, those that the client had not begun to send, at most 64, may arrive after the
+///   reconnection.
+/// * **Subscribing** waits until the server has the subscription, two seconds at most. If it has
 ///   not by then, or there is no connection, the subscription begins when the server has it. Other
-///   servers of a cluster hear of it a moment later.
-/// * **A slow subscriber** loses the newest messages once 256 of its own wait for it
-///   (`ConnectOptions::subscription_capacity`). It is not told: [`Delivery::Lost`] never comes, but
-///   `tracing` has a warning, of the 1st, 2nd, 4th ... that is lost.
-/// * **Subjects** are those of NATS: tokens between dots, without white space, at most 1,024 bytes;
-///   anything else is an error. `*` and `>` in a subscription are its wildcards.
-/// * **Payloads** are as large as the server allows, 1 MiB by default; a larger one is an error.
-/// * **Permissions.** Besides its subjects, a user needs to publish and subscribe to `_INBOX.>`, or
-///   each subscribing takes the full second. What a server forbids is told to `tracing` alone.
+///   servers of a cluster learn of it a moment later.
+/// * **A slow subscriber** loses the newest messages once 256 wait for it
+///   (`ConnectOptions::subscription_capacity`). [`Delivery::Lost`] never comes; instead `tracing`
+///   gets a warning for the 1st, 2nd, 4th ... lost message.
+/// * **Subjects** are those of NATS: tokens separated by dots, without white space, at most 1,024
+///   bytes; anything else is an error. `*` and `>` in a subscription are wildcards.
+/// * **Payloads** may be as large as the server allows, 1 MiB by default; a larger one is an error.
+/// * **Permissions.** Besides its subjects, a user must be allowed to publish and subscribe to
+///   `_INBOX.>`; otherwise each subscribing takes the full second. Only `tracing` learns what a
+///   server forbids.
 ///
-/// It works within a tokio runtime with `net` and `time` enabled, and lives as long as the one that it
-/// was connected in. Where tokio's time is paused, what waits for the server may give up at once.
+/// It needs a tokio runtime with `net` and `time` enabled, and lives as long as the runtime in
+/// which it was connected. While tokio's time is paused, a call that waits for the server may time
+/// out at once.
 #[derive(Clone)]
 pub struct NatsBus(Client);
 
 impl NatsBus {
-    /// Connect, with [`options`](Self::options). Several servers of one cluster are separated by
-    /// commas: it takes any, and another when that one goes away.
+    /// Connect with [`options`](Self::options). Separate several servers of one cluster by commas:
+    /// any of them is used, and another one if that fails.
     ///
     /// # Errors
     ///
-    /// There is no such server, or it will not have us. That takes at most 5 s for each address.
+    /// The server cannot be reached, or refuses the connection. It takes at most 5 s for each
+    /// address.
     pub async fn connect(url: &str) -> Result<Self, BusError> {
         Self::connect_with(url, Self::options()).await
     }
@@ -101,12 +105,13 @@ impl NatsBus {
     /// # }
     /// ```
     ///
-    /// Leave the echo on: a limiter hears itself.
+    /// Leave the echo on: a bus delivers a publisher's own messages too, and subscribing waits for
+    /// one.
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect). Credentials in a URL are an error too, for the client would
-    /// not use them.
+    /// As for [`connect`](Self::connect). Credentials in a URL are an error too, because the client
+    /// would not use them.
     pub async fn connect_with(url: &str, options: ConnectOptions) -> Result<Self, BusError> {
         let mut servers = Vec::new();
         for url in url.split(',') {
@@ -120,12 +125,13 @@ impl NatsBus {
         connected.map(Self).map_err(|error| failed(&format_args!("{url}: {error}")))
     }
 
-    /// What [`connect`](Self::connect) connects with, to build on: named "tollgate", tries to
-    /// reconnect for ever and at least each second or so, notices a silent server within 6 s, queues
-    /// at most 64 messages to the server and 256 to each subscriber, and tells `tracing` what happens to the connection.
+    /// The options of [`connect`](Self::connect), to build on. The client is named "tollgate",
+    /// tries to reconnect without end and about once a second or more often, notices a silent
+    /// server within 6 s, queues at most 64 messages to the server and 256 to each subscriber, and
+    /// reports the connection's events to `tracing`.
     ///
-    /// `ConnectOptions::new()` has other defaults: up to 4 s between attempts, up to 3 minutes until
-    /// it gives a silent server up, and queues of 2,048 and 65,536.
+    /// `ConnectOptions::new()` has other defaults: up to 4 s between attempts, up to 3 minutes
+    /// until it gives up a silent server, and queues of 2,048 and 65,536 messages.
     #[must_use]
     pub fn options() -> ConnectOptions {
         let lost = Arc::new(AtomicU64::new(0));
@@ -138,7 +144,7 @@ impl NatsBus {
             .subscription_capacity(BUFFER)
             .event_callback(move |event| {
                 let lost = Arc::clone(&lost);
-                async move { tell(&event, &lost) }
+                async move { log(&event, &lost) }
             })
     }
 
@@ -149,7 +155,7 @@ impl NatsBus {
         }
     }
 
-    /// To the server and back: a message to ourselves. What was sent before has been seen by then.
+    /// A message to ourselves: when it is back, the server has handled what was sent before.
     async fn round_trip(&self) -> Result<(), BusError> {
         let inbox = self.0.new_inbox();
         let mut echo = self.0.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
@@ -158,7 +164,7 @@ impl NatsBus {
     }
 }
 
-/// A client that there is already. Its options stay as they are.
+/// Use an existing client, with its options.
 impl From<Client> for NatsBus {
     fn from(client: Client) -> Self {
         Self(client)
@@ -173,7 +179,7 @@ impl MessageBus for NatsBus {
     ) -> BusFuture<'a, Result<(), BusError>> {
         Box::pin(async move {
             let subject = valid(subject)?;
-            // The client would keep it until there is a connection again.
+            // Without a connection the client would keep the message for the next one.
             self.connected()?;
             within(self.0.publish(subject, payload.into())).await
         })
@@ -185,8 +191,8 @@ impl MessageBus for NatsBus {
     ) -> BusFuture<'a, Result<Box<dyn Subscription>, BusError>> {
         Box::pin(async move {
             let subscriber = within(self.0.subscribe(valid(subject)?)).await?;
-            // Flushing does not do: it waits for the socket, not for the server.
-            if self.connected().is_ok() && timeout(PATIENCE, self.round_trip()).await.is_err() {
+            // A flush is not enough: it waits for the socket, not for the server.
+            if self.connected().is_ok() && timeout(CALL_TIMEOUT, self.round_trip()).await.is_err() {
                 tracing::debug!(subject, "nats: subscribed without an answer as yet");
             }
             Ok(Box::new(subscriber) as Box<dyn Subscription>)
@@ -220,7 +226,7 @@ fn failed(why: &impl ToString) -> BusError {
     BusError::Failed(why.to_string())
 }
 
-/// A subject that the server takes.
+/// A subject that the server accepts.
 fn valid(subject: &str) -> Result<Subject, BusError> {
     if subject.len() > LONGEST_SUBJECT {
         return Err(failed(&format_args!("a subject of more than {LONGEST_SUBJECT} bytes")));
@@ -228,26 +234,25 @@ fn valid(subject: &str) -> Result<Subject, BusError> {
     Subject::validated(subject).map_err(|_| failed(&format_args!("no subject: {subject:?}")))
 }
 
-/// Hand something to the client, which takes nothing more while it is stuck.
-async fn within<T, E: ToString>(
-    handing: impl Future<Output = Result<T, E>>,
-) -> Result<T, BusError> {
-    match timeout(PATIENCE, handing).await {
+/// Run a call to the client with a timeout: while its queue is full it accepts nothing.
+async fn within<T, E: ToString>(call: impl Future<Output = Result<T, E>>) -> Result<T, BusError> {
+    match timeout(CALL_TIMEOUT, call).await {
         Ok(done) => done.map_err(|error| failed(&error)),
         Err(_) => Err(BusError::Disconnected),
     }
 }
 
-/// What to wait before an attempt, the first included; unlike others, who lost it at the same time.
+/// The delay before an attempt to connect, the first included. Random, because other clients lost
+/// their connection at the same time.
 fn delay(attempts: usize) -> Duration {
     let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
     let most = FIRST_DELAY.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST_DELAY);
     most.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
-/// `lost` counts the messages that slow subscribers lost, which are an event each. Relaxed: it
-/// publishes nothing.
-fn tell(event: &Event, lost: &AtomicU64) {
+/// `lost` counts the messages that slow subscribers lost, an event each. Relaxed: it publishes
+/// nothing.
+fn log(event: &Event, lost: &AtomicU64) {
     match event {
         Event::Connected | Event::Draining | Event::Closed => tracing::info!("nats: {event}"),
         Event::SlowConsumer(_) => {
