@@ -1,5 +1,5 @@
-//! The task of one limiter: it hears the others, tells them, and repeats what stands.
-//! It is the only one that talks to the bus.
+//! The task of one limiter: it receives other agents' cuts, announces its own, and repeats those
+//! that stand. Nothing else talks to the bus.
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -18,16 +18,16 @@ use crate::bus::{BusError, Delivery, MessageBus, Subscription};
 use crate::clock::{Alarm, ArmError};
 use crate::limiter::{ActiveCuts, MemoryLimiter};
 
-/// A bus that has not taken a message by then has not.
+/// The bus has failed if it has not accepted a message by then.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
-/// After a failure it is tried again.
+/// Nothing is sent to the bus for this long after a failure.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
-/// An agent asks what stands so often, because messages are lost.
-const ASKS: u32 = 3;
-const BETWEEN_ASKS: Duration = Duration::from_millis(250);
-/// How late a step of a recovery may be told, in nanoseconds.
+/// An agent repeats its query this many times, because messages are lost.
+const QUERIES: u32 = 3;
+const QUERY_INTERVAL: Duration = Duration::from_millis(250);
+/// How late a callback may learn of a step of recovery, in nanoseconds.
 const SLACK: u64 = 1_000_000;
-/// OutgoingKind is left to say when the limiter closes is said by then, or not.
+/// Flush timeout on close.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The three subjects' subscriptions.
@@ -50,23 +50,23 @@ pub(super) struct Agent {
     instance: u64,
     tasks: Arc<TaskQueue>,
     counters: Arc<Counters>,
-    /// Resources with cuts that stand.
+    /// Resources with cuts that stand, or steps of recovery to come.
     cut: BTreeSet<String>,
     to_announce: BTreeSet<String>,
-    /// While something stands.
+    /// While any cut stands.
     trickle: Option<Trickle>,
-    asks: u32,
-    ask_at: Instant,
-    /// After a failure nothing is sent before.
-    quiet_until: Instant,
+    queries_left: u32,
+    query_at: Instant,
+    /// Set by a failure: nothing is sent before.
+    retry_at: Instant,
     sending: Option<Outgoing>,
-    /// When the next step is due, and its timer. `None`: to be found out.
+    /// When the next step of recovery is due, and its timer. `None`: unknown.
     alarm: Option<(u64, Option<Alarm>)>,
     /// The bus has ended a subscription.
     needs_resubscribe: bool,
 }
 
-/// One message, or one state's, on its way.
+/// An announcement, a query, or all messages of a state, being sent.
 type Outgoing = Pin<Box<dyn Future<Output = (OutgoingKind, bool)> + Send>>;
 
 #[derive(Debug)]
@@ -95,32 +95,32 @@ impl Agent {
             cut: BTreeSet::new(),
             to_announce: BTreeSet::new(),
             trickle: None,
-            asks: ASKS,
-            ask_at: now,
-            quiet_until: now,
+            queries_left: QUERIES,
+            query_at: now,
+            retry_at: now,
             sending: None,
             alarm: None,
             needs_resubscribe: false,
         }
     }
 
-    /// Until the limiter closes.
+    /// Run until the limiter closes.
     pub(super) async fn run(mut self, mut subscriptions: Subscriptions) {
         while !self.take_pending() {
             self.recover();
             self.send();
             let tasks = Arc::clone(&self.tasks);
             let next = self.next();
-            // Which comes first is no matter of chance, so that a simulated swarm can be run again:
-            // each subscription has its turn, and the last two only say that the loop has something to do.
+            // Biased, so that a simulated swarm is reproducible. The subscriptions take turns at
+            // being first, and the last two branches only start the loop again.
             subscriptions.rotate_left(1);
             let [first, second, third] = &mut subscriptions;
             tokio::select! {
                 biased;
-                sent = sent(&mut self.sending) => self.sent(sent),
-                heard = listen(first) => self.hear(heard, first),
-                heard = listen(second) => self.hear(heard, second),
-                heard = listen(third) => self.hear(heard, third),
+                sent = sent(&mut self.sending) => self.on_sent(sent),
+                delivery = receive(first) => self.on_delivery(delivery, first),
+                delivery = receive(second) => self.on_delivery(delivery, second),
+                delivery = receive(third) => self.on_delivery(delivery, third),
                 () = tasks.arrived() => {}
                 () = sleep_until(next) => {}
             }
@@ -131,38 +131,36 @@ impl Agent {
 
     /// Whether to stop.
     fn take_pending(&mut self) -> bool {
-        let left = self.tasks.take();
-        if left.ask {
-            self.ask(ASKS);
+        let pending = self.tasks.take();
+        if pending.query {
+            self.query(QUERIES);
         }
-        for resource in left.to_announce {
-            self.stands(resource.clone());
+        for resource in pending.to_announce {
+            self.cuts_changed(resource.clone());
             self.to_announce.insert(resource);
         }
-        left.stop
+        pending.stop
     }
 
-    /// Ask what stands, so many times: not more often than before.
-    fn ask(&mut self, times: u32) {
-        if self.asks == 0 {
-            self.ask_at = self.ask_at.max(Instant::now());
+    /// Query the cuts that stand, `times` times, at the same interval as before.
+    fn query(&mut self, times: u32) {
+        if self.queries_left == 0 {
+            self.query_at = self.query_at.max(Instant::now());
         }
-        self.asks = self.asks.max(times);
+        self.queries_left = self.queries_left.max(times);
     }
 
-    /// OutgoingKind stands of a resource has changed.
-    fn stands(&mut self, resource: String) {
-        // The date of the next step is another.
-        self.alarm = None;
+    fn cuts_changed(&mut self, resource: String) {
+        self.alarm = None; // the next step may be due earlier
         let now = Instant::now();
         match &mut self.trickle {
-            Some(trickle) => trickle.differ(&resource, now),
+            Some(trickle) => trickle.inconsistent(&resource, now),
             None => self.trickle = Some(Trickle::new(now)),
         }
         self.cut.insert(resource);
     }
 
-    /// Take the steps that are due, so that callbacks hear of them though nobody acquires, and wait
+    /// Apply the steps that are due, so that callbacks run even if nobody acquires, and arm a timer
     /// for the next.
     fn recover(&mut self) {
         let now = self.limiter.clock().now();
@@ -184,29 +182,29 @@ impl Agent {
             limiter.clock().arm(next, SLACK, waker)
         });
         if matches!(armed, Some(Err(ArmError::Due))) {
-            Arc::clone(&self.tasks).wake(); // come again
+            Arc::clone(&self.tasks).wake(); // start the loop again
         }
         self.alarm = Some((next, armed.and_then(Result::ok)));
     }
 
-    /// When there is something to do, if nothing happens.
+    /// When there is something to send, if nothing happens before.
     fn next(&self) -> Instant {
-        let ask = (self.asks > 0).then_some(self.ask_at);
-        let speak = self.trickle.as_ref().map(Trickle::next);
+        let query = (self.queries_left > 0).then_some(self.query_at);
+        let state = self.trickle.as_ref().map(Trickle::next);
         let again =
-            (self.needs_resubscribe || !self.to_announce.is_empty()).then_some(self.quiet_until);
+            (self.needs_resubscribe || !self.to_announce.is_empty()).then_some(self.retry_at);
         let far = Instant::now() + Duration::from_hours(1);
-        // While a message is on its way the next waits for it.
-        let next = [ask, speak, again].into_iter().flatten().min();
-        next.filter(|_| self.sending.is_none()).map_or(far, |next| next.max(self.quiet_until))
+        // One message is sent at a time.
+        let next = [query, state, again].into_iter().flatten().min();
+        next.filter(|_| self.sending.is_none()).map_or(far, |next| next.max(self.retry_at))
     }
 
-    // ---- telling ------------------------------------------------------------------------------
+    // ---- sending ------------------------------------------------------------------------------
 
-    /// Send the next thing that is to be said, if nothing is on its way.
+    /// Send the next message that is due, unless one is being sent.
     fn send(&mut self) {
         let now = Instant::now();
-        if self.sending.is_some() || now < self.quiet_until {
+        if self.sending.is_some() || now < self.retry_at {
             return;
         }
         while let Some(resource) = self.to_announce.pop_first() {
@@ -214,17 +212,17 @@ impl Agent {
                 return self.start(OutgoingKind::Announcement(resource), CAPACITY, vec![message]);
             }
         }
-        if self.asks > 0 && self.ask_at <= now {
+        if self.queries_left > 0 && self.query_at <= now {
             let message = wire::query(&self.id, self.instance);
             return self.start(OutgoingKind::Query, QUERY, vec![message]);
         }
-        if self.trickle.as_mut().is_some_and(|trickle| trickle.speaks(now)) {
+        if self.trickle.as_mut().is_some_and(|trickle| trickle.should_send(now)) {
             let messages = self.states();
             self.start(OutgoingKind::State, STATE, messages);
         }
     }
 
-    fn start(&mut self, what: OutgoingKind, subject: &'static str, messages: Vec<Vec<u8>>) {
+    fn start(&mut self, kind: OutgoingKind, subject: &'static str, messages: Vec<Vec<u8>>) {
         let (bus, counters) = (Arc::clone(&self.bus), Arc::clone(&self.counters));
         self.sending = Some(Box::pin(async move {
             for message in messages {
@@ -234,22 +232,23 @@ impl Agent {
                         if counters.not_sent.add(1) {
                             tracing::warn!(subject, ?failed, "the bus did not take a message");
                         }
-                        return (what, false);
+                        return (kind, false);
                     }
                 }
             }
-            (what, true)
+            (kind, true)
         }));
     }
 
-    fn sent(&mut self, (what, is_sent): (OutgoingKind, bool)) {
+    fn on_sent(&mut self, (kind, is_sent): (OutgoingKind, bool)) {
         let now = Instant::now();
-        match what {
+        match kind {
             OutgoingKind::Query if is_sent => {
-                (self.asks, self.ask_at) = (self.asks.saturating_sub(1), now + BETWEEN_ASKS);
+                (self.queries_left, self.query_at) =
+                    (self.queries_left.saturating_sub(1), now + QUERY_INTERVAL);
             }
             OutgoingKind::Announcement(resource) if !is_sent => {
-                _ = self.to_announce.insert(resource)
+                self.to_announce.insert(resource);
             }
             OutgoingKind::State if !is_sent => {
                 self.trickle.iter_mut().for_each(|trickle| trickle.failed(now));
@@ -257,35 +256,35 @@ impl Agent {
             _ => {}
         }
         if !is_sent {
-            self.quiet_until = now + RETRY_DELAY;
+            self.retry_at = now + RETRY_DELAY;
         }
     }
 
-    /// Our last cut of a resource, if it still stands.
+    /// The announcement of our last cut of a resource, if the cut still stands.
     fn announcement(&self, resource: &str) -> Option<Vec<u8>> {
         let standing = self.limiter.standing(resource)?;
-        let told = told(resource, &standing);
-        let ours = told.filter(|cut| cut.origin.is_ours).min_by_key(|cut| cut.age)?;
+        let cuts = wire_cuts(resource, &standing);
+        let ours = cuts.filter(|cut| cut.origin.is_ours).min_by_key(|cut| cut.age)?;
         wire::announcement(&ours, standing.tokens, self.instance)
     }
 
     fn states(&self) -> Vec<Vec<u8>> {
-        let is_said = |resource: &String| {
-            self.trickle.as_ref().is_some_and(|trickle| trickle.is_said(resource))
+        let is_covered = |resource: &String| {
+            self.trickle.as_ref().is_some_and(|trickle| trickle.is_covered(resource))
         };
         let all: Vec<(&String, ActiveCuts)> = (self.cut.iter())
-            .filter(|resource| !is_said(resource))
+            .filter(|resource| !is_covered(resource))
             .filter_map(|resource| Some((resource, self.limiter.standing(resource)?)))
             .collect();
         let cuts: Vec<_> =
-            all.iter().flat_map(|(resource, standing)| told(resource, standing)).collect();
+            all.iter().flat_map(|(resource, standing)| wire_cuts(resource, standing)).collect();
         wire::states(&self.id, self.instance, &cuts)
     }
 
-    /// OutgoingKind was announced and is not yet told.
+    /// Send the pending announcements.
     async fn flush(&mut self) {
-        self.quiet_until = Instant::now();
-        (self.asks, self.trickle) = (0, None);
+        self.retry_at = Instant::now();
+        (self.queries_left, self.trickle) = (0, None);
         loop {
             self.send();
             if self.sending.is_none() {
@@ -299,17 +298,21 @@ impl Agent {
         let _ = timeout(SEND_TIMEOUT, self.bus.flush()).await;
     }
 
-    // ---- hearing ------------------------------------------------------------------------------
+    // ---- receiving ----------------------------------------------------------------------------
 
-    fn hear(&mut self, heard: Option<Delivery>, (subject, subscription): &mut SubjectSubscription) {
+    fn on_delivery(
+        &mut self,
+        delivery: Option<Delivery>,
+        (subject, subscription): &mut SubjectSubscription,
+    ) {
         let subject = *subject;
-        match heard {
-            Some(Delivery::Message(payload)) => self.parse(subject, &payload),
+        match delivery {
+            Some(Delivery::Message(payload)) => self.on_message(subject, &payload),
             Some(Delivery::Lost(n)) => {
                 if self.counters.lost.add(n) {
                     tracing::warn!(subject, n, "too slow for the bus: messages were lost");
                 }
-                self.ask(1); // what was in them
+                self.query(1); // for the cuts in them
             }
             None => {
                 *subscription = None;
@@ -318,8 +321,8 @@ impl Agent {
         }
     }
 
-    fn parse(&mut self, subject: &'static str, payload: &[u8]) {
-        let Some(told) = wire::parse(subject, payload) else {
+    fn on_message(&mut self, subject: &'static str, payload: &[u8]) {
+        let Some(message) = wire::parse(subject, payload) else {
             self.counters.received.add(1);
             if self.counters.malformed.add(1) {
                 let bytes = payload.len();
@@ -327,53 +330,53 @@ impl Agent {
             }
             return;
         };
-        if told.instance == Some(self.instance) {
+        if message.instance == Some(self.instance) {
             return; // our own
         }
         self.counters.received.add(1);
-        if told.agent_id == self.id && self.counters.same_agent_id.add(1) {
+        if message.agent_id == self.id && self.counters.same_agent_id.add(1) {
             let agent_id = &self.id;
             tracing::warn!(agent_id, "another limiter uses this agent_id: give each its own");
         }
         if subject == QUERY {
-            self.trickle.iter_mut().for_each(|trickle| trickle.hurry(Instant::now()));
+            self.trickle.iter_mut().for_each(|trickle| trickle.reset(Instant::now()));
         } else {
-            self.learn(subject, told);
+            self.merge(subject, message);
         }
     }
 
-    fn learn(&mut self, subject: &'static str, mut told: Message) {
-        // By resource, in one piece.
-        told.cuts.sort_by(|a, b| a.0.cmp(&b.0));
-        for group in told.cuts.chunk_by(|a, b| a.0 == b.0) {
+    fn merge(&mut self, subject: &'static str, mut message: Message) {
+        // All cuts of a resource at once.
+        message.cuts.sort_by(|a, b| a.0.cmp(&b.0));
+        for group in message.cuts.chunk_by(|a, b| a.0 == b.0) {
             let resource = &group[0].0;
-            let cuts: Vec<_> = group.iter().map(|(_, heard)| heard.clone()).collect();
-            let Some(hearing) = self.limiter.hear(resource, &cuts) else {
+            let cuts: Vec<_> = group.iter().map(|(_, cut)| cut.clone()).collect();
+            let Some(outcome) = self.limiter.hear(resource, &cuts) else {
                 if self.counters.unknown_resource.add(1) {
                     tracing::debug!(?resource, "a cut of a resource that is not configured here");
                 }
                 continue;
             };
-            // One that hardly cuts is not worth a line: anybody could fill the log with them.
-            if hearing.is_incident {
-                tracing::info!(?resource, agent_id = ?told.agent_id, "a neighbour's cut");
+            // Only incidents are logged: with cuts that hardly cut anybody could fill the log.
+            if outcome.is_incident {
+                tracing::info!(?resource, agent_id = ?message.agent_id, "a neighbour's cut");
             }
-            if hearing.is_news {
-                self.stands(resource.clone());
+            if outcome.is_news {
+                self.cuts_changed(resource.clone());
             }
             let Some(trickle) = &mut self.trickle else { continue };
-            // An announcement is of one cut: what it lacks says nothing.
+            // An announcement has one cut only: it does not show what its sender knows.
             match subject {
-                STATE if hearing.is_behind => trickle.differ(resource, Instant::now()),
-                STATE => trickle.agree(resource),
+                STATE if outcome.is_behind => trickle.inconsistent(resource, Instant::now()),
+                STATE => trickle.consistent(resource),
                 _ => {}
             }
         }
     }
 
-    /// Subscribe again where the bus ended a subscription.
+    /// Renew the subscriptions that the bus has ended.
     async fn resubscribe(&mut self, subscriptions: &mut Subscriptions) {
-        if !self.needs_resubscribe || Instant::now() < self.quiet_until {
+        if !self.needs_resubscribe || Instant::now() < self.retry_at {
             return;
         }
         self.needs_resubscribe = false;
@@ -386,14 +389,14 @@ impl Agent {
             }
         }
         if self.needs_resubscribe {
-            self.quiet_until = Instant::now() + RETRY_DELAY;
+            self.retry_at = Instant::now() + RETRY_DELAY;
         } else {
-            self.ask(ASKS);
+            self.query(QUERIES);
         }
     }
 }
 
-fn told<'a>(
+fn wire_cuts<'a>(
     resource: &'a str,
     standing: &'a ActiveCuts,
 ) -> impl Iterator<Item = wire::Cut<'a>> + use<'a> {
@@ -407,7 +410,7 @@ fn told<'a>(
     })
 }
 
-async fn listen((_, subscription): &mut SubjectSubscription) -> Option<Delivery> {
+async fn receive((_, subscription): &mut SubjectSubscription) -> Option<Delivery> {
     match subscription {
         Some(subscription) => subscription.next().await,
         None => pending().await,
@@ -416,8 +419,8 @@ async fn listen((_, subscription): &mut SubjectSubscription) -> Option<Delivery>
 
 async fn sent(sending: &mut Option<Outgoing>) -> (OutgoingKind, bool) {
     match sending {
-        Some(on_its_way) => {
-            let sent = on_its_way.await;
+        Some(outgoing) => {
+            let sent = outgoing.await;
             *sending = None;
             sent
         }

@@ -1,4 +1,4 @@
-//! OutgoingKind a limiter of a swarm is made from.
+//! The configuration of a swarm's limiter.
 
 use std::error::Error;
 use std::fmt;
@@ -9,35 +9,36 @@ use crate::bus::{BusError, MessageBus};
 use crate::clock::Clock;
 use crate::limiter::{Policy, Recovery};
 
-/// How a [`DistributedLimiter`](crate::DistributedLimiter) is set up. Agents of a swarm should
-/// agree on all but their ids.
+/// The configuration of a [`DistributedLimiter`](crate::DistributedLimiter). Agents of a swarm
+/// should agree on all of it except their ids.
 #[derive(Clone)]
 pub struct DistributedConfig {
-    /// OutgoingKind the agents talk over.
+    /// The bus that connects the agents.
     pub bus: Arc<dyn MessageBus>,
-    /// Who this is, in words, to the others. Each limiter of a swarm should have its own: another's
-    /// use of it is told, not hidden.
+    /// This agent's name, 1 to 256 bytes. Each limiter of a swarm should have its own: a second
+    /// limiter with the same one works, and is logged and counted in
+    /// [`SwarmStats`](crate::SwarmStats).
     pub agent_id: String,
-    /// OutgoingKind a cut multiplies a limit by: above 0, below 1. Default: 0.5.
+    /// The factor by which a cut multiplies a limit: above 0, below 1. Default: 0.5.
     pub reduce_factor: f64,
-    /// Time from a cut to the first step of its recovery, and between steps: at least 1 ms. Default:
-    /// 30 seconds.
+    /// Time from a cut to the first step of its recovery, and between steps: at least 1 ms.
+    /// Default: 30 seconds.
     pub recovery_interval: Duration,
-    /// OutgoingKind each step multiplies the limit by: above 1. Default: 1.1.
+    /// The factor by which each step multiplies the limit: finite, above 1. Default: 1.1.
     pub recovery_factor: f64,
-    /// Stop at the original limit. Default: true. **Without it a limit grows past what was
-    /// configured after its first cut**, a step at a time, up to 1,024 times of it.
+    /// Whether recovery stops at the configured limit. Default: true. **If false, a limit grows
+    /// beyond the configured one after its first cut**, step by step, up to 1,024 times of it.
     pub max_recovery: bool,
-    /// How long after a cut refusals belong to its incident, and cut no further. Default: 5
-    /// seconds. 0: each announcement cuts, as many as there are. Keep it shorter than a recovery
-    /// takes to undo a cut: see [`Limit::cooldown`](crate::Limit::cooldown).
+    /// How long after a cut refusals belong to its incident and cut no further. Default: 5 seconds.
+    /// With 0 every announcement cuts. Keep it shorter than the time in which recovery undoes a
+    /// cut: see [`Limit::cooldown`](crate::Limit::cooldown).
     pub cooldown: Duration,
-    /// The time by which the limits count. Default: [`Clock::system`].
+    /// The time that the limits count in. Default: [`Clock::system`].
     pub clock: Clock,
 }
 
 impl DistributedConfig {
-    /// The defaults, on `bus`, as `agent_id`.
+    /// The defaults, for the agent `agent_id` on `bus`.
     pub fn new(bus: Arc<dyn MessageBus>, agent_id: impl Into<String>) -> Self {
         Self {
             bus,
@@ -85,19 +86,19 @@ impl fmt::Debug for DistributedConfig {
     }
 }
 
-/// Why a limiter did not join its swarm.
+/// Why a limiter could not join its swarm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SwarmError {
-    /// An agent's id has 1 to 256 bytes.
+    /// The agent's id must have 1 to 256 bytes.
     InvalidAgentId,
-    /// A cut's factor is above 0 and below 1.
+    /// The factor of cuts must be above 0 and below 1.
     InvalidReduceFactor,
-    /// A recovery's interval is at least 1 ms, and its factor is a finite number above 1.
+    /// The interval of recovery must be at least 1 ms, and its factor finite and above 1.
     InvalidRecovery,
-    /// A limiter of a swarm is made inside a tokio runtime, which runs its task.
+    /// The limiter must be made inside a tokio runtime, which runs its task.
     NoRuntime,
-    /// The bus cannot be listened to.
+    /// The bus could not be subscribed to.
     Bus(BusError),
 }
 

@@ -1,4 +1,4 @@
-//! Limiters that tell each other what their upstream said.
+//! Limiters that share their upstream's refusals over a message bus.
 
 mod agent;
 mod config;
@@ -6,8 +6,6 @@ mod stats;
 mod task_queue;
 mod trickle;
 mod wire;
-#[cfg(test)]
-mod wire_tests;
 
 use std::fmt;
 use std::future::Future;
@@ -29,45 +27,50 @@ use task_queue::TaskQueue;
 pub use config::{DistributedConfig, SwarmError};
 pub use stats::SwarmStats;
 
-/// A limiter in a swarm: agents that share an upstream, each with its own limits. When one of them
-/// is told "too many requests", all slow down, and all recover together. Cheap to clone.
+/// A limiter in a swarm: agents that share an upstream, each with its own limits. When the upstream
+/// refuses one of them ("too many requests"), all slow down, and all recover together. Cheap to
+/// clone.
 ///
-/// It is a [`MemoryLimiter`] with a task that talks to a [bus](crate::MessageBus). Nothing that
-/// takes, waits or announces ever waits for the bus. It understands, and is understood by, agents of
-/// agentkit's `ratelimit` package (Go).
+/// It is a [`MemoryLimiter`] with a task that talks to a [bus](crate::MessageBus). Taking, waiting
+/// and announcing never wait for the bus. It exchanges cuts with agents of agentkit's `ratelimit`
+/// package (Go).
 ///
-/// # OutgoingKind a swarm agrees on
+/// # What a swarm agrees on
 ///
-/// * **One incident, one cut.** When an upstream has had enough, many requests of many agents are
-///   refused. A refusal within the cooldown after a cut, or of a request that was sent before it
-///   ([`Permit::throttled`] knows), belongs to that cut's incident, wherever the cut was made.
-/// * **A cut never raises.** A limit is scaled by the lowest of the cuts that an agent knows of.
-/// * **Recovery always arrives,** from one token too, and on the same schedule for all: what a cut
-///   scales by follows from its age, and the age is what agents tell. Recovery is told, by
-///   [`on_capacity_change`](Self::on_capacity_change), on time even if nobody acquires.
-/// * **Shares may be unequal.** A cut is a factor of each agent's own limit. Only a Go agent's is in
-///   tokens a window, and is taken as such.
-/// * **Late joiners learn** what stands within a second, of joining and of configuring a resource.
-///   Answers are not repeated: of a resource of which another said all that stands, nobody does.
-/// * **As far as messages are fast.** A cut is as old as whoever tells of it says, so two agents' steps
-///   are apart by what the messages took between them.
+/// * **One incident, one cut.** An overloaded upstream refuses many requests of many agents. A
+///   refusal within the cooldown after a cut, or of a request that was sent before the cut
+///   ([`Permit::throttled`] knows), belongs to that cut's incident, whichever agent made the cut.
+/// * **A cut never raises a limit.** A limit is scaled by the lowest of the cuts that the agent
+///   knows.
+/// * **Recovery always completes,** even from one token, and on the same schedule for all agents:
+///   the factor of a cut follows from its age, and agents send the age. Callbacks of
+///   [`on_capacity_change`](Self::on_capacity_change) learn of recovery on time even if nobody
+///   acquires.
+/// * **Shares may be unequal.** A cut is a factor of each agent's own limit. Only a Go agent's cut
+///   is in tokens a window, and is applied as such.
+/// * **Late joiners learn** the cuts that stand within a second of joining, and of configuring a
+///   resource. Answers are not repeated: if one agent has sent all cuts of a resource, no other
+///   does.
+/// * **Precision.** Messages tell a cut's age at sending, so two agents' steps are apart by the
+///   time that messages took between them.
 ///
-/// # When things break
+/// # Failures
 ///
-/// Without a bus each agent goes on by itself; its cuts apply at once, and are told when the bus is
-/// back, if they still stand. Cuts that stand are repeated, at most every 5 seconds by the whole
-/// swarm, so that lost messages and healed partitions are made up for. OutgoingKind is kept for the bus is
-/// bounded by the number of resources.
+/// Without a bus each agent continues alone: its cuts apply at once, and are sent when the bus is
+/// back if they still stand. Cuts that stand are repeated, at most every 5 seconds by the whole
+/// swarm, which makes up for lost messages and healed partitions. What an agent keeps for the bus
+/// is bounded by the number of resources.
 ///
-/// Messages that make no sense are ignored, [counted](Self::stats) and logged. The bus is trusted
-/// with this much: whoever can publish can cut limits, to a millionth at worst, and recovery undoes
-/// it. Nobody can raise a limit or bring its recovery forward, nor keep an agent from cutting its own.
-/// Who comes late can be told of a cut's date up to 10 seconds wrong, half an interval at most.
+/// Malformed messages are ignored, [counted](Self::stats) and logged. Everybody who can publish on
+/// the bus can cut limits, to a millionth at worst, which recovery undoes. Nobody can raise a
+/// limit, bring its recovery forward, or keep an agent from making its own cuts. A late joiner can
+/// be told a cut's date that is wrong by up to 10 seconds, or half a recovery interval if that is
+/// less.
 ///
 /// # The task
 ///
-/// It runs in the tokio runtime that the limiter was made in, and ends with [`close`](Self::close),
-/// or when the last clone drops. Callbacks for neighbours' cuts and for recoveries run on it.
+/// It runs in the tokio runtime in which the limiter was made. It ends with [`close`](Self::close),
+/// or when the last clone drops. Callbacks for other agents' cuts and for recoveries run on it.
 #[derive(Clone)]
 pub struct DistributedLimiter(Arc<Member>);
 
@@ -75,7 +78,7 @@ struct Member {
     local: MemoryLimiter,
     tasks: Arc<TaskQueue>,
     counters: Arc<Counters>,
-    /// Its other end drops with the task.
+    /// Closed when the task ends, which owns the sender.
     running: watch::Receiver<()>,
 }
 
@@ -126,19 +129,20 @@ impl DistributedLimiter {
         Ok(Self(Arc::new(Member { local, tasks, counters, running })))
     }
 
-    /// Close for good, at once: see [`MemoryLimiter::close`]. The future waits until what was
-    /// announced has left, or could not within 2 seconds, and the task has ended.
+    /// Close at once and for good: see [`MemoryLimiter::close`]. The future waits until pending
+    /// announcements have been sent, for up to 2 seconds, and the task has ended. Cancel-safe:
+    /// without it the task sends them too.
     pub fn close(&self) -> impl Future<Output = ()> + Send + 'static {
         self.0.local.close();
         self.0.tasks.stop();
         let mut running = self.0.running.clone();
         async move {
-            // Nothing is ever sent: it ends when the other end drops.
+            // No value is ever sent: this returns when the sender drops.
             let _ = running.changed().await;
         }
     }
 
-    /// OutgoingKind has come and gone on the bus.
+    /// Counts of the messages to and from the bus.
     #[must_use]
     pub fn stats(&self) -> SwarmStats {
         self.0.counters.read()
@@ -159,9 +163,9 @@ impl DistributedLimiter {
         self.configure(resource, limit).map(|_| ())
     }
 
-    /// See [`MemoryLimiter::configure`]. The limit is this agent's own. Where it sets no recovery
-    /// and no cooldown, those of the [`DistributedConfig`] hold. Of a resource that is new here the
-    /// swarm is asked which cuts stand.
+    /// See [`MemoryLimiter::configure`]. The limit is this agent's own. A recovery or cooldown that
+    /// it does not set is that of the [`DistributedConfig`]. For a resource that is new here, the
+    /// agent asks the swarm which cuts stand.
     ///
     /// # Errors
     ///
@@ -170,14 +174,14 @@ impl DistributedLimiter {
         let is_new = !self.0.local.knows(resource);
         let configured = self.0.local.configure(resource, limit)?;
         if is_new {
-            self.0.tasks.ask();
+            self.0.tasks.query();
         }
         Ok(configured)
     }
 
-    /// Call `callback` after every change of a resource's capacity: by our own cuts and
-    /// recoveries, and by others' cuts, which [`is_ours`](CapacityUpdate::is_ours) tells apart. See
-    /// [`MemoryLimiter::on_capacity_change`].
+    /// Call `callback` after every change of a resource's capacity, by this agent's cuts and
+    /// recoveries and by other agents' cuts: [`is_ours`](CapacityUpdate::is_ours) tells them apart.
+    /// See [`MemoryLimiter::on_capacity_change`].
     pub fn on_capacity_change(&self, callback: impl Fn(&CapacityUpdate) + Send + Sync + 'static) {
         self.observe(Arc::new(callback));
     }

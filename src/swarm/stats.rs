@@ -1,28 +1,28 @@
-//! OutgoingKind an agent counts, for those who look after it.
+//! Counters of an agent, for its operators.
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// OutgoingKind has come and gone since a limiter joined its swarm.
+/// Counts since a limiter joined its swarm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SwarmStats {
-    /// Messages of others.
+    /// Messages of other agents.
     pub received: u64,
-    /// Messages that the bus took from this agent.
+    /// Messages that the bus accepted from this agent.
     pub sent: u64,
-    /// Messages that the bus did not take; what still stands is said again.
+    /// Messages that the bus did not accept. Cuts that still stand are sent again.
     pub not_sent: u64,
-    /// Messages that made no sense, and changed nothing.
+    /// Malformed messages. They changed nothing.
     pub malformed: u64,
-    /// Cuts of resources that are not configured here; they changed nothing.
+    /// Cuts of resources that are not configured here. They changed nothing.
     pub unknown_resource: u64,
     /// Messages that the bus dropped because this agent was slow.
     pub lost: u64,
-    /// Messages of another limiter under this agent's id.
+    /// Messages of another limiter with this agent's id.
     pub same_agent_id: u64,
 }
 
-/// Each counter for itself, so Relaxed: they publish nothing.
+/// Relaxed, because the counters are independent and publish nothing.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) received: Counter,
@@ -38,8 +38,8 @@ pub(super) struct Counters {
 pub(super) struct Counter(AtomicU64);
 
 impl Counter {
-    /// Whether this is worth a word in the log: the 1st, 10th, 100th ... of its kind is, so that a
-    /// flood does not fill it.
+    /// Add `n`. Whether to log it: only the 1st, 10th, 100th ... is, so that a flood does not fill
+    /// the log.
     pub(super) fn add(&self, n: u64) -> bool {
         let before = self.0.fetch_add(n, Ordering::Relaxed);
         before.checked_ilog10() != (before + n).checked_ilog10()
@@ -64,15 +64,6 @@ impl Counters {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_log_gets_a_line_for_each_power_of_ten() {
-        let counter = Counter::default();
-        let told = (0..1_000).filter(|_| counter.add(1)).count();
-        assert_eq!(told, 4);
-        assert!(!counter.add(5) && counter.add(100_000));
-    }
-}
+#[cfg(all(test, not(loom)))]
+#[path = "stats_tests.rs"]
+mod tests;

@@ -1,5 +1,5 @@
-//! OutgoingKind a limiter's callers leave for its task: names and flags, so that it is bounded by the
-//! resources and nobody waits.
+//! What a limiter's callers leave for its task: names and flags, so that it is bounded by the
+//! number of resources and no caller waits.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -10,52 +10,51 @@ use tokio::sync::Notify;
 
 use crate::sync::Mutex;
 
-/// OutgoingKind the task is left to do.
 #[derive(Debug, Default)]
 pub(super) struct TaskQueue {
-    left: Mutex<Pending>,
+    pending: Mutex<Pending>,
     arrived: Notify,
 }
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pending {
-    /// Resources with a cut of ours that was not announced.
+    /// Resources with a cut of our own to announce.
     pub(super) to_announce: BTreeSet<String>,
-    /// A resource is new here: ask what stands.
-    pub(super) ask: bool,
+    /// A resource is new here: query the cuts that stand.
+    pub(super) query: bool,
     pub(super) stop: bool,
 }
 
 impl TaskQueue {
     pub(super) fn announce(&self, resource: &str) {
-        self.left.lock().to_announce.insert(resource.to_string());
+        self.pending.lock().to_announce.insert(resource.to_string());
         self.arrived.notify_one();
     }
 
-    pub(super) fn ask(&self) {
-        self.left.lock().ask = true;
+    pub(super) fn query(&self) {
+        self.pending.lock().query = true;
         self.arrived.notify_one();
     }
 
     pub(super) fn stop(&self) {
-        self.left.lock().stop = true;
+        self.pending.lock().stop = true;
         self.arrived.notify_one();
     }
 
-    /// Once stopped it stays so.
+    /// All that is pending. `stop` stays set.
     pub(super) fn take(&self) -> Pending {
-        let mut left = self.left.lock();
-        let stop = left.stop;
-        mem::replace(&mut *left, Pending { stop, ..Pending::default() })
+        let mut pending = self.pending.lock();
+        let stop = pending.stop;
+        mem::replace(&mut *pending, Pending { stop, ..Pending::default() })
     }
 
-    /// Until something was left, or the timer rang.
+    /// Wait until something is pending, or the timer has fired.
     pub(super) async fn arrived(&self) {
         self.arrived.notified().await;
     }
 }
 
-/// The timer of the next recovery rings here.
+/// The waker of the timer of the next recovery step.
 impl Wake for TaskQueue {
     fn wake(self: Arc<Self>) {
         self.arrived.notify_one();

@@ -1,9 +1,9 @@
-//! When to repeat what stands: the Trickle algorithm (RFC 6206), without its clock.
+//! When to repeat the cuts that stand: the Trickle algorithm (RFC 6206). Time is passed in.
 //!
-//! Whoever has cuts that stand says so in every interval once, but for those resources of which
-//! somebody else just did. Intervals grow while all agree, and start small again when somebody knew less, or more. So a lost
-//! message is made up for within a fraction of a second, and a swarm that agrees says next to
-//! nothing, however large it is.
+//! An agent with cuts that stand sends them once an interval, except those of resources that
+//! another agent has just sent. Intervals grow while all agents agree, and are reset when one knows
+//! less or more. So a lost message is made up for within a fraction of a second, and a swarm that
+//! agrees sends almost nothing, however large it is.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use tokio::time::Instant;
 
 const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(5);
-/// Who failed to say it tries again after this.
+/// After a failure the agent sends again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub(super) struct Trickle {
     interval: Duration,
-    /// When to speak in this interval; `None` once that has passed.
-    speak: Option<Instant>,
+    /// When to send in this interval; `None` once that has passed.
+    send_at: Option<Instant>,
     end: Instant,
-    /// Resources of which somebody said in this interval all that there is to say.
-    said: BTreeSet<String>,
+    /// Resources of which another agent has sent all cuts in this interval.
+    covered: BTreeSet<String>,
 }
 
 impl Trickle {
@@ -30,21 +30,21 @@ impl Trickle {
         Self::of(SHORTEST, now)
     }
 
-    /// The moment lies in the second half: in the first everyone listens.
+    /// Sends in the second half of the interval: in the first all agents only listen.
     fn of(interval: Duration, now: Instant) -> Self {
-        let speak = Some(now + interval.mul_f64(0.5 + 0.5 * fastrand::f64()));
-        Self { interval, speak, end: now + interval, said: BTreeSet::new() }
+        let send_at = Some(now + interval.mul_f64(0.5 + 0.5 * fastrand::f64()));
+        Self { interval, send_at, end: now + interval, covered: BTreeSet::new() }
     }
 
-    /// When [`speaks`](Self::speaks) is to be asked next.
+    /// When to call [`should_send`](Self::should_send) next.
     pub(super) fn next(&self) -> Instant {
-        self.speak.unwrap_or(self.end)
+        self.send_at.unwrap_or(self.end)
     }
 
-    /// Whether now is the moment to speak.
-    pub(super) fn speaks(&mut self, now: Instant) -> bool {
-        if self.speak.is_some_and(|speak| speak <= now) {
-            self.speak = None;
+    /// Whether to send now. Begins the next interval when this one is over.
+    pub(super) fn should_send(&mut self, now: Instant) -> bool {
+        if self.send_at.is_some_and(|send_at| send_at <= now) {
+            self.send_at = None;
             return true;
         }
         if self.end <= now {
@@ -53,31 +53,31 @@ impl Trickle {
         false
     }
 
-    pub(super) fn is_said(&self, resource: &str) -> bool {
-        self.said.contains(resource)
+    pub(super) fn is_covered(&self, resource: &str) -> bool {
+        self.covered.contains(resource)
     }
 
-    /// Somebody said of `resource` all that there is to say.
-    pub(super) fn agree(&mut self, resource: &str) {
-        self.said.insert(resource.to_string());
+    /// Another agent has sent all cuts of `resource`.
+    pub(super) fn consistent(&mut self, resource: &str) {
+        self.covered.insert(resource.to_string());
     }
 
-    /// Somebody knew less of `resource`, or more.
-    pub(super) fn differ(&mut self, resource: &str, now: Instant) {
-        self.said.remove(resource);
-        self.hurry(now);
+    /// Another agent knew less of `resource`, or more.
+    pub(super) fn inconsistent(&mut self, resource: &str, now: Instant) {
+        self.covered.remove(resource);
+        self.reset(now);
     }
 
-    /// Somebody asks.
-    pub(super) fn hurry(&mut self, now: Instant) {
+    /// Back to the shortest interval: also for a query.
+    pub(super) fn reset(&mut self, now: Instant) {
         if self.interval > SHORTEST {
             *self = Self::new(now);
         }
     }
 
-    /// It could not be said.
+    /// The cuts could not be sent.
     pub(super) fn failed(&mut self, now: Instant) {
-        (self.speak, self.end) = (Some(now + RETRY_DELAY), now + RETRY_DELAY);
-        self.said.clear();
+        (self.send_at, self.end) = (Some(now + RETRY_DELAY), now + RETRY_DELAY);
+        self.covered.clear();
     }
 }

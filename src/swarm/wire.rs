@@ -1,17 +1,17 @@
-//! OutgoingKind agents say to each other, in JSON.
+//! The agents' messages, in JSON.
 //!
-//! | subject | says | understood by |
+//! | subject | content | understood by |
 //! | --- | --- | --- |
-//! | `ratelimit.capacity` | one cut | all, those of agentkit (Go) included |
-//! | `ratelimit.query` | what stands? | tollgate |
-//! | `ratelimit.state` | the cuts that stand, of a resource all at once | tollgate |
+//! | `ratelimit.capacity` | one cut | all agents, agentkit's (Go) included |
+//! | `ratelimit.query` | a request for the cuts that stand | tollgate |
+//! | `ratelimit.state` | cuts that stand, with all those of a resource | tollgate |
 //!
 //! The first is agentkit's `CapacityUpdate`, with fields of ours that Go's decoder ignores:
-//! `incident` (the cut's name), `factor` (of the sender's limit, for those whose limit is another),
-//! `age_ms`, and `instance` (one limiter, whatever its `agent_id`). A cut tells its age and not only
-//! its date, because machines' calendars differ.
+//! `incident` (the cut's id), `factor` (of the sender's limit, for agents with another limit),
+//! `age_ms`, and `instance` (one limiter, whatever its `agent_id`). A cut carries its age and not
+//! only its date, because machines' calendar clocks differ.
 //!
-//! OutgoingKind comes in is anybody's: it is read within bounds, and what does not make sense is refused.
+//! Anybody may send a message. It is parsed within bounds, and a malformed one is rejected.
 
 use std::mem;
 use std::sync::Arc;
@@ -27,32 +27,32 @@ pub(super) const CAPACITY: &str = "ratelimit.capacity";
 pub(super) const QUERY: &str = "ratelimit.query";
 pub(super) const STATE: &str = "ratelimit.state";
 
-/// In bytes, as for the others below. An announcement has some 300.
+/// Bytes of a message, of which an announcement has about 300. The limits below are in bytes too.
 pub(super) const LONGEST: usize = 128 * 1024;
-/// A message takes in another resource's cuts while it has no more than this. Those of one resource,
-/// with the longest ids and reasons, escaped, need about as much.
+/// A message holds another resource's cuts if its cuts are no larger than this. The cuts of one
+/// resource need about as much, with the longest ids and reasons, escaped.
 const ROOM: usize = LONGEST / 2;
 pub(super) const LONGEST_ID: usize = 256;
-/// OutgoingKind is kept of a reason.
+/// Longer reasons are truncated.
 pub(super) const LONGEST_REASON: usize = 1024;
 
-/// OutgoingKind a subject's message says.
+/// A parsed message.
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) agent_id: String,
-    /// `None`: not one of ours.
+    /// `None`: not sent by tollgate.
     pub(super) instance: Option<u64>,
-    /// By resource.
+    /// With the resource of each.
     pub(super) cuts: Vec<(String, RemoteCut)>,
 }
 
-/// A cut to be told.
+/// A cut to send.
 #[derive(Clone, Debug)]
 pub(super) struct Cut<'a> {
     pub(super) resource: &'a str,
     pub(super) id: u64,
     pub(super) factor: f64,
-    /// Message so where it came from.
+    /// Tokens a window, if its origin sent it so.
     pub(super) tokens: Option<u64>,
     pub(super) age: u64,
     pub(super) origin: &'a Origin,
@@ -100,7 +100,7 @@ struct StateCut {
     timestamp: String,
 }
 
-/// 64 bits as 16 hexadecimal digits: JSON's numbers have 53.
+/// 64 bits as 16 hexadecimal digits: a JSON number has 53.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 struct Hex(u64);
@@ -119,15 +119,15 @@ impl From<Hex> for String {
     }
 }
 
-// ---- saying ----------------------------------------------------------------------------------
+// ---- encoding --------------------------------------------------------------------------------
 
-/// `per_window` is what the sender's limit is now, for those who know no factors.
+/// `per_window` is the sender's present limit, for agents that know no factors.
 pub(super) fn announcement(cut: &Cut<'_>, per_window: u64, instance: u64) -> Option<Vec<u8>> {
     let message = Announcement {
         resource: cut.resource.to_string(),
         agent_id: cut.origin.agent_id.clone(),
         new_capacity: per_window,
-        reason: shortened(&cut.origin.reason).to_string(),
+        reason: truncated(&cut.origin.reason).to_string(),
         timestamp: Some(format_timestamp(cut.origin.timestamp)?),
         incident: Some(Hex(cut.id)),
         factor: Some(cut.factor),
@@ -141,18 +141,18 @@ pub(super) fn query(agent_id: &str, instance: u64) -> Vec<u8> {
     state(agent_id, instance, Vec::new())
 }
 
-/// OutgoingKind stands, in as many messages as it takes; `cuts` are in the order of their resources.
+/// The cuts that stand, in as many messages as necessary. `cuts` are sorted by resource.
 pub(super) fn states(agent_id: &str, instance: u64, cuts: &[Cut<'_>]) -> Vec<Vec<u8>> {
     let (mut parts, mut part, mut size) = (Vec::new(), Vec::new(), 0);
-    for of_one in cuts.chunk_by(|a, b| a.resource == b.resource) {
-        let of_one: Vec<StateCut> = of_one.iter().filter_map(state_cut).collect();
-        let more = serde_json::to_vec(&of_one).map_or(0, |json| json.len());
+    for group in cuts.chunk_by(|a, b| a.resource == b.resource) {
+        let group: Vec<StateCut> = group.iter().filter_map(state_cut).collect();
+        let more = serde_json::to_vec(&group).map_or(0, |json| json.len());
         if size > 0 && size + more > ROOM {
             parts.push(mem::take(&mut part));
             size = 0;
         }
         size += more;
-        part.extend(of_one);
+        part.extend(group);
     }
     parts.push(part);
     parts.retain(|part| !part.is_empty());
@@ -167,7 +167,7 @@ fn state_cut(cut: &Cut<'_>) -> Option<StateCut> {
         new_capacity: cut.tokens,
         age_ms: cut.age / 1_000_000,
         agent_id: cut.origin.agent_id.clone(),
-        reason: shortened(&cut.origin.reason).to_string(),
+        reason: truncated(&cut.origin.reason).to_string(),
         timestamp: format_timestamp(cut.origin.timestamp)?,
     })
 }
@@ -177,16 +177,16 @@ fn state(agent_id: &str, instance: u64, cuts: Vec<StateCut>) -> Vec<u8> {
     serde_json::to_vec(&message).unwrap_or_default()
 }
 
-// ---- understanding ---------------------------------------------------------------------------
+// ---- decoding --------------------------------------------------------------------------------
 
 pub(super) fn parse(subject: &str, payload: &[u8]) -> Option<Message> {
     if payload.len() > LONGEST {
         return None;
     }
-    if subject == CAPACITY { announced(payload) } else { stated(payload) }
+    if subject == CAPACITY { parse_announcement(payload) } else { parse_state(payload) }
 }
 
-fn announced(payload: &[u8]) -> Option<Message> {
+fn parse_announcement(payload: &[u8]) -> Option<Message> {
     let message: Announcement = serde_json::from_slice(payload).ok()?;
     let timestamp = message.timestamp.as_deref();
     let origin = origin(&message.agent_id, &message.reason, timestamp)?;
@@ -195,18 +195,18 @@ fn announced(payload: &[u8]) -> Option<Message> {
     }
     let (id, size) = match (message.incident, message.factor) {
         (Some(Hex(id)), Some(factor)) => (id, CutTarget::Factor(valid_factor(factor)?)),
-        (None, None) => (name_of(&message), CutTarget::Tokens(message.new_capacity)),
+        (None, None) => (id_of(&message), CutTarget::Tokens(message.new_capacity)),
         _ => return None,
     };
-    let heard = RemoteCut { id, size, age: nanos(message.age_ms), origin };
+    let cut = RemoteCut { id, size, age: nanos(message.age_ms), origin };
     Some(Message {
         agent_id: message.agent_id,
         instance: message.instance.map(|Hex(instance)| instance),
-        cuts: vec![(message.resource, heard)],
+        cuts: vec![(message.resource, cut)],
     })
 }
 
-fn stated(payload: &[u8]) -> Option<Message> {
+fn parse_state(payload: &[u8]) -> Option<Message> {
     let message: State = serde_json::from_slice(payload).ok()?;
     let parse = |cut: StateCut| {
         let origin = origin(&cut.agent_id, &cut.reason, Some(&cut.timestamp))?;
@@ -242,18 +242,19 @@ fn origin(agent_id: &str, reason: &str, timestamp: Option<&str>) -> Option<Arc<O
     };
     Some(Arc::new(Origin {
         agent_id: valid_id(agent_id.to_string())?,
-        reason: shortened(reason).to_string(),
+        reason: truncated(reason).to_string(),
         timestamp,
         is_ours: false,
     }))
 }
 
-fn shortened(reason: &str) -> &str {
+fn truncated(reason: &str) -> &str {
     &reason[..reason.floor_char_boundary(LONGEST_REASON)]
 }
 
-/// The same on every agent that hears it: the FNV-1a hash of what tells it from others.
-fn name_of(message: &Announcement) -> u64 {
+/// The FNV-1a hash of the fields that identify the message: the same id on every agent that
+/// receives it.
+fn id_of(message: &Announcement) -> u64 {
     let timestamp = message.timestamp.as_deref().unwrap_or_default();
     let capacity = message.new_capacity.to_string();
     let parts = [&message.resource, &message.agent_id, timestamp, &capacity];
@@ -284,3 +285,7 @@ fn format_timestamp(at: SystemTime) -> Option<String> {
     };
     OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?.format(&Rfc3339).ok()
 }
+
+#[cfg(all(test, not(loom)))]
+#[path = "wire_tests.rs"]
+mod tests;

@@ -1,26 +1,23 @@
-//! OutgoingKind is said and understood, by its bytes.
+//! Encoding and decoding, by the bytes.
 
-use std::time::{Duration, SystemTime};
-
-use super::wire::*;
+use super::*;
 use crate::adapt::MOST_CUTS;
-use crate::limiter::{CutTarget, Origin};
 
-/// As an agent of agentkit (Go) sends it.
+/// A message of an agent of agentkit (Go).
 const GO: &str = r#"{"resource":"shared-api","agent_id":"go-agent-1","new_capacity":5,"reason":"received 429","timestamp":"2026-11-23T23:38:48.858236705Z"}"#;
 
 #[test]
-fn a_go_agent_is_understood() {
-    let told = parse(CAPACITY, GO.as_bytes()).unwrap();
-    assert_eq!((told.agent_id.as_str(), told.instance), ("go-agent-1", None));
-    let (resource, heard) = &told.cuts[0];
+fn a_go_agents_message_is_parsed() {
+    let message = parse(CAPACITY, GO.as_bytes()).unwrap();
+    assert_eq!((message.agent_id.as_str(), message.instance), ("go-agent-1", None));
+    let (resource, remote) = &message.cuts[0];
     assert_eq!(resource, "shared-api");
-    assert_eq!((heard.size, heard.age), (CutTarget::Tokens(5), 0));
-    assert_eq!(heard.origin.reason, "received 429");
-    let since = heard.origin.timestamp.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!((remote.size, remote.age), (CutTarget::Tokens(5), 0));
+    assert_eq!(remote.origin.reason, "received 429");
+    let since = remote.origin.timestamp.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     assert_eq!(since, Duration::new(1_795_477_128, 858_236_705));
     let again = parse(CAPACITY, GO.as_bytes()).unwrap();
-    assert_eq!(again.cuts[0].1.id, heard.id, "one message, one name");
+    assert_eq!(again.cuts[0].1.id, remote.id, "one message, one id");
 }
 
 #[test]
@@ -28,16 +25,16 @@ fn go_escapes_and_any_offset() {
     let text = GO
         .replace("received 429", r"a \u003c b \u0026 c \u003e d \u2028")
         .replace("2026-11-23T23:38:48.858236705Z", "2026-11-24T05:08:48.9+05:30");
-    let told = parse(CAPACITY, text.as_bytes()).unwrap();
-    let origin = &told.cuts[0].1.origin;
+    let message = parse(CAPACITY, text.as_bytes()).unwrap();
+    let origin = &message.cuts[0].1.origin;
     assert_eq!(origin.reason, "a < b & c > d \u{2028}");
     let since = origin.timestamp.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     assert_eq!(since, Duration::new(1_795_477_128, 900_000_000));
 }
 
-/// OutgoingKind Go's `encoding/json` asks of the bytes: the five fields, an integer, RFC 3339.
+/// What Go's `encoding/json` needs: the five fields, an integer, RFC 3339.
 #[test]
-fn ours_is_what_a_go_agent_expects() {
+fn our_announcement_is_what_a_go_agent_expects() {
     let origin = parse_timestamp("2026-11-23T23:38:48.858236705Z").map(|timestamp| Origin {
         agent_id: "agent-1".into(),
         reason: "a < b & c".into(),
@@ -57,15 +54,15 @@ fn ours_is_what_a_go_agent_expects() {
         String::from_utf8(bytes.clone()).unwrap(),
         r#"{"resource":"shared-api","agent_id":"agent-1","new_capacity":5,"reason":"a < b & c","timestamp":"2026-11-23T23:38:48.858236705Z","incident":"0000000000000abc","factor":0.5,"age_ms":1,"instance":"0000000000000def"}"#,
     );
-    let told = parse(CAPACITY, &bytes).unwrap();
-    assert_eq!(told.instance, Some(0xdef));
-    let (_, heard) = &told.cuts[0];
-    assert_eq!((heard.id, heard.size, heard.age), (0xabc, CutTarget::Factor(0.5), 1_000_000));
+    let message = parse(CAPACITY, &bytes).unwrap();
+    assert_eq!(message.instance, Some(0xdef));
+    let (_, remote) = &message.cuts[0];
+    assert_eq!((remote.id, remote.size, remote.age), (0xabc, CutTarget::Factor(0.5), 1_000_000));
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
-    let not = |subject: &str, text: &str| {
+fn malformed_messages_are_rejected() {
+    let rejected = |subject: &str, text: &str| {
         assert!(parse(subject, text.as_bytes()).is_none(), "{subject}: {text}");
     };
     for text in [
@@ -79,15 +76,15 @@ fn what_makes_no_sense_is_refused() {
         r#"{"agent_id":"b","new_capacity":5}"#,
         r#"{"resource":5,"new_capacity":5}"#,
     ] {
-        not(CAPACITY, text);
-        not(STATE, text);
-        not(QUERY, text);
+        rejected(CAPACITY, text);
+        rejected(STATE, text);
+        rejected(QUERY, text);
     }
     for capacity in ["0", "-5", "5.0", "5e0", "1e30", "18446744073709551616", "\"5\"", "null"] {
-        not(CAPACITY, &GO.replace(":5,", &format!(":{capacity},")));
+        rejected(CAPACITY, &GO.replace(":5,", &format!(":{capacity},")));
     }
     for timestamp in ["", "now", "2026-11-23", "2026-13-23T23:38:48Z", "99999-11-23T23:38:48Z"] {
-        not(CAPACITY, &GO.replace("2026-11-23T23:38:48.858236705Z", timestamp));
+        rejected(CAPACITY, &GO.replace("2026-11-23T23:38:48.858236705Z", timestamp));
     }
     let ours = |more: &str| GO.replace('}', &format!(",{more}}}"));
     assert!(parse(CAPACITY, ours(r#""incident":"1","factor":0.5"#).as_bytes()).is_some());
@@ -102,27 +99,27 @@ fn what_makes_no_sense_is_refused() {
         r#""incident":"1","factor":0.5,"age_ms":-1"#,
         r#""incident":"1","factor":0.5,"age_ms":0.5"#,
     ] {
-        not(CAPACITY, &ours(more));
+        rejected(CAPACITY, &ours(more));
     }
-    not(CAPACITY, &"[".repeat(1 << 20));
-    not(CAPACITY, &"[".repeat(LONGEST));
-    not(CAPACITY, &GO.replace('}', &format!(",\"x\":{}", "[".repeat(LONGEST / 2))));
-    not(CAPACITY, &GO.replace("go-agent-1", &"a".repeat(LONGEST_ID + 1)));
+    rejected(CAPACITY, &"[".repeat(1 << 20));
+    rejected(CAPACITY, &"[".repeat(LONGEST));
+    rejected(CAPACITY, &GO.replace('}', &format!(",\"x\":{}", "[".repeat(LONGEST / 2))));
+    rejected(CAPACITY, &GO.replace("go-agent-1", &"a".repeat(LONGEST_ID + 1)));
     assert!(parse(CAPACITY, b"\xff\xfe").is_none());
 }
 
 #[test]
-fn a_long_reason_is_cut_between_characters() {
+fn a_long_reason_is_truncated_between_characters() {
     let text = GO.replace("received 429", &"\u{e9}".repeat(LONGEST_REASON));
-    let told = parse(CAPACITY, text.as_bytes()).unwrap();
-    assert_eq!(told.cuts[0].1.origin.reason.len(), LONGEST_REASON);
+    let message = parse(CAPACITY, text.as_bytes()).unwrap();
+    assert_eq!(message.cuts[0].1.origin.reason.len(), LONGEST_REASON);
 }
 
 fn cut<'a>(resource: &'a str, id: u64, origin: &'a Origin) -> Cut<'a> {
     Cut { resource, id, factor: 0.25, tokens: Some(7), age: 2_000_000, origin }
 }
 
-/// The longest that an origin may be, and what escapes to six times its length.
+/// The longest origin. Control characters escape to six times their length.
 fn long(id: &str, reason: &str) -> Origin {
     Origin {
         agent_id: id.repeat(LONGEST_ID / id.len()),
@@ -133,7 +130,7 @@ fn long(id: &str, reason: &str) -> Origin {
 }
 
 #[test]
-fn much_state_goes_in_parts_that_are_understood() {
+fn a_large_state_is_sent_in_several_messages() {
     let names: Vec<String> = (0..150).map(|i| format!("api-{i}")).collect();
     for (origin, cuts, parts) in [
         (long("a", "429"), 0, 0),
@@ -145,30 +142,30 @@ fn much_state_goes_in_parts_that_are_understood() {
         let cuts: Vec<Cut<'_>> = names[..cuts].iter().map(|name| cut(name, 1, &origin)).collect();
         let messages = states(&origin.agent_id, 3, &cuts);
         assert_eq!(messages.len(), parts);
-        let told: Vec<Message> =
+        let parsed: Vec<Message> =
             messages.iter().map(|bytes| parse(STATE, bytes).unwrap()).collect();
-        let heard: Vec<_> = told.iter().flat_map(|told| &told.cuts).collect();
-        assert!(heard.iter().map(|(name, _)| name).eq(&names[..cuts.len()]));
-        assert!(heard.iter().all(|(_, heard)| heard.size == CutTarget::Tokens(7)));
+        let remote: Vec<_> = parsed.iter().flat_map(|message| &message.cuts).collect();
+        assert!(remote.iter().map(|(name, _)| name).eq(&names[..cuts.len()]));
+        assert!(remote.iter().all(|(_, remote)| remote.size == CutTarget::Tokens(7)));
     }
 }
 
 #[test]
-fn the_cuts_of_a_resource_go_in_one_message() {
+fn the_cuts_of_a_resource_are_in_one_message() {
     let origin = long("\u{1}", "\u{1}");
     let names = ["a".repeat(100), "b".repeat(100)];
     let cuts: Vec<Cut<'_>> = (names.iter())
         .flat_map(|name| (0..MOST_CUTS as u64).map(|id| cut(name, id, &origin)))
         .collect();
     let messages = states(&origin.agent_id, 3, &cuts);
-    let told = messages.iter().map(|bytes| parse(STATE, bytes).unwrap().cuts);
-    for (told, name) in told.zip(&names) {
-        assert!(told.len() == MOST_CUTS && told.iter().all(|(resource, _)| resource == name));
+    let parsed = messages.iter().map(|bytes| parse(STATE, bytes).unwrap().cuts);
+    for (cuts, name) in parsed.zip(&names) {
+        assert!(cuts.len() == MOST_CUTS && cuts.iter().all(|(resource, _)| resource == name));
     }
 }
 
 #[test]
-fn a_cut_of_an_agent_with_too_long_an_id_is_refused() {
+fn a_cut_of_an_agent_with_too_long_an_id_is_rejected() {
     for (longer, is_fine) in [(0, true), (1, false)] {
         let mut origin = long("a", "429");
         origin.agent_id.push_str(&"a".repeat(longer));
