@@ -1,43 +1,44 @@
-//! One cut, and the curve back from it: what it scales a limit by at any time.
+//! One cut, and the curve of its recovery: the factor by which it scales a limit at any time.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Recovery, nanos};
 
-/// The most that a cut takes away: a millionth stays, on every agent alike.
+/// The lowest factor of a cut, the same on every agent: a millionth of the limit remains.
 pub(crate) const LEAST: f64 = 1.0 / (1 << 20) as f64;
-/// Agents differ by so much at most in what they know of a cut's date, because messages are delayed
-/// and passed on; and by half the interval of the recovery, if that is less.
-const TELLING: i128 = 10_000_000_000;
-/// If two agents' steps of a recovery are no further apart, they need not talk about it.
+/// Nanoseconds by which agents may disagree on a cut's date, because messages are delayed and
+/// passed on; at most half the interval of the recovery.
+const DATE_TOLERANCE: i128 = 10_000_000_000;
+/// Nanoseconds. Agents whose steps of a recovery are no further apart need no message about it.
 const NOTICEABLE: i128 = 1_000_000_000;
 
 /// How far a cut goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum CutTarget {
-    /// To this part of the limit.
+    /// To this factor of the limit.
     Factor(f64),
-    /// To so many tokens a window, whatever the limit: from one who knows neither factors nor
-    /// incidents.
+    /// To this many tokens a window, whatever the limit: from an agent that knows neither factors
+    /// nor incidents.
     Tokens(u64),
 }
 
-/// A cut as it is known here. Its date is by this clock, and may lie before the clock's start.
+/// A cut as this agent knows it. Its date is by this agent's clock, and may lie before the clock's
+/// start.
 #[derive(Clone, Debug)]
 pub(crate) struct Cut {
     pub(crate) id: u64,
-    /// What it left of the limit when it was made.
+    /// The factor of the limit that it left when it was made.
     pub(crate) factor: f64,
-    /// What it was told as, if not as a factor.
+    /// The tokens a window that it was received as, if not as a factor.
     pub(crate) tokens: Option<u64>,
-    /// It is heard no lower than this.
+    /// Later messages of this cut do not lower the factor below this.
     floor: f64,
     pub(super) start: i128,
     pub(crate) origin: Arc<Origin>,
 }
 
-/// Who made a cut, why, and when by their calendar.
+/// The agent that made a cut, the reason, and the time by that agent's calendar clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     pub(crate) agent_id: String,
@@ -60,18 +61,18 @@ impl Cut {
         u64::try_from(i128::from(now) - self.start).unwrap_or(0)
     }
 
-    /// Heard no lower than `floor`, now and whenever it is told again. What was told in tokens is passed
-    /// on in tokens, as many as that.
-    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // nothing turns on the last token
+    /// This cut at no lower than `floor`, now and whenever it is received again. A cut in tokens is
+    /// passed on in tokens, raised in proportion.
+    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // one token more does not matter
     pub(super) fn no_lower_than(self, floor: f64) -> Self {
         let rise = (floor / self.factor).max(1.0);
         let tokens = self.tokens.map(|tokens| (tokens as f64 * rise).ceil() as u64);
         Self { floor, factor: self.factor * rise, tokens, ..self }
     }
 
-    /// With what another telling of it adds, if anything: it may be lower, and younger by more than
-    /// a message takes. So nobody can bring its recovery forward, and what is told again and again
-    /// does not get younger by the delay of each telling.
+    /// This cut updated by another message of it, if that changes anything: the factor may become
+    /// lower, and the date later, if by more than the tolerance. So no agent can bring the recovery
+    /// forward, and a cut that is repeated does not get younger by the delay of each message.
     pub(super) fn amended(&self, other: &Self, curve: &RecoveryCurve) -> Option<Self> {
         let mut amended = self.clone();
         if other.factor.max(self.floor) < self.factor {
@@ -81,29 +82,29 @@ impl Cut {
         if other.start > self.start + curve.tolerance() {
             amended.start = other.start;
         }
-        let is_news = amended.factor < self.factor || amended.start > self.start;
-        is_news.then_some(amended)
+        let has_changed = amended.factor < self.factor || amended.start > self.start;
+        has_changed.then_some(amended)
     }
 
-    /// Count it from `now` on as if it were made then.
+    /// Treat it as made at `now` with `factor`.
     pub(super) fn restart(&mut self, factor: f64, now: u64) {
         (self.factor, self.start) = (factor, now.into());
     }
 
-    /// Scale the limit by `factor` at `now`, and go on from there.
+    /// Lower it so that it scales the limit by `factor` at `now`, with the same date.
     pub(super) fn lower_to(&mut self, factor: f64, now: u64, curve: &RecoveryCurve) {
         self.factor *= factor / self.factor_at(now, curve);
         self.tokens = None;
     }
 
-    /// What it scales the limit by, at most `ceiling`.
+    /// The factor by which it scales the limit at `now`, at most the curve's ceiling.
     pub(super) fn factor_at(&self, now: u64, curve: &RecoveryCurve) -> f64 {
         let Some(recovery) = curve.recovery else { return self.factor };
         let steps = self.age(now) / nanos(recovery.interval);
         (self.factor * power(recovery.factor, steps)).min(curve.ceiling)
     }
 
-    /// When it is next scaled otherwise.
+    /// When its factor next changes.
     pub(super) fn next_step(&self, now: u64, curve: &RecoveryCurve) -> Option<u64> {
         let interval = nanos(curve.recovery?.interval);
         if self.factor_at(now, curve) >= curve.ceiling {
@@ -113,7 +114,7 @@ impl Cut {
         u64::try_from(self.start + steps * i128::from(interval)).ok()
     }
 
-    /// Whether who tells of this one is not noticeably above `other`, now or later.
+    /// Whether an agent with this cut is not noticeably above `other`, now or later.
     pub(super) fn stands_for(&self, other: &Self, now: u64, curve: &RecoveryCurve) -> bool {
         if self.id == other.id {
             self.factor <= other.factor && self.start + curve.tolerance() >= other.start
@@ -123,9 +124,9 @@ impl Cut {
         }
     }
 
-    /// Whether this one scales by no more than `other` from now on, so that the other does not
-    /// count. Both grow by the same steps at the same distance, and may be out of step: what holds
-    /// until after this one's next step holds ever after.
+    /// Whether this one's factor is no higher than that of `other` from now on, so that the other
+    /// does not count. Both grow by the same factor at the same interval, but may be out of phase:
+    /// what holds now and after this one's next step holds from then on.
     pub(super) fn covers(&self, other: &Self, now: u64, curve: &RecoveryCurve) -> bool {
         let below = |at: u64| self.factor_at(at, curve) <= other.factor_at(at, curve);
         below(now) && self.next_step(now, curve).is_none_or(below)
@@ -137,18 +138,18 @@ fn power(factor: f64, steps: u64) -> f64 {
     i32::try_from(steps).map_or_else(|_| factor.powf(steps as f64), |steps| factor.powi(steps))
 }
 
-/// How every cut of a resource is undone.
+/// How every cut of a resource recovers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecoveryCurve {
     pub(super) recovery: Option<Recovery>,
-    /// Where recovery ends.
+    /// The factor at which recovery ends.
     pub(super) ceiling: f64,
 }
 
 impl RecoveryCurve {
-    /// Two dates of a cut that are no further apart are taken for the same.
+    /// Two dates of a cut that are no further apart count as equal.
     fn tolerance(&self) -> i128 {
         let half = self.recovery.map(|recovery| i128::from(nanos(recovery.interval)) / 2);
-        half.map_or(TELLING, |half| half.min(TELLING))
+        half.map_or(DATE_TOLERANCE, |half| half.min(DATE_TOLERANCE))
     }
 }

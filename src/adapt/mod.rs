@@ -1,21 +1,22 @@
-//! What a resource does after its upstream said "too many requests": cuts, incidents, and the curve
-//! back. Pure state; time is passed in.
+//! How a resource reacts when its upstream refuses requests ("too many requests"): cuts, incidents
+//! and recovery. Pure state; time is passed in.
 //!
 //! # Cuts
 //!
-//! A cut is what it left of the limit, and its date. From these two and the recovery follows what it
-//! scales the limit by at any later time. A resource is scaled by the lowest of its cuts. So agents
-//! that know of the same cuts are at the same factor at the same time, in whatever order and however
-//! often they heard of them, and hearing of one more never raises a limit. Of a cut that is told again
-//! the lower factor counts, and the date only if it is much later: hearing never raises here either.
+//! A cut is the factor that it left of the limit, and its date. With the recovery these give the
+//! factor at any later time. A resource is scaled by the lowest of its cuts. So agents that know
+//! the same cuts are at the same factor at the same time, in whatever order and however often they
+//! received them, and one more cut never raises a limit. When a known cut is received again, a
+//! lower factor replaces its own, and a date only if it is much later: that never raises a limit
+//! either.
 //!
 //! # Incidents
 //!
-//! Many requests are refused at once when an upstream has had enough, and all of these refusals are
-//! one incident, which is worth one cut. It begins with a cut that takes effect here, be it ours or a
-//! neighbour's, at the date of that cut. A refusal belongs to it if the cooldown has not passed, or if its request was sent
-//! before, however long that took. It cuts only where the incident has not cut as far yet, and then
-//! from the level before it.
+//! An overloaded upstream refuses many requests at once. All these refusals are one incident, which
+//! is worth one cut. An incident begins with a cut that takes effect here, our own or another
+//! agent's, at the date of that cut. A refusal belongs to it if the cooldown has not passed, or if
+//! its request was sent before the cut, however long that took. It cuts only if the incident has
+//! not yet cut as far as our own cut goes, and then from the level before the incident.
 
 mod cut;
 
@@ -25,31 +26,31 @@ use std::time::Duration;
 use cut::RecoveryCurve;
 pub(crate) use cut::{Cut, CutTarget, Origin};
 
-/// How a limit that was cut recovers.
+/// How a limit recovers after a cut.
 ///
-/// Every `interval` after a cut the limit is multiplied by `factor`, on the exact factor and not on
-/// the whole tokens that are shown, so that it always arrives at the original: from 1 as well.
-/// Recovery is lazy: a step takes effect, at the time it was due, when somebody next uses or asks
-/// after the resource.
+/// Every `interval` after a cut the limit is multiplied by `factor`. That applies to the exact
+/// factor, not to the displayed whole tokens, so a limit always recovers in full, even from 1
+/// token. Recovery is lazy: a step takes effect, as of the time it was due, when the resource is
+/// next used or queried.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recovery {
     /// Time between two steps, and from a cut to the first: at least 1 ms.
     pub interval: Duration,
-    /// What each step multiplies the limit by: above 1, and finite.
+    /// The factor by which each step multiplies the limit: above 1, and finite.
     pub factor: f64,
-    /// Stop at the original limit. **Without a cap the limit grows past what was configured**, a
-    /// step at a time, up to 1,024 times of it.
+    /// Whether recovery stops at the original limit. **Without a cap the limit grows beyond the
+    /// configured one**, step by step, up to 1,024 times of it.
     pub cap: bool,
 }
 
 impl Default for Recovery {
-    /// 10 % every 30 seconds, up to the original.
+    /// 10 % every 30 seconds, up to the original limit.
     fn default() -> Self {
         Self { interval: Duration::from_secs(30), factor: 1.1, cap: true }
     }
 }
 
-/// Far longer than a step takes, so that whoever catches up with what is due gets done.
+/// Far longer than applying a step takes, so that a caller that catches up on due steps finishes.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
 impl Recovery {
@@ -58,38 +59,38 @@ impl Recovery {
     }
 }
 
-/// How a limiter reacts to refusals, where a limit does not say otherwise.
+/// How a limiter reacts to refusals, unless a limit says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Policy {
-    /// What a cut multiplies a limit by.
+    /// The factor by which a cut multiplies a limit.
     pub(crate) reduce: f64,
     pub(crate) recovery: Option<Recovery>,
     /// How long an incident lasts, for requests that were sent after its cut.
     pub(crate) cooldown: Duration,
 }
 
-/// Where a recovery without a cap ends.
+/// The factor at which a recovery without a cap ends.
 const CEILING: f64 = 1024.0;
-/// So many cuts are kept, of which none covers another: they lie within one step of the recovery.
+/// Most cuts kept. None covers another, so their factors lie within one step of the recovery.
 /// Agents with one policy have one or two.
 pub(crate) const MOST_CUTS: usize = 8;
-/// So many that count no more are remembered. A cut that was forgotten and is told once more seems to
-/// be younger, by what messages take.
+/// Most cuts remembered that no longer count. A cut that was forgotten and is received again
+/// appears younger, by the time that messages take.
 const MOST_SPENT: usize = 64;
 
-/// What a resource's limit is scaled by at present, and when that changes.
+/// The factor that scales a resource's limit at present, and when it changes.
 #[derive(Clone, Debug)]
 pub(crate) struct CutState {
     policy: Policy,
     curve: RecoveryCurve,
     /// None of them covers another.
     cuts: Vec<Cut>,
-    /// What another covers, or has recovered.
+    /// Covered by another, or recovered.
     spent: VecDeque<Cut>,
     factor: f64,
     due: Option<u64>,
     incident: Option<Incident>,
-    /// How many incidents were cut for in full.
+    /// Incidents that were cut for in full.
     full_incidents: u64,
 }
 
@@ -97,9 +98,9 @@ pub(crate) struct CutState {
 struct Incident {
     /// The factor before it.
     level: f64,
-    /// When its cut was made.
+    /// The date of its cut.
     at: i128,
-    /// Whether it has been cut for about as far as our own cut goes.
+    /// Whether its cuts go about as far as our own cut would.
     is_full: bool,
 }
 
@@ -126,24 +127,24 @@ impl CutState {
         self.due
     }
 
-    /// How many incidents were cut for in full: what a permit notes when it is granted.
+    /// Incidents that were cut for in full. A permit stores this when it is granted.
     pub(crate) fn full_incidents(&self) -> u64 {
         self.full_incidents
     }
 
-    /// The cuts that still stand: without a cap they are kept beyond.
+    /// The cuts that still stand. Without a cap they are kept after they have recovered.
     pub(crate) fn cuts(&self, now: u64) -> impl Iterator<Item = &Cut> {
         self.cuts.iter().filter(move |cut| cut.factor_at(now, &self.curve) < 1.0)
     }
 
-    /// Nothing is cut, and a refusal would cut.
+    /// Whether nothing is cut, and a refusal would cut.
     pub(crate) fn is_quiet(&self, now: u64) -> bool {
-        self.cuts.is_empty() && self.lasting(now).is_none()
+        self.cuts.is_empty() && self.open_incident(now).is_none()
     }
 
-    /// The upstream refused a request, which was sent when `seen` incidents had been cut for, if
-    /// that is known. Cut, but not below `least`, unless it belongs to an incident that has been cut
-    /// for. The cut is `make`s of its factor; whether there was one.
+    /// The upstream refused a request. `seen` is [`full_incidents`](Self::full_incidents) when it
+    /// was sent, if known. Cut, but not below `least`, unless the refusal belongs to an incident
+    /// that was cut for in full. `make` makes the cut from its factor. Whether a cut was made.
     pub(crate) fn refused(
         &mut self,
         seen: Option<u64>,
@@ -151,7 +152,7 @@ impl CutState {
         now: u64,
         make: impl FnOnce(f64) -> Cut,
     ) -> bool {
-        let incident = self.lasting(now);
+        let incident = self.open_incident(now);
         let sent_before = seen.is_some_and(|seen| seen < self.full_incidents);
         if sent_before || incident.is_some_and(|incident| incident.is_full) {
             return false;
@@ -166,14 +167,14 @@ impl CutState {
         true
     }
 
-    /// A neighbour that knows of incidents cut. Whether that counts here.
+    /// Another agent that tracks incidents has cut. Whether the cut counts here.
     pub(crate) fn merge(&mut self, cut: Cut, now: u64) -> bool {
         let mut all = self.cuts.iter().chain(&self.spent);
-        let news = match all.find(|known| known.id == cut.id) {
+        let update = match all.find(|known| known.id == cut.id) {
             Some(known) => known.amended(&cut, &self.curve),
             None => Some(cut),
         };
-        let Some(cut) = news.filter(|cut| cut.factor_at(now, &self.curve) < 1.0) else {
+        let Some(cut) = update.filter(|cut| cut.factor_at(now, &self.curve) < 1.0) else {
             return false;
         };
         self.cuts.retain(|known| known.id != cut.id);
@@ -182,14 +183,14 @@ impl CutState {
         let counts = self.insert(cut, now);
         self.advance(now);
         if self.factor < before {
-            self.took_effect(before, start, now);
+            self.note_incident(before, start, now);
         }
         counts
     }
 
-    /// A neighbour that does not know of incidents cut: of one that we know of too it is heard as
-    /// far as our own cut would go, for it may have cut for each of the refusals. Whether that
-    /// counts here.
+    /// Another agent that tracks no incidents has cut. If we know the incident too, the cut is
+    /// applied only as far as our own would go, because that agent may have cut for each of the
+    /// refusals. Whether the cut counts here.
     pub(crate) fn merge_untracked(&mut self, cut: Cut, now: u64) -> bool {
         let cooldown = i128::from(nanos(self.policy.cooldown));
         let incident = self.incident.filter(|incident| (cut.start - incident.at).abs() < cooldown);
@@ -197,18 +198,19 @@ impl CutState {
         self.merge(cut.no_lower_than(floor), now)
     }
 
-    /// Whether a neighbour that knows of the cuts `told` does not know of one that stands here.
-    pub(crate) fn is_ahead_of(&self, told: &[Cut], now: u64) -> bool {
-        let is_known = |cut: &Cut| told.iter().any(|known| known.stands_for(cut, now, &self.curve));
+    /// Whether an agent that knows the cuts `theirs` lacks one that stands here.
+    pub(crate) fn is_ahead_of(&self, theirs: &[Cut], now: u64) -> bool {
+        let is_known =
+            |cut: &Cut| theirs.iter().any(|known| known.stands_for(cut, now, &self.curve));
         !self.cuts(now).all(is_known)
     }
 
-    /// A neighbour's cut that was made at `start` lowered the factor, from `before`.
-    fn took_effect(&mut self, before: f64, start: i128, now: u64) {
-        // As good as our own: agents may be a step of the recovery apart.
+    /// Another agent's cut, made at `start`, has lowered the factor from `before`.
+    fn note_incident(&mut self, before: f64, start: i128, now: u64) {
+        // This far is as good as our own cut: agents may be a step of the recovery apart.
         let enough = self.policy.reduce + (1.0 - self.policy.reduce) / 4.0;
-        let joined = self.lasting(now).filter(|_| self.factor > before * enough);
-        // One that is heard of late does not end ours early.
+        let joined = self.open_incident(now).filter(|_| self.factor > before * enough);
+        // A cut that is received late does not end our incident early.
         let at = self.incident.map_or(start, |last| start.max(last.at));
         let mut incident = joined.unwrap_or(Incident { level: before, at, is_full: false });
         if !incident.is_full && self.factor <= incident.level * enough {
@@ -219,12 +221,12 @@ impl CutState {
     }
 
     /// The last incident, if its cooldown has not passed.
-    fn lasting(&self, now: u64) -> Option<Incident> {
+    fn open_incident(&self, now: u64) -> Option<Incident> {
         let cooldown = i128::from(nanos(self.policy.cooldown));
         self.incident.filter(|incident| i128::from(now) - incident.at < cooldown)
     }
 
-    /// Whether it counts, as no other covers it.
+    /// Add a cut. Whether it counts: no other covers it.
     fn insert(&mut self, cut: Cut, now: u64) -> bool {
         let curve = self.curve;
         let counts = !self.cuts.iter().any(|known| known.covers(&cut, now, &curve));
@@ -238,8 +240,8 @@ impl CutState {
         counts
     }
 
-    /// Where there are too many cuts, the next to lowest takes the lowest's place. As neither covers
-    /// the other, it steps later: so it scales by no more than either would have.
+    /// If there are too many cuts, the next to lowest takes the lowest's place, and its factor. As
+    /// neither covers the other, it steps later, so it scales by no more than either would have.
     fn combine_lowest(&mut self, now: u64) {
         if self.cuts.len() <= MOST_CUTS {
             return;
@@ -251,7 +253,7 @@ impl CutState {
         self.spent.push_back(lowest);
     }
 
-    /// Go by the factor of `now`.
+    /// Set the factor to that of `now`.
     pub(crate) fn advance(&mut self, now: u64) {
         let curve = self.curve;
         if curve.ceiling <= 1.0 {
@@ -265,7 +267,7 @@ impl CutState {
         self.due = self.cuts.iter().filter_map(|cut| cut.next_step(now, &curve)).min();
     }
 
-    /// Another policy from now on; the factor stays.
+    /// Use another policy from now on. The factor stays.
     pub(crate) fn react_by(&mut self, policy: Policy, now: u64) {
         let curve = RecoveryCurve::new(policy.recovery);
         if self.policy.recovery != policy.recovery {
@@ -277,7 +279,7 @@ impl CutState {
         self.advance(now);
     }
 
-    /// The limit has no room for so large a factor: only one without a cap is.
+    /// Halve a factor that is too large for the limit. Only a recovery without a cap reaches one.
     pub(crate) fn halve(&mut self) {
         self.curve.ceiling = (self.factor / 2.0).max(1.0);
         self.factor = self.curve.ceiling;
@@ -296,5 +298,5 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

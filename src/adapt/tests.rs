@@ -1,3 +1,5 @@
+//! Cuts, incidents and recovery.
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -40,7 +42,7 @@ fn steps_to_recover(adapt: &mut CutState) -> u32 {
 }
 
 #[test]
-fn recovers_from_the_least_too() {
+fn recovery_completes_from_the_least_limit() {
     let mut adapt = CutState::new(policy());
     for i in 0..10 {
         assert!(refused(&mut adapt, None, i * 5 * SECOND));
@@ -51,7 +53,7 @@ fn recovers_from_the_least_too() {
 }
 
 #[test]
-fn the_smallest_factor_arrives_too() {
+fn recovery_completes_with_the_smallest_steps() {
     let interval = Duration::from_millis(1);
     let recovery = Some(Recovery { interval, factor: 1.0 + 1e-10, cap: true });
     let mut adapt = CutState::new(Policy { recovery, ..policy() });
@@ -87,7 +89,7 @@ fn without_recovery_a_cut_stays() {
 }
 
 #[test]
-fn another_way_to_recover_keeps_the_factor() {
+fn another_recovery_keeps_the_factor() {
     let mut adapt = CutState::new(Policy { recovery: None, ..policy() });
     refused(&mut adapt, None, 0);
     adapt.react_by(policy(), 100 * SECOND);
@@ -126,11 +128,11 @@ fn a_neighbours_cut_is_the_incident_of_our_refusals() {
     assert!(adapt.merge(cut(1, 0.5, 10, 0), 10));
     assert!(!refused(&mut adapt, Some(0), 11) && !refused(&mut adapt, None, 11));
     assert!(is(&adapt, 0.5));
-    // One of a neighbour that did not know of it: nothing is cut twice, recovery starts later.
+    // A cut of a neighbour that did not know ours: nothing is cut twice, recovery starts later.
     assert!(adapt.merge(cut(2, 0.5, 12, 0), 12));
     assert!(is(&adapt, 0.5) && adapt.cuts.len() == 1);
     assert_eq!(adapt.due(), Some(30 * SECOND + 12));
-    // A neighbour's second incident is one, and ours joins it.
+    // A neighbour's second incident is a new one, and our refusals join it.
     assert!(adapt.merge(cut(3, 0.25, 13, 0), 13));
     assert!(!refused(&mut adapt, Some(1), 14) && !refused(&mut adapt, None, 14));
     assert!(is(&adapt, 0.25));
@@ -154,7 +156,7 @@ fn a_later_larger_cut_raises_nothing() {
     adapt.merge_untracked(cut(1, 0.25, 0, 0), 0);
     assert!(!adapt.merge_untracked(cut(2, 0.5, 6 * SECOND, 0), 6 * SECOND));
     assert!(is(&adapt, 0.25));
-    // Heard with its incident it is kept only if it could count later: this one could not.
+    // A cut with an incident is kept only if it could count later: this one could not.
     assert!(!adapt.merge(cut(3, 0.5, 7 * SECOND, 0), 7 * SECOND));
 }
 
@@ -170,7 +172,7 @@ fn a_storm_of_neighbours_that_know_no_incidents_cuts_once() {
 }
 
 #[test]
-fn a_storm_told_of_by_others_cuts_no_further_either() {
+fn a_storm_passed_on_by_others_cuts_no_further_either() {
     let mut adapt = CutState::new(policy());
     adapt.merge_untracked(cut(1, 0.5, 0, 0), 0);
     // A neighbour missed the first and took the second in full.
@@ -179,7 +181,7 @@ fn a_storm_told_of_by_others_cuts_no_further_either() {
         adapt.merge_untracked(second(now), now);
         assert!(is(&adapt, 0.5));
     }
-    // Nor if that is heard of late, or once more after another incident.
+    // Nor if it is received late, or once more after another incident.
     let mut late = CutState::new(policy());
     late.merge_untracked(cut(1, 0.5, 0, 0), 0);
     late.merge_untracked(second(7 * SECOND), 7 * SECOND);
@@ -187,17 +189,17 @@ fn a_storm_told_of_by_others_cuts_no_further_either() {
     assert!(refused(&mut late, None, 8 * SECOND));
     late.merge_untracked(second(9 * SECOND), 9 * SECOND);
     assert!(is(&late, 0.25));
-    // But one of another time is heard in full.
+    // But a cut of another time counts in full.
     late.merge_untracked(cut(3, 0.2, 60 * SECOND, SECOND), 60 * SECOND);
     assert!(is(&late, 0.2));
 }
 
 #[test]
-fn an_incident_that_is_heard_of_late_is_over() {
+fn an_incident_that_is_received_late_is_over() {
     let mut adapt = CutState::new(policy());
     let now = 30 * SECOND;
     assert!(adapt.merge(cut(1, 0.5, now, 25 * SECOND), now));
-    assert!(!refused(&mut adapt, Some(0), now), "but for what was sent before it took effect");
+    assert!(!refused(&mut adapt, Some(0), now), "except a request sent before it took effect");
     assert!(refused(&mut adapt, None, now) && is(&adapt, 0.25));
     // An older one does not end ours.
     assert!(adapt.merge(cut(2, 0.1, now + 1, 20 * SECOND), now + 1));
@@ -206,7 +208,7 @@ fn an_incident_that_is_heard_of_late_is_over() {
 }
 
 #[test]
-fn whoever_hears_the_same_is_at_the_same_whatever_the_order() {
+fn agents_with_the_same_cuts_agree_in_any_order() {
     let told = [(1, 0.5, 0), (2, 0.3, 3), (3, 0.5, 40), (4, 0.77, 41), (5, 0.33, 20), (6, 0.5, 39)];
     some_orders(told.len(), |order| {
         let mut adapt = CutState::new(policy());
@@ -230,7 +232,7 @@ fn whoever_hears_the_same_is_at_the_same_whatever_the_order() {
     });
 }
 
-/// Some hundred orders of `0..n`, by transpositions.
+/// 500 orders of `0..n`, by transpositions.
 fn some_orders(n: usize, mut see: impl FnMut(&[usize])) {
     let mut order: Vec<usize> = (0..n).collect();
     for i in 0..500_usize {
@@ -240,23 +242,23 @@ fn some_orders(n: usize, mut see: impl FnMut(&[usize])) {
 }
 
 #[test]
-fn told_again_a_cut_may_be_lower_or_much_younger_but_not_older() {
+fn a_cut_received_again_may_be_lower_or_much_younger_but_not_older() {
     let mut adapt = CutState::new(policy());
     let mut merge = |factor, at: u64, age: u64| {
         adapt.merge(cut(1, factor, at * SECOND, age * SECOND), at * SECOND);
         (adapt.factor(), adapt.due().unwrap() / SECOND)
     };
     assert_eq!(merge(0.5, 100, 0), (0.5, 130));
-    assert_eq!(merge(0.5, 101, 3), (0.5, 130), "by what a message takes");
+    assert_eq!(merge(0.5, 101, 3), (0.5, 130), "within a message's delay");
     assert_eq!(merge(0.5, 102, 90), (0.5, 130));
     assert_eq!(merge(0.999, 103, 3), (0.5, 130));
-    assert_eq!(merge(0.5, 105, 0), (0.5, 130), "by what a message takes");
+    assert_eq!(merge(0.5, 105, 0), (0.5, 130), "within a message's delay");
     assert_eq!(merge(0.4, 111, 0), (0.4, 141));
     assert_eq!(merge(0.3, 112, 90), (0.3, 141));
 }
 
 #[test]
-fn a_covered_cut_that_is_told_lower_counts() {
+fn a_covered_cut_that_is_received_lower_counts() {
     let mut adapt = CutState::new(policy());
     assert!(adapt.merge(cut(5, 0.999, 0, 0), 0));
     assert!(adapt.merge(cut(6, 0.998, 1, 0), 1));
@@ -290,15 +292,15 @@ fn too_many_cuts_raise_nothing() {
 }
 
 #[test]
-fn who_does_not_know_of_a_cut_is_behind() {
+fn an_agent_that_lacks_a_cut_is_behind() {
     let mut adapt = CutState::new(policy());
     let now = 40 * SECOND;
     adapt.merge(cut(1, 0.5, now, 10 * SECOND), now);
     let is_behind = |told: &[Cut]| adapt.is_ahead_of(told, now);
     assert!(is_behind(&[]));
     assert!(!is_behind(&[cut(1, 0.5, now, 10 * SECOND)]));
-    assert!(is_behind(&[cut(1, 0.9999, now, 0)]), "by the same name");
-    assert!(is_behind(&[cut(1, 0.5, now, 239 * SECOND)]), "nor as old");
+    assert!(is_behind(&[cut(1, 0.9999, now, 0)]), "the same id, higher");
+    assert!(is_behind(&[cut(1, 0.5, now, 239 * SECOND)]), "the same id, older");
     assert!(is_behind(&[cut(2, 0.4, now, 130 * SECOND)]), "lower for now");
     assert!(is_behind(&[cut(2, 0.5, now, 14 * SECOND)]), "above for a part of each interval");
     assert!(!is_behind(&[cut(2, 0.5, now, 11 * SECOND)]), "not noticeably above, ever");
@@ -306,7 +308,7 @@ fn who_does_not_know_of_a_cut_is_behind() {
 }
 
 #[test]
-fn a_cut_that_has_recovered_elsewhere_is_not_heard() {
+fn a_cut_that_has_recovered_elsewhere_does_not_count() {
     let mut adapt = CutState::new(policy());
     assert!(!adapt.merge(cut(1, 0.5, 0, 240 * SECOND), 0));
     assert!(adapt.merge(cut(2, 0.5, 0, 239 * SECOND), 0));
@@ -316,7 +318,7 @@ fn a_cut_that_has_recovered_elsewhere_is_not_heard() {
 }
 
 #[test]
-fn what_has_recovered_here_does_not_come_back_from_who_is_late() {
+fn a_cut_that_has_recovered_here_does_not_come_back_late() {
     let mut adapt = CutState::new(policy());
     adapt.merge(cut(1, 0.5, 0, 0), 0);
     let now = 240 * SECOND;
