@@ -18,13 +18,11 @@ const NOTICEABLE: i128 = 1_000_000_000;
 pub(crate) enum CutTarget {
     /// To this factor of the limit.
     Factor(f64),
-    /// To this many tokens a window, whatever the limit: from an agent that knows neither factors
-    /// nor incidents.
+    /// To this many tokens a window: from an agent that knows neither factors nor incidents.
     Tokens(u64),
 }
 
-/// A cut as this agent knows it. Its date is by this agent's clock, and may lie before the clock's
-/// start.
+/// A cut as this agent knows it.
 #[derive(Clone, Debug)]
 pub(crate) struct Cut {
     pub(crate) id: u64,
@@ -34,6 +32,7 @@ pub(crate) struct Cut {
     pub(crate) tokens: Option<u64>,
     /// Later messages of this cut do not lower the factor below this.
     floor: f64,
+    /// Its date, by this agent's clock: it may lie before the clock's start.
     pub(super) start: i128,
     pub(crate) origin: Arc<Origin>,
 }

@@ -6,9 +6,8 @@
 //! A cut is the factor that it left of the limit, and its date. With the recovery these give the
 //! factor at any later time. A resource is scaled by the lowest of its cuts. So agents that know
 //! the same cuts are at the same factor at the same time, in whatever order and however often they
-//! received them, and one more cut never raises a limit. When a known cut is received again, a
-//! lower factor replaces its own, and a date only if it is much later: that never raises a limit
-//! either.
+//! received them, and one more cut never raises a limit. Nor does a known cut that is received
+//! again: a factor replaces its own only if it is lower, a date only if it is much later.
 //!
 //! # Incidents
 //!
@@ -28,10 +27,9 @@ pub(crate) use cut::{Cut, CutTarget, Origin};
 
 /// How a limit recovers after a cut.
 ///
-/// Every `interval` after a cut the limit is multiplied by `factor`. That applies to the exact
-/// factor, not to the displayed whole tokens, so a limit always recovers in full, even from 1
-/// token. Recovery is lazy: a step takes effect, as of the time it was due, when the resource is
-/// next used or queried.
+/// Every `interval` after a cut the limit is multiplied by `factor`: exactly, not by the displayed
+/// whole tokens, so a limit always recovers in full, even from 1 token. Recovery is lazy: a step
+/// takes effect, as of the time it was due, when the resource is next used or queried.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recovery {
     /// Time between two steps, and from a cut to the first: at least 1 ms.

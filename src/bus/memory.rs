@@ -13,8 +13,7 @@ use crate::sync::Mutex;
 /// A subscriber that is further behind loses its oldest messages.
 const BUFFER: usize = 256;
 
-/// A bus within one process: for tests, and for several limiters in one program. Cheap to clone;
-/// clones share the bus.
+/// A bus within one process: for tests, and for several limiters in one program. Clones share it.
 ///
 /// Publishing never waits. A subscriber that falls behind by more than 256 messages loses the
 /// oldest and is told how many: [`Delivery::Lost`].

@@ -16,8 +16,7 @@ pub use nats::NatsBus;
 /// A boxed future, which makes the traits of a bus object-safe.
 pub type BusFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The message bus of a swarm's agents. Implement it for the bus that you have; limiters need
-/// little.
+/// The message bus of a swarm's agents. Implement it for the bus that you have.
 ///
 /// A bus may lose, delay, repeat and reorder messages: limiters repeat the cuts that still stand.
 /// It should not keep messages for later. A message tells a cut's age at sending, so a cut that was

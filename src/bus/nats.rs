@@ -17,8 +17,7 @@ use crate::sync::{AtomicU64, Ordering};
 /// The longest that a call waits for the server.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Upper bounds of the delay between two attempts to connect: of any, and of the first, which
-/// doubles with each attempt.
+/// The longest delay before any attempt to connect, and before the first: it doubles each time.
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
 const FIRST_DELAY: Duration = Duration::from_millis(20);
 
@@ -36,8 +35,7 @@ const BUFFER: usize = 256;
 /// restore a subscription to such a subject, which ends the next connection too.
 const LONGEST_SUBJECT: usize = 1_024;
 
-/// A bus over [NATS](https://nats.io): core NATS, without `JetStream`. Cheap to clone; clones share
-/// one connection.
+/// A bus over [NATS](https://nats.io): core NATS, without `JetStream`. Clones share a connection.
 ///
 /// ```no_run
 /// use tollgate::{MessageBus, NatsBus};
@@ -51,9 +49,8 @@ const LONGEST_SUBJECT: usize = 1_024;
 /// # }
 /// ```
 ///
-/// * **Outages.** The client reconnects and restores the subscriptions. Until then publishing
-///   returns [`BusError::Disconnected`]. A message whose publishing failed was not sent and will
-///   not be.
+/// * **Outages.** The client reconnects and restores the subscriptions. Until then publishing is
+///   [`BusError::Disconnected`]. A message whose publishing failed will never be sent.
 /// * **Losses.** An accepted message may be lost without an error, because the end of a connection
 ///   is noticed a little later: 6 s later if the only sign is silence. Of the messages published in
 ///   between, those that the client had not begun to send, at most 64, may arrive after the
@@ -67,13 +64,11 @@ const LONGEST_SUBJECT: usize = 1_024;
 /// * **Subjects** are those of NATS: tokens separated by dots, without white space, at most 1,024
 ///   bytes; anything else is an error. `*` and `>` in a subscription are wildcards.
 /// * **Payloads** may be as large as the server allows, 1 MiB by default; a larger one is an error.
-/// * **Permissions.** Besides its subjects, a user must be allowed to publish and subscribe to
-///   `_INBOX.>`; otherwise each subscribing takes the full second. Only `tracing` learns what a
-///   server forbids.
+/// * **Permissions.** Besides its subjects, a user needs to publish and subscribe to `_INBOX.>`;
+///   otherwise each subscribing takes a full second. Only `tracing` learns what a server forbids.
 ///
-/// It needs a tokio runtime with `net` and `time` enabled, and lives as long as the runtime in
-/// which it was connected. While tokio's time is paused, a call that waits for the server may time
-/// out at once.
+/// It needs a tokio runtime with `net` and `time` enabled, and lives as long as the one in which it
+/// was connected. While tokio's time is paused, calls that wait for it may time out at once.
 #[derive(Clone)]
 pub struct NatsBus(Client);
 
@@ -83,8 +78,7 @@ impl NatsBus {
     ///
     /// # Errors
     ///
-    /// The server cannot be reached, or refuses the connection. It takes at most 5 s for each
-    /// address.
+    /// The server cannot be reached, or refuses us. That takes at most 5 s for each address.
     pub async fn connect(url: &str) -> Result<Self, BusError> {
         Self::connect_with(url, Self::options()).await
     }
@@ -105,8 +99,7 @@ impl NatsBus {
     /// # }
     /// ```
     ///
-    /// Leave the echo on: a bus delivers a publisher's own messages too, and subscribing waits for
-    /// one.
+    /// Leave the echo on: a bus delivers a publisher's own messages, and subscribing waits for one.
     ///
     /// # Errors
     ///
@@ -250,8 +243,7 @@ fn delay(attempts: usize) -> Duration {
     most.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
-/// `lost` counts the messages that slow subscribers lost, an event each. Relaxed: it publishes
-/// nothing.
+/// `lost` counts messages that slow subscribers lost, an event each. Relaxed: it publishes nothing.
 fn log(event: &Event, lost: &AtomicU64) {
     match event {
         Event::Connected | Event::Draining | Event::Closed => tracing::info!("nats: {event}"),

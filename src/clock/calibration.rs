@@ -142,8 +142,7 @@ impl Calibration {
         scaled(now.width, self.rate) <= now.nanos.saturating_sub(self.last.nanos) >> 20
     }
 
-    /// The segment that begins at the tick `base` with the reading `read` or a later one. `now` was
-    /// sampled just before.
+    /// The segment that begins at tick `base`, just after `now`, with the reading `read` or later.
     ///
     /// If the clocks disagree on the time since the last sample, the later of the two is used, and
     /// from there on they count as equal. So the readings go forward with a counter that ran while

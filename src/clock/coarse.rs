@@ -20,8 +20,8 @@ impl Coarse {
         let weak = Arc::downgrade(&clock);
         let update = move || {
             while let Some(clock) = weak.upgrade() {
-                // Relaxed would do for the number alone. Release, with the Acquire of `now`, keeps it in
-                // step with what else the process orders by its time.
+                // Relaxed would do for the number alone. Release, with the Acquire of `now`, keeps
+                // it in step with what else the process orders by its time.
                 clock.now.store(system.now(), Ordering::Release);
                 drop(clock);
                 std::thread::sleep(step);

@@ -36,16 +36,10 @@ pub struct ManualClock(Arc<Inner>);
 /// time of a reading from before an anchor wraps into it, and is told from that of a later reading.
 const END: u64 = 3 << 62;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Inner {
     now: AtomicU64,
     timers: Mutex<Timers>,
-}
-
-impl Default for Inner {
-    fn default() -> Self {
-        Self { now: AtomicU64::new(0), timers: Mutex::new(Timers::default()) }
-    }
 }
 
 /// A timer of a manual clock. Dropping it disarms it.
@@ -104,9 +98,8 @@ impl ManualClock {
     pub(super) fn arm(&self, at: u64, waker: Waker) -> Result<Alarm, ArmError> {
         let key = self.0.timers.lock().add(at, waker);
         let timer = ManualTimer { clock: self.clone(), key };
-        // A thread that moved the time past `at` may have searched the timers before this one was
-        // added. It stored the time first and searched under the lock, so the new time is visible
-        // here.
+        // A thread that moved the time past `at` may have searched before this timer was added. It
+        // stored the time first and searched under the lock, so the new time is visible here.
         if self.now() >= at { Err(ArmError::Due) } else { Ok(Alarm::Manual(timer)) }
     }
 }

@@ -69,9 +69,8 @@ impl Clock {
         Self(Source::System(System::new()))
     }
 
-    /// The machine's time as a thread stores it every `step` (clamped to 50 us to 1 s): for floods
-    /// of denials, which cost a third of what they cost with [`Clock::system`]. Admissions are not
-    /// much cheaper.
+    /// The machine's time as a thread stores it every `step` (50 us to 1 s): for floods of denials,
+    /// which cost a third of those with [`Clock::system`]. Admissions are not much cheaper.
     ///
     /// A reading is stale by up to `step`, or more if the thread is not scheduled. The bound holds
     /// by these readings; an observer with another clock may see up to `rate x staleness` more in a
@@ -91,10 +90,9 @@ impl Clock {
     /// The time of tokio's runtime, which `tokio::time::pause` stops. For tests: a reading costs
     /// several times that of [`Clock::system`].
     ///
-    /// It follows the runtime in which it is used; outside any runtime it reads the machine's time,
-    /// so use a paused clock inside its runtime. Timers need the runtime's time driver
-    /// (`enable_time`): without it a timer's task panics, and a thread of this crate wakes the
-    /// waiter instead.
+    /// It follows the runtime in which it is used, so use a paused clock in its runtime; outside any
+    /// it reads the machine's time. Timers need the runtime's time driver (`enable_time`):
+    /// without it a timer's task panics, and a thread of this crate wakes the waiter instead.
     #[cfg(feature = "tokio")]
     #[must_use]
     pub fn tokio() -> Self {

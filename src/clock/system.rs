@@ -96,7 +96,7 @@ pub(super) struct Steered<S> {
     calibration: Mutex<Calibration>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(align(64))]
 struct Slot {
     base: AtomicU64,
@@ -107,16 +107,6 @@ struct Slot {
 }
 
 impl Slot {
-    fn new(segment: &Segment) -> Self {
-        Self {
-            base: AtomicU64::new(segment.base),
-            nanos: AtomicU64::new(segment.nanos),
-            scale: AtomicU64::new(segment.scale),
-            length: AtomicU64::new(segment.length),
-            end: AtomicU64::new(0),
-        }
-    }
-
     #[inline]
     fn load(&self) -> Segment {
         Segment {
@@ -140,11 +130,13 @@ impl Slot {
 impl<S: Source> Steered<S> {
     pub(super) fn new(source: S, rate: u64) -> Self {
         let (calibration, segment) = Calibration::start(sample(&source), rate);
+        let slots = <[Slot; 2]>::default();
+        slots[0].store(&segment);
         Self {
             generation: AtomicU64::new(0),
             source,
             zero: segment.base.wrapping_sub(SEALED >> 1),
-            slots: [Slot::new(&segment), Slot::new(&segment)],
+            slots,
             calibration: Mutex::new(calibration),
         }
     }
@@ -156,8 +148,7 @@ impl<S: Source> Steered<S> {
         let slot = if generation & 1 == 0 { &self.slots[0] } else { &self.slots[1] };
         let segment = slot.load();
         let elapsed = self.source.ticks().wrapping_sub(segment.base);
-        // One compare for both a segment past its length and a counter before its begin, which
-        // wraps.
+        // Also false for a counter before the segment's begin, which wraps.
         if elapsed < segment.length && self.generation.load(Ordering::Acquire) == generation {
             return segment.after(elapsed);
         }
@@ -174,8 +165,7 @@ impl<S: Source> Steered<S> {
             if segment.length == 0 && self.generation.load(Ordering::Acquire) == generation {
                 return segment.at(self.source.nanos());
             }
-            // After the segment was loaded: ticks from before a jump mean nothing on one made after
-            // it.
+            // After the load: ticks from before a jump mean nothing on a segment from after it.
             let ticks = self.source.ticks();
             let reading = segment.at(ticks);
             let (is_past_end, is_lost) = (segment.is_past_end(ticks), segment.is_lost(ticks));
@@ -208,16 +198,14 @@ impl<S: Source> Steered<S> {
         }
     }
 
-    /// Prepare the next segment and seal this one. Under the lock, of which `calibration` is the
-    /// proof.
+    /// Prepare the next segment and seal this one, under the lock that guards `calibration`.
     fn seal(&self, generation: u64, calibration: &mut Calibration, is_lost: bool) {
         let slot = &self.slots[(generation & 1) as usize];
         let next = &self.slots[(generation & 1 ^ 1) as usize];
         let segment = slot.load();
         let now = sample(&self.source);
         if !calibration.accepts(&now) {
-            // A lost segment is tried again by the next reading. For others an eighth later will
-            // do.
+            // The next reading retries a lost segment. Others are retried an eighth later.
             if !is_lost {
                 let elapsed = now.ticks.wrapping_sub(segment.base);
                 slot.length.store(elapsed.saturating_add(segment.length / 8), Ordering::Release);
@@ -260,18 +248,13 @@ impl<S: Source> Steered<S> {
 
 /// Both clocks. A thread that is preempted between two readings makes a wide sample.
 fn sample(source: &impl Source) -> Sample {
-    let one = || {
+    let take = || {
         let before = source.ticks();
         let nanos = source.nanos();
         let width = source.ticks().wrapping_sub(before);
         Sample { ticks: before.wrapping_add(width / 2), nanos, width }
     };
-    (1..SAMPLES).map(|_| one()).fold(
-        one(),
-        |best, sample| {
-            if sample.width < best.width { sample } else { best }
-        },
-    )
+    (0..SAMPLES).map(|_| take()).min_by_key(|sample| sample.width).unwrap_or_else(take)
 }
 
 #[cfg(all(test, not(loom)))]

@@ -25,8 +25,7 @@ impl TokioClock {
         u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Spawn a task that sleeps, because the waiting future may not be polled. `None` outside a
-    /// runtime.
+    /// Spawn a task that sleeps: the waiting future may not be polled. `None` outside a runtime.
     pub(super) fn arm(&self, at: u64, waker: Waker) -> Option<Alarm> {
         let runtime = Handle::try_current().ok()?;
         let at = self.0.checked_add(Duration::from_nanos(at));

@@ -151,7 +151,7 @@ impl Agent {
     }
 
     fn cuts_changed(&mut self, resource: String) {
-        self.alarm = None; // the next step may be due earlier
+        self.alarm = None; // the time of the next step has changed
         let now = Instant::now();
         match &mut self.trickle {
             Some(trickle) => trickle.inconsistent(&resource, now),
@@ -160,8 +160,7 @@ impl Agent {
         self.cut.insert(resource);
     }
 
-    /// Apply the steps that are due, so that callbacks run even if nobody acquires, and arm a timer
-    /// for the next.
+    /// Apply due steps, so that callbacks run even if nobody acquires, and arm the next timer.
     fn recover(&mut self) {
         let now = self.limiter.clock().now();
         if self.alarm.as_ref().is_some_and(|(at, _)| now < *at) {

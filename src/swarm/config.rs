@@ -15,9 +15,8 @@ use crate::limiter::{Policy, Recovery};
 pub struct DistributedConfig {
     /// The bus that connects the agents.
     pub bus: Arc<dyn MessageBus>,
-    /// This agent's name, 1 to 256 bytes. Each limiter of a swarm should have its own: a second
-    /// limiter with the same one works, and is logged and counted in
-    /// [`SwarmStats`](crate::SwarmStats).
+    /// This agent's name, 1 to 256 bytes. Each limiter of a swarm should have its own: a second one
+    /// with the same name works, and is logged and counted ([`SwarmStats`](crate::SwarmStats)).
     pub agent_id: String,
     /// The factor by which a cut multiplies a limit: above 0, below 1. Default: 0.5.
     pub reduce_factor: f64,

@@ -28,29 +28,24 @@ pub use config::{DistributedConfig, SwarmError};
 pub use stats::SwarmStats;
 
 /// A limiter in a swarm: agents that share an upstream, each with its own limits. When the upstream
-/// refuses one of them ("too many requests"), all slow down, and all recover together. Cheap to
-/// clone.
+/// refuses one of them ("too many requests"), all slow down and recover together. Cheap to clone.
 ///
-/// It is a [`MemoryLimiter`] with a task that talks to a [bus](crate::MessageBus). Taking, waiting
-/// and announcing never wait for the bus. It exchanges cuts with agents of agentkit's `ratelimit`
-/// package (Go).
+/// It is a [`MemoryLimiter`] with a task that talks to a [bus](crate::MessageBus). No caller waits
+/// for the bus. It speaks the same messages as agents of agentkit's `ratelimit` package (Go).
 ///
 /// # What a swarm agrees on
 ///
 /// * **One incident, one cut.** An overloaded upstream refuses many requests of many agents. A
 ///   refusal within the cooldown after a cut, or of a request that was sent before the cut
 ///   ([`Permit::throttled`] knows), belongs to that cut's incident, whichever agent made the cut.
-/// * **A cut never raises a limit.** A limit is scaled by the lowest of the cuts that the agent
-///   knows.
+/// * **A cut never raises a limit,** which is scaled by the lowest cut that the agent knows.
 /// * **Recovery always completes,** even from one token, and on the same schedule for all agents:
-///   the factor of a cut follows from its age, and agents send the age. Callbacks of
-///   [`on_capacity_change`](Self::on_capacity_change) learn of recovery on time even if nobody
-///   acquires.
+///   the factor of a cut follows from its age, and agents send the age. Callbacks
+///   ([`on_capacity_change`](Self::on_capacity_change)) run on time even if nobody acquires.
 /// * **Shares may be unequal.** A cut is a factor of each agent's own limit. Only a Go agent's cut
 ///   is in tokens a window, and is applied as such.
 /// * **Late joiners learn** the cuts that stand within a second of joining, and of configuring a
-///   resource. Answers are not repeated: if one agent has sent all cuts of a resource, no other
-///   does.
+///   resource. Answers are not repeated: one agent sends all cuts of a resource, the others none.
 /// * **Precision.** Messages tell a cut's age at sending, so two agents' steps are apart by the
 ///   time that messages took between them.
 ///
@@ -64,8 +59,7 @@ pub use stats::SwarmStats;
 /// Malformed messages are ignored, [counted](Self::stats) and logged. Everybody who can publish on
 /// the bus can cut limits, to a millionth at worst, which recovery undoes. Nobody can raise a
 /// limit, bring its recovery forward, or keep an agent from making its own cuts. A late joiner can
-/// be told a cut's date that is wrong by up to 10 seconds, or half a recovery interval if that is
-/// less.
+/// be sent a cut's date that is up to 10 seconds wrong, or half a recovery interval if less.
 ///
 /// # The task
 ///

@@ -38,8 +38,7 @@ pub(super) struct Counters {
 pub(super) struct Counter(AtomicU64);
 
 impl Counter {
-    /// Add `n`. Whether to log it: only the 1st, 10th, 100th ... is, so that a flood does not fill
-    /// the log.
+    /// Add `n`. Whether to log it: only the 1st, 10th, 100th ... is, so no flood fills the log.
     pub(super) fn add(&self, n: u64) -> bool {
         let before = self.0.fetch_add(n, Ordering::Relaxed);
         before.checked_ilog10() != (before + n).checked_ilog10()

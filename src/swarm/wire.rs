@@ -252,8 +252,7 @@ fn truncated(reason: &str) -> &str {
     &reason[..reason.floor_char_boundary(LONGEST_REASON)]
 }
 
-/// The FNV-1a hash of the fields that identify the message: the same id on every agent that
-/// receives it.
+/// The FNV-1a hash of the fields that identify the message: the same id on every agent.
 fn id_of(message: &Announcement) -> u64 {
     let timestamp = message.timestamp.as_deref().unwrap_or_default();
     let capacity = message.new_capacity.to_string();

@@ -4,15 +4,13 @@
 //! barrier between its write and its read, or both may read the old value. Where one side runs a
 //! thousand times as often, Linux lets the rare side pay for both: `membarrier` returns only after
 //! every running thread of the process has executed a full barrier. The frequent side then needs a
-//! compiler fence only. (P1202 of the C++ committee, "asymmetric fences"; folly's
-//! `AsymmetricMemoryBarrier`; the crate seize; `MEMBARRIER_CMD_PRIVATE_EXPEDITED` of membarrier(2),
-//! since Linux 4.14.)
+//! compiler fence only. Sources: P1202 of the C++ committee ("asymmetric fences"), folly's
+//! `AsymmetricMemoryBarrier`, seize, membarrier(2): `MEMBARRIER_CMD_PRIVATE_EXPEDITED` (Linux 4.14).
 //!
 //! # Orderings
 //!
 //! The pair is valid on every platform. `STATE` changes once, from `UNKNOWN` to `YES` or to `NO`,
-//! by a compare-and-swap, so all threads agree on the outcome. The light side reads it with
-//! Relaxed:
+//! by a compare-and-swap, so all threads agree on it. The light side reads it with Relaxed:
 //!
 //! 1. It reads `UNKNOWN` or `NO`, which may be stale, and executes a `SeqCst` fence. The heavy side
 //!    always executes one too. Two `SeqCst` fences are totally ordered, and whichever comes second
@@ -23,9 +21,8 @@
 //!    otherwise the write of A, which precedes the read in program order, is visible to the heavy
 //!    side. A thread that does not run has passed a full barrier in the scheduler.
 //!
-//! The heavy side reads `STATE` with Acquire, and the compare-and-swap has Release: a thread that
-//! finds `YES` calls `membarrier` after the registration that made it `YES`, as the kernel
-//! requires.
+//! The heavy side reads `STATE` with Acquire, and the compare-and-swap has Release: `membarrier` is
+//! called after the registration that made it `YES`, as the kernel requires.
 
 #[cfg(loom)]
 use loom::sync::atomic::fence;
@@ -104,9 +101,8 @@ mod membarrier {
 
     #[allow(unsafe_code)] // no safe crate of the core's dependencies wraps this call
     fn call(command: libc::c_int) -> bool {
-        // SAFETY: beside the command the system call takes two integers and no pointer. Whatever
-        // they are, it touches no memory of the process. A kernel that does not know the command
-        // fails it.
+        // SAFETY: the system call takes two more integers and no pointer. Whatever they are, it
+        // touches no memory of the process. A kernel without the command returns an error.
         unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
     }
 }

@@ -10,9 +10,8 @@
 //! # Orderings
 //!
 //! An index is handed over by the mutex that guards the free list. The old owner's unlock is a
-//! Release, the new owner's lock an Acquire: all that the old owner wrote, Relaxed or not, happens
-//! before the new owner's first access. So the owner of an index may read its own slot with
-//! Relaxed.
+//! Release, the new owner's lock an Acquire: all writes of the old owner happen before the new
+//! owner's first access. So the owner of an index may read its own slot with Relaxed.
 
 /// This thread's index.
 #[cfg(not(loom))]
