@@ -2,10 +2,15 @@
 //! the wait queue is loom's, so that the models explore the shipped code.
 
 mod barrier;
+mod name_map;
 mod thread_index;
 
 pub(crate) use barrier::{has_barrier, heavy_barrier, light_barrier};
+pub(crate) use name_map::{Name, NameMap, NameRef, borrow, new_map};
 pub(crate) use thread_index::thread_index;
+
+/// Whether models run: they need smaller batches, and open stripes themselves.
+pub(crate) const IS_MODEL: bool = cfg!(loom);
 
 #[cfg(loom)]
 pub(crate) use self::loom_side::*;
@@ -42,17 +47,4 @@ mod loom_side {
             self.0.try_lock().ok()
         }
     }
-}
-
-/// Whether `TOLLGATE_SEED` names this fault, to show that a model catches it. Under loom only:
-/// elsewhere it is a constant, and the fault is not compiled.
-#[cfg(not(loom))]
-#[inline]
-pub(crate) const fn seeded(_fault: &str) -> bool {
-    false
-}
-#[cfg(loom)]
-pub(crate) fn seeded(fault: &str) -> bool {
-    static ASKED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
-    ASKED.get_or_init(|| std::env::var("TOLLGATE_SEED").ok()).as_deref() == Some(fault)
 }

@@ -1,142 +1,199 @@
-//! Permits in flight: counted in one place where there is a bound, else by each thread in its own.
+//! Permits in flight: each counted once, and counted out where it was counted in.
 //!
-//! The count that all share is on the word's line. A bucket that has stripes counts there only under a
-//! bound; else a permit counts in on the stripe of the thread that it begins on and out on that of the
-//! thread that it ends on, or, where none is in on that one, wherever there is one. So the count of
-//! each place is never below zero, and their sum is what is in flight.
+//! A permit is counted in one of three places, which it remembers ([`CountedAt`]):
+//!
+//! * the *common* word, which all threads share. It counts the permits of a bucket without stripes, all
+//!   that were taken under a bound, and all that were forgotten;
+//! * `own` of a stripe, which only the thread that owns the stripe writes, by plain stores;
+//! * `shared` of a stripe, by RMWs: permits of threads that own no stripe, and those of `own` that
+//!   end on another thread. It wraps below zero; `own + shared` does not.
+//!
+//! # A bound
+//!
+//! Under a bound the only way in is a CAS on the common word, after a look at the stripes. Their
+//! counts only fall meanwhile, so that a stale look overestimates them, and the sum never exceeds the
+//! bound.
+//!
+//! Setting a bound races with threads that enter without one: a store-buffer race. The setter stores
+//! the bound, marked `SETTLING`, runs the heavy barrier, and stores the bound unmarked. A thread counts
+//! itself in, runs the light barrier, and loads the bound. If its count precedes the heavy barrier, every
+//! look after that barrier sees the count. If it follows, so does its load, which then sees the bound:
+//! it steps out again and enters by the CAS. If that fails its tokens are void, and it serves the queue,
+//! because a waiter may have found it counted in. A thread that acts on a bound which is still marked
+//! runs the heavy barrier itself before it looks at the counts.
+//!
+//! The common word has an epoch above the count, which each change of the bound increments. Otherwise a
+//! CAS could succeed on a look that was made under an earlier bound.
+//!
+//! # Ending
+//!
+//! A thread counts a permit out, runs the light barrier, and loads the bound. As above, either every
+//! look under a bound sees the count, or this thread sees the bound and looks for waiters. That look is
+//! an RMW on the bucket's word: if it precedes the RMW by which a waiter makes the bucket exclusive,
+//! that waiter sees the count; if it follows, it finds the waiter.
 //!
 //! # Orderings
 //!
-//! Counting out is an `AcqRel` RMW, for the reason that is given at [`Bucket::leave`]. On its own
-//! stripe a thread counts in by a store: nobody else writes there, and nobody decides by that count.
+//! `own` is stored with Release and loaded with Acquire. A new owner of the stripe reads what the last
+//! one stored: thread indices are handed over under a mutex. `shared` is read before `own`: a permit
+//! that was counted out there was counted in before, so that a sum is never too small.
 
+use super::atomic::Bucket;
+use super::batch::STRIPES;
 use super::stripes::Stripe;
 use super::word::Word;
-use super::{Bucket, Hot};
-use crate::sync::{Ordering, seeded, thread_index};
+use crate::sync::{AtomicU64, Ordering, heavy_barrier, light_barrier, thread_index};
 
-/// A place where permits are counted.
-trait Place {
-    /// Count one out, if there is one.
-    fn leave(&self) -> bool;
-    fn count(&self) -> u64;
-    /// An RMW that changes nothing: see [`Bucket::set_most_in_flight`].
-    fn touch(&self);
+/// No bound.
+pub(super) const UNBOUNDED: u64 = u64::MAX;
+/// A bound that is being set.
+const SETTLING: u64 = 1 << 63;
+
+/// The common word: an epoch above the count.
+const EPOCH: u64 = 1 << 40;
+const COUNT: u64 = EPOCH - 1;
+
+/// A bound that no count reaches is none.
+pub(super) fn normalize(max: u64) -> u64 {
+    if max < COUNT { max } else { UNBOUNDED }
 }
 
-impl Place for Hot {
-    #[inline]
-    fn leave(&self) -> bool {
-        let less = |count: u64| count.checked_sub(1);
-        self.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok()
-    }
-    fn count(&self) -> u64 {
-        self.in_flight.load(Ordering::Acquire)
-    }
-    fn touch(&self) {
-        self.in_flight.fetch_add(0, Ordering::AcqRel);
-    }
+/// Where a permit is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CountedAt {
+    Common,
+    /// In `own` of this stripe.
+    Owner(u8),
+    /// In `shared` of this stripe.
+    Shared(u8),
 }
 
-/// `entered` only rises, so that a sum with an old one is at most too small.
-impl Place for Stripe {
+/// A stripe's part of the count.
+#[derive(Debug, Default)]
+pub(super) struct InFlightCounter {
+    own: AtomicU64,
+    shared: AtomicU64,
+}
+
+impl InFlightCounter {
     #[inline]
-    fn leave(&self) -> bool {
-        let entered = self.entered.load(Ordering::Acquire);
-        let less = |others: u64| {
-            let count = entered.wrapping_add(others).cast_signed();
-            (count > 0).then(|| others.wrapping_sub(1))
-        };
-        if seeded("leave-without-cas") {
-            let less = less(self.others.load(Ordering::Acquire));
-            less.inspect(|others| self.others.store(*others, Ordering::Release));
-            return less.is_some();
-        }
-        self.others.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok()
+    fn add_own(&self, n: u64) {
+        let own = self.own.load(Ordering::Relaxed); // written by this thread alone
+        self.own.store(own.wrapping_add(n), Ordering::Release);
     }
+
+    fn add_shared(&self, n: u64) {
+        self.shared.fetch_add(n, Ordering::AcqRel);
+    }
+
     fn count(&self) -> u64 {
-        // In this order: who left had entered before.
-        let others = self.others.load(Ordering::Acquire);
-        self.entered.load(Ordering::Acquire).wrapping_add(others)
-    }
-    fn touch(&self) {
-        self.others.fetch_add(0, Ordering::AcqRel);
+        let shared = self.shared.load(Ordering::Acquire);
+        self.own.load(Ordering::Acquire).wrapping_add(shared)
     }
 }
 
 impl Bucket {
-    /// Count one permit in, unless that makes too many.
+    /// Counts a permit in, unless that makes too many.
     #[inline]
-    pub(crate) fn enter(&self) -> bool {
-        let most = self.most_in_flight.load(Ordering::Acquire);
-        if most != u64::MAX {
-            return self.enter_bounded(most);
+    pub(crate) fn enter(&self) -> Option<CountedAt> {
+        if self.is_bounded_in_flight() { self.enter_bounded() } else { self.enter_unbounded() }
+    }
+
+    /// As [`Bucket::enter`], for a caller that found no bound. After `None` it serves the queue.
+    #[inline]
+    pub(crate) fn enter_unbounded(&self) -> Option<CountedAt> {
+        let at = self.count_in();
+        light_barrier();
+        if self.is_bounded_in_flight() {
+            return self.enter_again(at);
         }
+        Some(at)
+    }
+
+    #[cold]
+    fn enter_again(&self, at: CountedAt) -> Option<CountedAt> {
+        self.count_out(at);
+        self.enter_bounded()
+    }
+
+    pub(crate) fn enter_bounded(&self) -> Option<CountedAt> {
+        loop {
+            // Before the bound and the stripes: see the module.
+            let common = self.hot.in_flight.load(Ordering::Acquire);
+            let max = self.max_in_flight();
+            if (common & COUNT) + self.in_flight_in_stripes() >= max {
+                return None;
+            }
+            let (new, old) = (Ordering::AcqRel, Ordering::Relaxed); // reloaded after a failure
+            if self.hot.in_flight.compare_exchange(common, common + 1, new, old).is_ok() {
+                return Some(CountedAt::Common);
+            }
+        }
+    }
+
+    #[inline]
+    fn count_in(&self) -> CountedAt {
         let Some(stripes) = self.hot.stripes.get() else {
             self.hot.in_flight.fetch_add(1, Ordering::AcqRel);
-            return true;
+            return CountedAt::Common;
         };
-        let (stripe, is_own) = stripes.of_thread(thread_index());
-        if is_own {
-            let entered = stripe.entered.load(Ordering::Relaxed); // this thread's
-            stripe.entered.store(entered + 1, Ordering::Release);
-        } else {
-            stripe.others.fetch_add(1, Ordering::AcqRel);
+        let index = thread_index();
+        if let Some(stripe) = stripes.owned(index) {
+            stripe.in_flight.add_own(1);
+            return CountedAt::Owner(index as u8);
+        }
+        let index = index % STRIPES;
+        stripes.at(index).in_flight.add_shared(1);
+        CountedAt::Shared(index as u8)
+    }
+
+    /// Returns `false` if the common word counts none: a name was released once too often.
+    #[inline]
+    fn count_out(&self, at: CountedAt) -> bool {
+        let (CountedAt::Owner(index) | CountedAt::Shared(index)) = at else {
+            let less = |common: u64| (common & COUNT > 0).then(|| common - 1);
+            return self
+                .hot
+                .in_flight
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
+                .is_ok();
+        };
+        if let Some(stripes) = self.hot.stripes.get() {
+            let index = usize::from(index);
+            let counter = &stripes.at(index).in_flight;
+            if matches!(at, CountedAt::Owner(_)) && thread_index() == index {
+                counter.add_own(1_u64.wrapping_neg());
+            } else {
+                counter.add_shared(1_u64.wrapping_neg());
+            }
         }
         true
     }
 
+    /// Counts a permit out. `None` if it was not counted any more; otherwise whether that may admit a
+    /// waiter.
     #[inline]
-    fn enter_bounded(&self, most: u64) -> bool {
-        if seeded("in-flight-check-then-add") {
-            let room = self.in_flight() < most;
-            if room {
-                self.hot.in_flight.fetch_add(1, Ordering::AcqRel);
-            }
-            return room;
-        }
-        // Those that began before there was a bound are counted where they were, and become fewer.
-        let more = |count: u64| {
-            (count.saturating_add(self.in_flight_in_stripes()) < most).then_some(count + 1)
-        };
-        self.hot.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    pub(crate) fn leave(&self, at: CountedAt) -> Option<bool> {
+        self.count_out(at).then(|| self.has_waiters_under_bound())
     }
 
-    /// Count one permit out; `None` where none was in, else whether somebody is in line whom that
-    /// may let in.
-    ///
-    /// The count and the bit are two words, so "count out, then look for waiters" and "announce a
-    /// waiter, then look at the count" could each miss the other. Looking by an RMW closes this:
-    /// either it comes before the waiter's own RMW on the word, which then sees the count (their
-    /// `AcqRel` pair), or after, and sees the bit.
-    #[inline]
-    pub(crate) fn leave(&self) -> Option<bool> {
-        let left = match self.hot.stripes.get() {
-            Some(stripes) => stripes.of_thread(thread_index()).0.leave(),
-            None => self.hot.leave(),
-        };
-        if !left && !self.leave_elsewhere() {
-            return None;
+    /// Leaves a permit in flight that no `Permit` stands for any more: the common word counts it, before
+    /// its stripe does not. Returns whether the queue must be served, as a waiter may have found it
+    /// counted twice.
+    pub(crate) fn forget(&self, at: CountedAt) -> bool {
+        if at == CountedAt::Common {
+            return false;
         }
-        if self.most_in_flight.load(Ordering::Acquire) == u64::MAX {
-            return Some(false);
-        }
-        if seeded("leave-without-look") {
-            return Some(false);
-        }
-        Some(Word(self.hot.word.fetch_or(0, Ordering::AcqRel)).is_exclusive())
+        self.hot.in_flight.fetch_add(1, Ordering::AcqRel);
+        self.count_out(at);
+        self.has_waiters_under_bound()
     }
 
-    /// A permit that began elsewhere ends. Others may move while this looks: as long as there are
-    /// any, one is its own.
-    #[cold]
-    fn leave_elsewhere(&self) -> bool {
-        while self.in_flight() > 0 {
-            if self.hot.leave() || self.each_stripe().any(Place::leave) {
-                return true;
-            }
-        }
-        false
+    #[inline]
+    fn has_waiters_under_bound(&self) -> bool {
+        light_barrier();
+        self.is_bounded_in_flight()
+            && Word(self.hot.word.fetch_or(0, Ordering::AcqRel)).is_exclusive()
     }
 
     fn each_stripe(&self) -> impl Iterator<Item = &Stripe> {
@@ -144,29 +201,47 @@ impl Bucket {
     }
 
     fn in_flight_in_stripes(&self) -> u64 {
-        self.each_stripe().map(Place::count).sum()
+        self.each_stripe().map(|stripe| stripe.in_flight.count()).sum()
     }
 
+    /// Permits in flight. A permit that is being forgotten may count twice.
     pub(crate) fn in_flight(&self) -> u64 {
-        self.hot.count() + self.in_flight_in_stripes()
+        // The stripes first: `forget` adds to the common word before it takes from a stripe.
+        let in_stripes = self.in_flight_in_stripes();
+        in_stripes + (self.hot.in_flight.load(Ordering::Acquire) & COUNT)
     }
 
     /// How many more permits may be in flight.
     pub(crate) fn room(&self) -> u64 {
-        self.most_in_flight.load(Ordering::Acquire).saturating_sub(self.in_flight())
+        let max = self.max_in_flight();
+        max.saturating_sub(self.in_flight())
     }
 
-    /// `u64::MAX`: no limit.
-    pub(crate) fn set_most_in_flight(&self, most: u64) {
-        self.most_in_flight.store(most, Ordering::Release);
-        // A permit that leaves counts itself out, then reads the bound. By an RMW on the count either
-        // it finds this bound, and looks at the line, or who waits for it finds the count.
-        self.hot.touch();
-        self.each_stripe().for_each(Place::touch);
+    /// The bound, once every count that was made without it is visible.
+    fn max_in_flight(&self) -> u64 {
+        let max = self.max_in_flight.load(Ordering::Acquire);
+        if max == UNBOUNDED || max & SETTLING == 0 {
+            return max;
+        }
+        heavy_barrier();
+        max & !SETTLING
+    }
+
+    /// Sets the bound, `u64::MAX` for none. Under the configuration lock.
+    pub(crate) fn set_max_in_flight(&self, max: u64) {
+        let max = normalize(max);
+        let before = self.max_in_flight.load(Ordering::Relaxed); // written under the lock alone
+        if before == max {
+            return;
+        }
+        self.max_in_flight.store(max | SETTLING, Ordering::Release);
+        self.hot.in_flight.fetch_add(EPOCH, Ordering::AcqRel);
+        heavy_barrier();
+        self.max_in_flight.store(max, Ordering::Release);
     }
 
     #[inline]
     pub(crate) fn is_bounded_in_flight(&self) -> bool {
-        self.most_in_flight.load(Ordering::Acquire) != u64::MAX
+        self.max_in_flight.load(Ordering::Acquire) != UNBOUNDED
     }
 }

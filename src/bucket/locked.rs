@@ -1,15 +1,16 @@
-//! A bucket that is kept under a lock: the same arithmetic without the word.
+//! A bucket under a lock: the same arithmetic without the atomic word.
 
 use super::rate::Terms;
+use super::reconfigure::SlotChange;
+use super::slot::{SlotConfig, SlotState};
 use super::snapshot::Snapshot;
 use super::word::Word;
-use super::{SlotChange, SlotConfig, SlotState};
 
 /// A further window of a resource that has several.
 #[derive(Clone, Debug)]
 pub(crate) struct LockedBucket {
     pub(super) config: SlotConfig,
-    /// In units from the anchor, as [`Word::position`] is from a slot's origin.
+    /// In units from the anchor, like [`Word::position`] from a slot's origin.
     pub(super) position: u64,
 }
 
@@ -19,21 +20,21 @@ impl LockedBucket {
         Self { config: SlotConfig::open(terms, now), position: 0 }
     }
 
-    pub(crate) fn turn(&mut self, to: SlotChange, now: u64) {
+    pub(crate) fn reconfigure(&mut self, to: SlotChange, now: u64) {
         (self.config, self.position) = self.config.transition(self.position, to, now);
     }
 
-    /// When a pause ends, whatever debt is paid after it; 0 where there is none.
+    /// When a pause ends, before any debt is paid; 0 if there is none.
     pub(crate) fn paused_until(&self) -> u64 {
-        let SlotConfig { kind, anchor, delay, .. } = self.config;
-        if kind == SlotState::Paused { anchor - delay } else { 0 }
+        let SlotConfig { state, anchor, delay, .. } = self.config;
+        if state == SlotState::Paused { anchor - delay } else { 0 }
     }
 
-    /// Do what is due at `now`: the end of a pause, a fresh anchor.
-    pub(crate) fn mend(&mut self, now: u64) {
+    /// Does what is due at `now`: the end of a pause, a fresh anchor.
+    pub(crate) fn catch_up(&mut self, now: u64) {
         let Self { config, position } = self;
-        if config.kind == SlotState::Paused && now >= config.anchor {
-            let to = SlotChange { kind: SlotState::Open, ..config.again() };
+        if config.state == SlotState::Paused && now >= config.anchor {
+            let to = SlotChange { state: SlotState::Open, ..config.unchanged() };
             (*config, *position) = config.transition(*position, to, config.anchor);
         }
         if config.is_past_horizon(now) {
@@ -42,11 +43,10 @@ impl LockedBucket {
     }
 
     pub(crate) fn snapshot(&self, now: u64) -> Snapshot {
-        let SlotConfig { kind, terms, anchor, carry, origin, .. } = self.config;
-        let elapsed = self.config.elapsed(now);
+        let SlotConfig { state, terms, anchor, carry, origin, .. } = self.config;
         Snapshot {
             word: Word::new(self.position),
-            kind,
+            state,
             origin,
             unit: terms.unit,
             capacity: terms.capacity,
@@ -55,14 +55,14 @@ impl LockedBucket {
             carry,
             anchor,
             horizon: terms.horizon,
-            // The first window's is everybody's.
+            // That of the first window counts for all.
             until: u64::MAX,
             now,
-            accrued: terms.rate.accrue(elapsed, carry),
+            accrued: terms.rate.accrue(self.config.elapsed(now), carry),
         }
     }
 
-    /// Take what a look at the same `now` has said is there.
+    /// Takes what a snapshot at the same `now` would admit.
     pub(crate) fn take(&mut self, n: u64, now: u64) {
         if let Ok(next) = self.snapshot(now).admit(n) {
             self.position = next;
@@ -73,11 +73,11 @@ impl LockedBucket {
         self.position = self.snapshot(now).refunded(n);
     }
 
-    /// Take `n` tokens, whether they are there or not.
+    /// Takes `n` tokens, available or not.
     pub(crate) fn charge(&mut self, n: u64, now: u64) {
         match self.snapshot(now).charged(n) {
             Some(next) => self.position = next,
-            None => self.turn(SlotChange { charge: n, ..self.config.again() }, now),
+            None => self.reconfigure(SlotChange { charge: n, ..self.config.unchanged() }, now),
         }
     }
 }

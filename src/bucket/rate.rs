@@ -22,8 +22,9 @@
 //! Rounding down instead would make each whole token one nanosecond late. [`Terms::horizon`] ends
 //! before the inequality does, and the bucket moves its anchor there.
 
-/// Bits of the line on which a bucket's position moves.
-pub(crate) const POSITION_BITS: u32 = 55;
+use super::batch::batch_size;
+use super::word::POSITION_BITS;
+
 /// Fractional bits of the rate.
 pub(crate) const FRACTION_BITS: u32 = 112;
 /// Bits of [`Factor`].
@@ -206,7 +207,7 @@ impl Terms {
         // One unit more than a whole number of periods may hold: stay well inside the horizon.
         let period = u64::try_from(per).ok().filter(|per| *per <= horizon / 4).unwrap_or(u64::MAX);
         let capacity_tokens = capacity / unit;
-        let batch = super::stripes::batch(capacity_tokens);
+        let batch = batch_size(capacity_tokens);
         Some(Self { unit, batch, capacity, capacity_tokens, rate, horizon, period })
     }
 
@@ -282,6 +283,23 @@ pub(crate) struct Rescaled {
     pub(crate) delay: u64,
 }
 
+/// The decision: the position after a take of `units`, or the units that must have accrued before it
+/// can succeed. May wrap on a slot that is being rewritten, and then the CAS fails.
+#[inline]
+pub(super) fn admit(
+    position: u64,
+    floor: u64,
+    ceil: u64,
+    capacity: u64,
+    units: u64,
+) -> Result<u64, u64> {
+    if position <= floor {
+        return Ok(ceil.wrapping_add(units));
+    }
+    let next = position.wrapping_add(units);
+    if next <= floor.saturating_add(capacity) { Ok(next) } else { Err(next.wrapping_sub(capacity)) }
+}
+
 fn saturate(value: u128) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
@@ -307,3 +325,7 @@ fn fixed_point(p: u128, q: u128) -> Rate {
     quotient += u128::from(rest > 0);
     Rate { hi: (quotient >> 64) as u64, lo: quotient as u64 }
 }
+
+#[cfg(test)]
+#[path = "rate_tests.rs"]
+mod tests;

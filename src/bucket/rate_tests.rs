@@ -3,7 +3,7 @@
 use num_bigint::BigInt;
 use proptest::prelude::*;
 
-use super::rate::{CARRY_BITS, Factor, Level, MAX_TOKENS, POSITION_BITS, Rate, Rescaled, Terms};
+use super::{CARRY_BITS, Factor, Level, MAX_TOKENS, POSITION_BITS, Rate, Rescaled, Terms};
 
 const HOUR: u64 = 3_600_000_000_000;
 /// As in [`Factor`]: parts in 2^20.

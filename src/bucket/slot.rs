@@ -1,57 +1,51 @@
-//! A bucket's configuration as its admissions read it: immutable while its generation is current.
+//! A bucket's configuration as its takes read it: immutable while its generation is current.
 
+use super::batch::STRIPES;
 use super::rate::{Rate, Terms};
-use super::stripes::STRIPES;
 use crate::sync::{AtomicU64, Ordering};
 
-/// What a slot lets happen.
+/// What a slot admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SlotState {
-    /// Tokens are admitted and accrue.
+    /// Tokens accrue, and are admitted.
     Open,
-    /// Nothing is admitted and nothing accrues before the anchor.
+    /// Nothing accrues and nothing is admitted before the anchor.
     Paused,
-    /// For good: the limiter was closed.
+    /// Final: the limiter was closed.
     Closed,
-    /// For good: the resource was removed.
+    /// Final: the resource was removed.
     Removed,
 }
 
 /// A slot's contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SlotConfig {
-    pub(crate) kind: SlotState,
+    pub(crate) state: SlotState,
     pub(crate) terms: Terms,
-    /// The clock reading from which accrual counts.
+    /// The reading from which accrual counts.
     pub(crate) anchor: u64,
-    /// What accrues in so many nanoseconds before the anchor pays a debt that the line cannot hold.
+    /// What accrues in this many nanoseconds before the anchor pays the part of a debt that the ring
+    /// cannot hold.
     pub(super) delay: u64,
-    /// Where the next change by itself is due (a step of a recovery), if there is one.
+    /// The reading at which the next change is due (a step of a recovery), if there is one.
     pub(crate) until: Option<u64>,
-    /// 2^-48ths of a unit that had accrued at the anchor.
+    /// What had accrued at the anchor beyond whole units, in 2^-48 of a unit.
     pub(super) carry: u64,
     pub(super) origin: u64,
 }
 
 impl SlotConfig {
-    /// As a bucket begins, when nothing was spent yet.
+    /// The slot of a new, full bucket.
     pub(super) fn open(terms: Terms, now: u64) -> Self {
-        Self {
-            kind: SlotState::Open,
-            terms,
-            anchor: now,
-            delay: 0,
-            until: None,
-            carry: 0,
-            origin: 0,
-        }
+        let state = SlotState::Open;
+        Self { state, terms, anchor: now, delay: 0, until: None, carry: 0, origin: 0 }
     }
 
-    /// Elapsed time since the anchor up to which readers may go by this slot alone. 0 sends them
-    /// all to the slow path.
+    /// Elapsed time since the anchor for which this slot answers. 0 sends every reader to the slow
+    /// path.
     pub(super) fn horizon(&self) -> u64 {
         let until = self.until.map_or(u64::MAX, |until| until.saturating_sub(self.anchor));
-        if self.kind == SlotState::Open { self.terms.horizon.min(until) } else { 0 }
+        if self.state == SlotState::Open { self.terms.horizon.min(until) } else { 0 }
     }
 
     fn step(&self) -> u64 {
@@ -59,15 +53,15 @@ impl SlotConfig {
     }
 
     pub(crate) fn is_past_horizon(&self, now: u64) -> bool {
-        self.kind == SlotState::Open && self.elapsed(now) >= self.terms.horizon
+        self.state == SlotState::Open && self.elapsed(now) >= self.terms.horizon
     }
 
-    /// The reading, or the last one that it answers for.
+    /// `now`, or the last reading before the horizon if that is earlier.
     pub(crate) fn within_horizon(&self, now: u64) -> u64 {
         now.min(self.anchor.saturating_add(self.terms.horizon).saturating_sub(1))
     }
 
-    /// Where on the accrual a reading stands: one from before the anchor counts as the anchor's.
+    /// Time since the anchor; 0 for a reading from before it.
     pub(super) fn elapsed(&self, now: u64) -> u64 {
         now.saturating_sub(self.anchor)
     }
@@ -75,17 +69,17 @@ impl SlotConfig {
 
 /// # Orderings
 ///
-/// Every field is stored with Release and loaded with Acquire. The writer of generation g + 2
-/// stores after its own CAS to g + 1; who reads one of its fields therefore sees the word beyond
-/// g, and neither its CAS nor its second look at the generation goes through. With Relaxed fields
-/// a reader could mix the fields of g and g + 2 and still find the word at g.
+/// Every field is stored with Release and loaded with Acquire. The writer of generation g + 2 stores
+/// after its own CAS to g + 1. A reader that loads one of these fields therefore sees the word beyond
+/// g, so that its CAS and its second load of the generation fail. With Relaxed fields a reader could
+/// mix the fields of g and g + 2 and still find the word at g.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(super) struct Slot {
-    // What an everyday take reads comes first, in one cache line.
+    // The fields that the fast path reads come first, in one cache line.
     anchor: AtomicU64,
     horizon: AtomicU64,
-    /// Units a nanosecond, where that is a whole number and nothing is carried; else 0.
+    /// Units a nanosecond; 0 if that is no whole number, or if there is a carry.
     step: AtomicU64,
     origin: AtomicU64,
     capacity: AtomicU64,
@@ -94,8 +88,8 @@ pub(super) struct Slot {
     rate_hi: AtomicU64,
     rate_lo: AtomicU64,
     carry: AtomicU64,
-    kind: AtomicU64,
-    /// Of a pause: [`SlotConfig::until`], or never.
+    state: AtomicU64,
+    /// [`SlotConfig::until`], or `u64::MAX`. Read in a pause.
     until: AtomicU64,
     batch: AtomicU64,
 }
@@ -113,13 +107,13 @@ impl Slot {
             capacity: AtomicU64::new(config.terms.capacity),
             unit: AtomicU64::new(config.terms.unit),
             capacity_tokens: AtomicU64::new(config.terms.capacity_tokens),
-            kind: AtomicU64::new(config.kind as u64),
+            state: AtomicU64::new(config.state as u64),
             until: AtomicU64::new(config.until.unwrap_or(u64::MAX)),
             batch: AtomicU64::new(config.terms.batch),
         }
     }
 
-    /// Only under the configuration lock, and only into the slot that is not in force.
+    /// Under the configuration lock, into the slot that is not in force.
     pub(super) fn store(&self, config: &SlotConfig) {
         self.anchor.store(config.anchor, Ordering::Release);
         self.horizon.store(config.horizon(), Ordering::Release);
@@ -131,7 +125,7 @@ impl Slot {
         self.capacity.store(config.terms.capacity, Ordering::Release);
         self.unit.store(config.terms.unit, Ordering::Release);
         self.capacity_tokens.store(config.terms.capacity_tokens, Ordering::Release);
-        self.kind.store(config.kind as u64, Ordering::Release);
+        self.state.store(config.state as u64, Ordering::Release);
         self.until.store(config.until.unwrap_or(u64::MAX), Ordering::Release);
         self.batch.store(config.terms.batch, Ordering::Release);
     }
@@ -144,7 +138,7 @@ impl Slot {
     pub(super) fn horizon(&self) -> u64 {
         self.horizon.load(Ordering::Acquire)
     }
-    /// The whole units that accrued within the horizon, and the units that are no fewer.
+    /// What accrued within the horizon, in units: rounded down, and rounded up.
     #[inline]
     pub(super) fn accrued(&self, elapsed: u64) -> (u64, u64) {
         let step = self.step.load(Ordering::Acquire);
@@ -183,16 +177,16 @@ impl Slot {
     pub(super) fn until(&self) -> u64 {
         self.until.load(Ordering::Acquire)
     }
-    /// Tokens that a stripe holds.
+    /// Tokens that a stripe reserves.
     pub(super) fn batch(&self) -> u64 {
         self.batch.load(Ordering::Acquire)
     }
-    /// What all stripes hold, in units.
+    /// Units that all stripes reserve.
     pub(super) fn reserved(&self) -> u64 {
         (STRIPES as u64).wrapping_mul(self.batch()).wrapping_mul(self.unit())
     }
-    pub(super) fn kind(&self) -> SlotState {
-        match self.kind.load(Ordering::Acquire) {
+    pub(super) fn state(&self) -> SlotState {
+        match self.state.load(Ordering::Acquire) {
             0 => SlotState::Open,
             1 => SlotState::Paused,
             2 => SlotState::Closed,

@@ -1,52 +1,18 @@
-//! A look at a bucket that changes nothing, and what a refusal says of the time.
+//! A consistent, read-only look at a bucket.
 
-use super::rate::{Accrued, POSITION_BITS, Rate};
-use super::word::Word;
-use super::{Refusal, SlotState, admit};
+use super::outcome::{Deficit, Denied, Never, Refused, Retry};
+use super::rate::{Accrued, Rate, admit};
+use super::slot::SlotState;
+use super::word::{POSITION_BITS, Word};
 
-/// What a refused take was short of; the time it stands for is worked out on demand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Deficit {
-    /// Clock reading less anchor: negative before it, `i64::MIN` for ever.
-    pub(super) offset: i64,
-    /// What must have accrued since the anchor.
-    pub(super) need: u64,
-    pub(super) rate: Rate,
-    pub(super) carry: u64,
-}
-
-impl Deficit {
-    /// The same, but not before `nanos` have passed.
-    pub(crate) fn after(self, nanos: u64) -> Self {
-        match self.rate.when(self.need, self.carry) {
-            Some(elapsed) if self.wait() < nanos => {
-                let offset = i128::from(elapsed) - i128::from(nanos);
-                Self { offset: i64::try_from(offset).unwrap_or(i64::MAX), ..self }
-            }
-            _ => self,
-        }
-    }
-
-    /// Nanoseconds from the reading until the take would succeed, rounded up; `u64::MAX` for never.
-    #[cold]
-    pub(crate) fn wait(&self) -> u64 {
-        match self.rate.when(self.need, self.carry) {
-            Some(_) if self.offset == i64::MIN => u64::MAX,
-            Some(elapsed) if self.offset < 0 => elapsed.saturating_add(self.offset.unsigned_abs()),
-            Some(elapsed) => elapsed.saturating_sub(self.offset.unsigned_abs()),
-            None => u64::MAX,
-        }
-    }
-}
-
-/// A consistent look at a bucket at one clock reading.
+/// A bucket at one clock reading.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Snapshot {
     pub(super) word: Word,
-    pub(super) kind: SlotState,
+    pub(super) state: SlotState,
     pub(super) origin: u64,
     pub(super) unit: u64,
-    /// Less what is set apart for the stripes.
+    /// In units, less what the stripes reserve.
     pub(super) capacity: u64,
     pub(super) capacity_tokens: u64,
     pub(super) rate: Rate,
@@ -59,31 +25,26 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Whether the slot still answers for this reading.
-    pub(super) fn status(&self) -> Result<(), Refusal> {
-        match self.kind {
-            SlotState::Closed => Err(Refusal::Closed),
-            SlotState::Removed => Err(Refusal::Removed),
-            SlotState::Paused if self.now >= self.anchor.min(self.until) => Err(Refusal::Stale),
-            SlotState::Open
-                if self.now >= self.anchor && self.now - self.anchor >= self.horizon =>
-            {
-                Err(Refusal::Stale)
-            }
-            SlotState::Open | SlotState::Paused => Ok(()),
-        }
+    /// Whether the slot answers for this reading.
+    pub(crate) fn status(&self) -> Result<(), Refused> {
+        let is_expired = match self.state {
+            SlotState::Closed => return Err(Never::Closed.into()),
+            SlotState::Removed => return Err(Never::Removed.into()),
+            SlotState::Paused => self.now >= self.anchor.min(self.until),
+            SlotState::Open => self.now >= self.anchor && self.now - self.anchor >= self.horizon,
+        };
+        if is_expired { Err(Retry::SlotExpired.into()) } else { Ok(()) }
     }
 
-    /// Would `n` be admitted?
-    pub(crate) fn would_admit(&self, n: u64) -> Result<(), Refusal> {
+    pub(crate) fn would_admit(&self, n: u64) -> Result<(), Refused> {
         self.status()?;
-        if n > self.capacity_tokens() {
-            return Err(Refusal::TooBig(self.capacity_tokens()));
+        if n > self.capacity_tokens {
+            return Err(Never::ExceedsCapacity(self.capacity_tokens).into());
         }
-        let admitted = self.kind == SlotState::Open && self.admit(n).is_ok();
-        // Nothing is granted to everybody, whatever the debt or the pause.
-        if n > 0 && !admitted {
-            return Err(Refusal::Short(self.deficit(n)));
+        let is_admitted = self.state == SlotState::Open && self.admit(n).is_ok();
+        // A take of 0 succeeds whatever the debt or the pause.
+        if n > 0 && !is_admitted {
+            return Err(Denied::Exhausted(self.deficit(n)).into());
         }
         Ok(())
     }
@@ -91,19 +52,19 @@ impl Snapshot {
     pub(super) fn admit(&self, n: u64) -> Result<u64, u64> {
         let (Accrued { floor, ceil, .. }, units) = (self.accrued, n * self.unit);
         let position = self.word.position(self.origin);
-        // All that a bucket holds, and more than is in the word: a part is in the stripes.
+        // More than the word may hold: the stripes have the rest.
         if units > self.capacity {
             return Err(position.max(ceil).saturating_add(units - self.capacity));
         }
         admit(position, floor, ceil, self.capacity, units)
     }
 
-    /// What `n` tokens are short of now, be they more than fit in at a time.
+    /// What `n` tokens are short of now; `n` may exceed the capacity.
     pub(crate) fn deficit(&self, n: u64) -> Deficit {
         let units = n.saturating_mul(self.unit);
         let offset = match self.now.checked_sub(self.anchor) {
             Some(elapsed) => i64::try_from(elapsed).unwrap_or(i64::MAX),
-            None => i64::try_from(self.anchor - self.now).map_or(i64::MIN, |ahead| -ahead),
+            None => i64::try_from(self.anchor - self.now).map_or(i64::MIN, |before| -before),
         };
         let position = self.word.position(self.origin);
         let need = position.saturating_add(units).saturating_sub(self.capacity);
@@ -112,7 +73,7 @@ impl Snapshot {
 
     /// Whole tokens that could be taken now.
     pub(crate) fn available(&self) -> u64 {
-        if self.kind != SlotState::Open {
+        if self.state != SlotState::Open {
             return 0;
         }
         let position = self.word.position(self.origin);
@@ -120,8 +81,8 @@ impl Snapshot {
         self.capacity.saturating_sub(spent) / self.unit
     }
 
-    /// The position once `n` tokens were given back. Short of the accrual means full, whatever the
-    /// distance: see [`admit`].
+    /// The position after a refund of `n` tokens. A position short of the accrual means full,
+    /// whatever the distance: see [`admit`].
     pub(super) fn refunded(&self, n: u64) -> u64 {
         let position = self.word.position(self.origin);
         if position <= self.accrued.floor {
@@ -130,42 +91,56 @@ impl Snapshot {
         position.saturating_sub(n.saturating_mul(self.unit))
     }
 
-    /// The position once `n` tokens were taken, be they there or not; `None` beyond the line's end.
+    /// The position after a charge of `n` tokens, available or not; `None` beyond the ring's end.
     pub(super) fn charged(&self, n: u64) -> Option<u64> {
-        let position = self.word.position(self.origin);
-        let spent = if position <= self.accrued.floor { self.accrued.ceil } else { position };
-        let next = spent.checked_add(n.checked_mul(self.unit)?)?;
+        let next = self.spent().checked_add(n.checked_mul(self.unit)?)?;
         (next < 1 << POSITION_BITS).then_some(next)
     }
 
-    /// Whether a position is more than what is there to be taken.
+    /// The position, or for a full bucket the accrual: from there a take counts.
+    fn spent(&self) -> u64 {
+        let position = self.word.position(self.origin);
+        if position <= self.accrued.floor { self.accrued.ceil } else { position }
+    }
+
+    /// Whether a position exceeds what can be taken.
     pub(super) fn is_debt(&self, position: u64) -> bool {
         position > self.accrued.floor.saturating_add(self.capacity)
     }
 
-    /// The position once the stripes were closed, from which `used` tokens are gone. Where none is, a
-    /// full bucket is full, to the fraction of a unit.
+    /// The position after the stripes were drained, with `used` of their tokens taken. With none
+    /// taken a full bucket stays full, to the fraction of a unit.
     pub(super) fn after_drain(&self, used: u64) -> u64 {
-        let position = self.word.position(self.origin);
         if used == 0 {
-            return position;
+            return self.word.position(self.origin);
         }
-        let spent = if position <= self.accrued.floor { self.accrued.ceil } else { position };
-        spent.saturating_add(used.saturating_mul(self.unit)).min((1 << POSITION_BITS) - 1)
+        let next = self.spent().saturating_add(used.saturating_mul(self.unit));
+        next.min((1 << POSITION_BITS) - 1)
     }
 
-    /// Whether at least so much of all tokens, one part of `parts`, is in the word.
+    /// Whether the word holds at least `1 / parts` of the capacity.
     pub(super) fn holds_part(&self, parts: u64) -> bool {
         self.status().is_ok() && self.available() >= self.capacity_tokens / parts
     }
 
-    /// Whether giving `n` tokens back would be in vain, for as many as are too many.
+    /// Whether the word is too full for a refund of `n` tokens.
     pub(super) fn has_no_room_for(&self, n: u64) -> bool {
         let position = self.word.position(self.origin);
         position.saturating_sub(self.accrued.floor) < n.saturating_mul(self.unit)
     }
 
-    /// Whether a part of the bucket is in its stripes.
+    /// Whether the word is full, and the stripes are closed. Unknown, hence `false`, for a reading
+    /// from before the anchor.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.word.is_striped() && self.word_is_full()
+    }
+
+    /// Whether the word holds all that it may, with the stripes open or closed.
+    pub(crate) fn word_is_full(&self) -> bool {
+        let is_known = self.state == SlotState::Open && self.now >= self.anchor;
+        is_known && self.word.position(self.origin) <= self.accrued.floor
+    }
+
     pub(crate) fn is_striped(&self) -> bool {
         self.word.is_striped()
     }
@@ -175,21 +150,20 @@ impl Snapshot {
         self.capacity_tokens
     }
 
-    /// The reading that this look was made at.
     pub(crate) fn now(&self) -> u64 {
         self.now
     }
 
-    /// How late a timer may be without a token being lost to a full bucket: the time of an eighth
-    /// of the capacity, none where that is less than a token; at most `most` nanoseconds.
+    /// How late a timer may fire before a full bucket loses a token: the time in which an eighth of
+    /// the capacity accrues, 0 if that is less than a token; at most `most` nanoseconds.
     pub(crate) fn slack(&self, most: u64) -> u64 {
-        if self.capacity_tokens() < 8 {
+        if self.capacity_tokens < 8 {
             return 0;
         }
         self.rate.when(self.capacity / 8, 0).map_or(most, |eighth| eighth.min(most))
     }
 
-    /// Nobody is in line, and all that there is is in the word.
+    /// Nobody waits, and the stripes are closed.
     pub(crate) fn has_no_flags(&self) -> bool {
         self.word.has_no_flags()
     }
@@ -198,9 +172,9 @@ impl Snapshot {
         self.word.is_exclusive()
     }
 
-    /// Nanoseconds until this slot stops answering for itself.
+    /// Nanoseconds until this slot ends.
     pub(crate) fn remaining(&self) -> u64 {
-        let end = match self.kind {
+        let end = match self.state {
             SlotState::Open => self.anchor.saturating_add(self.horizon),
             _ => self.anchor.min(self.until),
         };

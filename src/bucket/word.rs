@@ -1,24 +1,32 @@
-//! The word that a bucket's admissions contend on.
+//! The word that the takes of a bucket contend on.
 //!
 //! ```text
-//!  63        57    56        55     54                           0
-//! +------------+---------+---------+-----------------------------+
+//!  63        57    56         55      54                           0
+//! +------------+---------+-----------+-----------------------------+
 //! | generation | STRIPED | EXCLUSIVE |            spent            |
-//! +------------+---------+---------+-----------------------------+
+//! +------------+---------+-----------+-----------------------------+
 //! ```
 //!
-//! * `generation` names the slot in force by its parity; only the holder of the configuration lock
-//!   moves it on. It comes round after 128 turns, in which `spent` has moved on: a copy that is so old
-//!   fits no word any more.
-//! * `EXCLUSIVE` says that only who holds the queue's lock takes or gives: somebody is in line, or takes
-//!   from several buckets at once, or there are further windows. Set and cleared under that lock alone.
-//! * `STRIPED` says that a part of the capacity is set apart for the [stripes](super::stripes): set
-//!   and cleared under their lock alone, and not set while `EXCLUSIVE` is.
-//! * `spent` is a position on a line of units that goes round: an admission moves it forward, a
-//!   refund back. A reconfiguration moves it forward by one and gives the new slot an origin that
-//!   fits, so that a word never comes back while somebody still holds a copy of it.
+//! | `STRIPED` | `EXCLUSIVE` | who may change `spent` |
+//! | --- | --- | --- |
+//! | 0 | 0 | anybody, by CAS |
+//! | 0 | 1 | the holder of the queue's lock |
+//! | 1 | 0 | anybody, by CAS; the capacity is less by what the stripes reserve |
+//! | 1 | 1 | the holder of the queue's lock, while a refill is in flight: see [`stripes`](super::stripes) |
+//!
+//! * `generation` selects the slot in force by its parity. Only the holder of the configuration lock
+//!   increments it. It wraps after 128 reconfigurations. `spent` has moved on by then, so that a copy
+//!   of the word from before the wrap equals no present word.
+//! * `EXCLUSIVE` is set and cleared under the queue's lock alone: while somebody waits, while a call
+//!   takes from several buckets, and always where a limit has several windows.
+//! * `STRIPED` is set and cleared under the lock of the stripes alone, and never set while
+//!   `EXCLUSIVE` is.
+//! * `spent` is a position on a ring of units. A take moves it forward, a refund back. A
+//!   reconfiguration moves it forward by one and chooses the new slot's origin to fit, so that no
+//!   word returns while a thread may still hold a copy of it.
 
-use super::rate::POSITION_BITS;
+/// Bits of the ring on which a bucket's position moves.
+pub(crate) const POSITION_BITS: u32 = 55;
 
 const EXCLUSIVE: u64 = 1 << POSITION_BITS;
 const SPENT: u64 = EXCLUSIVE - 1;
@@ -29,7 +37,7 @@ const GENERATION: u64 = 1 << (POSITION_BITS + 2);
 pub(super) struct Word(pub(super) u64);
 
 impl Word {
-    /// What to OR into a word, and what to AND out of it.
+    /// The bit to OR into a word, or to AND out of it.
     pub(super) const EXCLUSIVE: u64 = EXCLUSIVE;
 
     pub(super) fn new(spent: u64) -> Self {
@@ -46,17 +54,16 @@ impl Word {
         self.0 & STRIPED != 0
     }
 
-    /// Neither is set: an everyday take may look no further.
     #[inline]
     pub(super) fn has_no_flags(self) -> bool {
         self.0 & (STRIPED | EXCLUSIVE) == 0
     }
 
-    pub(super) fn striped(self, is_striped: bool) -> Self {
+    pub(super) fn with_striped(self, is_striped: bool) -> Self {
         Self(if is_striped { self.0 | STRIPED } else { self.0 & !STRIPED })
     }
 
-    /// Which of the two slots is in force.
+    /// Index of the slot in force.
     #[inline]
     pub(super) fn parity(self) -> usize {
         usize::from(self.0 & GENERATION != 0)
@@ -66,7 +73,7 @@ impl Word {
         (self.0 ^ other.0) < GENERATION
     }
 
-    /// How far the word is from a slot's origin.
+    /// The distance of the word from a slot's origin.
     #[inline]
     pub(super) fn position(self, origin: u64) -> u64 {
         self.0.wrapping_sub(origin) & SPENT
@@ -78,7 +85,7 @@ impl Word {
         Self((self.0 & !SPENT) | (origin.wrapping_add(position) & SPENT))
     }
 
-    /// The next generation's word, one unit on, and the origin that puts it at `position`.
+    /// The word of the next generation, one unit on, and the origin that puts it at `position`.
     pub(super) fn next(self, position: u64) -> (Self, u64) {
         let spent = self.0.wrapping_add(1) & SPENT;
         let above = (self.0 & !SPENT).wrapping_add(GENERATION);

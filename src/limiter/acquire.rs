@@ -1,4 +1,4 @@
-//! Waiting for a permit, or for several at once: the futures, and their counterparts for threads.
+//! Waiting for a permit, or for several at once: the futures, and their blocking counterparts.
 
 use std::fmt;
 use std::future::Future;
@@ -11,61 +11,61 @@ use event_listener::{Event, EventListener, Listener};
 use smallvec::SmallVec;
 
 use super::entry::{Entry, Grant};
-use super::error::{AcquireError, TryAcquireError};
+use super::error::AcquireError;
 use super::multi::TakeList;
 use super::permit::Permit;
 use super::permits::Permits;
-use crate::sync::seeded;
-use crate::wait::{self, Claims, Step, Ticket, WaitRequest, Wake};
+use crate::bucket::{CountedAt, Denied};
+use crate::wait::{self, Claim, Claims, Step, Ticket, WaitRequest, Wake};
 
-/// A wait for a permit; a future that yields it. It works on every executor.
+/// A wait for a permit: a future that yields it. It works on every executor.
 ///
 /// # Order
 ///
-/// First come, first served, by the first poll. A large request is served in its turn: those who
-/// come later and ask for less wait behind it. A future that is called when its tokens are there
-/// and is not polled for 10 ms steps aside for those behind it, and has its place again when it is.
+/// First in, first out, from the first poll on. A large request keeps its place: smaller requests behind
+/// it wait. A future that is woken when its tokens are there, and is not polled for 10 ms, is skipped. It
+/// has its old place again when it is polled.
 ///
 /// # Cancel safety
 ///
-/// Dropping it at any time, in a `select!` or a timeout, takes no tokens and passes its place on.
-/// A permit that it has yielded is the caller's.
+/// Dropping it at any time, in a `select!` or a timeout, takes no tokens, and serves the next waiter. A
+/// permit that it has yielded is the caller's.
 #[must_use = "a future does nothing until it is polled"]
 pub struct Acquire(State<One>);
 
-/// A wait for permits of several resources, all or none; a future that yields them. It works on every
+/// A wait for permits of several resources, all or none: a future that yields them. It works on every
 /// executor.
 ///
 /// # Order
 ///
-/// It stands in the line of each resource, from its first poll on, and is served when it is first in
-/// all of them and all tokens are there. Until then it holds none. Those behind it wait for it, even
-/// where it is another resource that it lacks: else calls for one resource would starve those for
-/// several. So give it a [`timeout`](Self::timeout) where one of the resources may be out for long. A
-/// future that nobody polls steps aside after 60 ms.
+/// It is in the queue of each resource from its first poll on. It is served when it is the head of all
+/// of them and all tokens are there; until then it holds none. Waiters behind it wait for it, even if it
+/// lacks another resource: otherwise calls for one resource would starve those for several. So give
+/// it a [`timeout`](Self::timeout) if one of the resources may be out for long. A future that is not
+/// polled is skipped after 60 ms.
 ///
 /// # Cancel safety
 ///
-/// As [`Acquire`]: it takes nothing, and passes its places on.
+/// As [`Acquire`]: it takes nothing, and serves the next waiters.
 #[must_use = "a future does nothing until it is polled"]
 pub struct AcquireAll(State<TakeList>);
 
-/// What is waited for.
+/// What a wait is for.
 trait Wanted: Sized {
     type Grant;
     type Granted;
     /// A reading of its clock, `timeout` from now.
     fn deadline(&self, timeout: Duration) -> Option<u64>;
-    /// Whether others wait already. A try would only find that out once more under the lock that
-    /// joining them takes.
+    /// Whether others wait already. Then an attempt would only find that out again, under the lock that
+    /// enqueuing takes.
     fn has_waiters(&self) -> bool {
         false
     }
-    fn try_acquire(&self) -> Result<Self::Grant, TryAcquireError>;
+    fn try_acquire(&self) -> Result<Self::Grant, Denied>;
     fn into_granted(self, grant: Self::Grant) -> Self::Granted;
     /// Each resource once, in the order of their ids.
     fn into_parts(self) -> Parts;
-    fn granted(parts: Granted) -> Self::Granted;
+    fn granted(parts: Parts) -> Self::Granted;
 }
 
 #[derive(Debug)]
@@ -83,10 +83,10 @@ impl Wanted for One {
     }
     #[inline]
     fn has_waiters(&self) -> bool {
-        self.n > 0 && self.entry.gate.has_waiters()
+        self.n > 0 && self.entry.bucket.has_waiters()
     }
     #[inline]
-    fn try_acquire(&self) -> Result<Grant, TryAcquireError> {
+    fn try_acquire(&self) -> Result<Grant, Denied> {
         self.entry.try_acquire(self.n)
     }
     #[inline]
@@ -94,10 +94,10 @@ impl Wanted for One {
         Permit::owned(self.entry, grant)
     }
     fn into_parts(self) -> Parts {
-        SmallVec::from_iter([Part { entry: self.entry, n: self.n, ticket: 0 }])
+        SmallVec::from_iter([Part::new(self.entry, self.n)])
     }
-    fn granted(mut parts: Granted) -> Permit<'static> {
-        parts.remove(0)
+    fn granted(mut parts: Parts) -> Permit<'static> {
+        parts.remove(0).into_permit()
     }
 }
 
@@ -108,36 +108,50 @@ impl Wanted for TakeList {
     fn deadline(&self, timeout: Duration) -> Option<u64> {
         Some(self.0.first()?.0.deadline(timeout))
     }
-    fn try_acquire(&self) -> Result<Permits, TryAcquireError> {
-        self.take_set().try_acquire()
+    fn try_acquire(&self) -> Result<Permits, Denied> {
+        self.to_set().try_acquire()
     }
     fn into_granted(self, permits: Permits) -> Permits {
         permits
     }
     fn into_parts(self) -> Parts {
-        self.0.into_iter().map(|(entry, n)| Part { entry, n, ticket: 0 }).collect()
+        self.0.into_iter().map(|(entry, n)| Part::new(entry, n)).collect()
     }
-    fn granted(parts: Granted) -> Permits {
+    fn granted(parts: Parts) -> Permits {
         let mut permits = Permits::new();
-        parts.into_iter().for_each(|permit| permits.push(permit));
+        parts.into_iter().for_each(|part| permits.push(part.into_permit()));
         permits
     }
 }
 
-type Granted = SmallVec<[Permit<'static>; 1]>;
 type Parts = SmallVec<[Part; 1]>;
 
 #[derive(Debug)]
 struct Part {
     entry: Arc<Entry>,
-    n: u64,
+    grant: Grant,
     ticket: Ticket,
+}
+
+impl Part {
+    fn new(entry: Arc<Entry>, n: u64) -> Self {
+        let grant = Grant { n, seen: entry.incidents(), counted: CountedAt::Common };
+        Self { entry, grant, ticket: 0 }
+    }
+
+    fn claim(&self) -> Claim<'_> {
+        self.entry.claim(self.grant.n, self.ticket)
+    }
+
+    fn into_permit(self) -> Permit<'static> {
+        Permit::owned(self.entry, self.grant)
+    }
 }
 
 #[derive(Debug)]
 enum State<W> {
     Failed(AcquireError),
-    /// Nothing is wanted once it is done: so that granting moves what is wanted, and no whole state.
+    /// `None` once it is done: granting then moves what was wanted, not the whole state.
     New {
         wanted: Option<W>,
         deadline: Option<u64>,
@@ -148,10 +162,10 @@ enum State<W> {
 
 #[derive(Debug)]
 struct Waiting {
-    /// Empty once it is out of the lines.
+    /// In the queues; empty once out of them.
     parts: Parts,
-    /// Those of which nothing is wanted: granted with the others, and not waited for.
-    idle: Parts,
+    /// Parts of 0 tokens: granted with the others, and not waited for.
+    empty: Parts,
     deadline: Option<u64>,
     event: Wake,
     listener: Option<EventListener>,
@@ -159,64 +173,60 @@ struct Waiting {
 
 impl Waiting {
     fn new(parts: Parts, deadline: Option<u64>) -> Self {
-        let (parts, idle) = parts.into_iter().partition(|part| part.n > 0);
-        Self { parts, idle, deadline, event: Wake::new(Event::new()), listener: None }
+        let (parts, empty) = parts.into_iter().partition(|part| part.grant.n > 0);
+        Self { parts, empty, deadline, event: Wake::new(Event::new()), listener: None }
     }
 
-    /// Join the lines, and try once more. `None` while the wait goes on.
-    fn join(&mut self, is_thread: bool) -> Option<Result<Granted, AcquireError>> {
+    /// Joins the queues, and tries once more. `None` while the wait continues.
+    fn enqueue(&mut self, is_thread: bool) -> Option<Result<Parts, AcquireError>> {
         let event = Wake::clone(&self.event);
         let limits = self.parts.iter().map(|part| part.entry.wait_limits()).collect();
         let request = WaitRequest { is_thread, deadline: self.deadline, event, limits };
-        self.step(|places, now| wait::enqueue(places, &request, now))
+        self.step(|claims, now| wait::enqueue(claims, &request, now))
     }
 
-    /// One look. `None` while the wait goes on.
-    fn look(&mut self) -> Option<Result<Granted, AcquireError>> {
+    /// One attempt. `None` while the wait continues.
+    fn attempt(&mut self) -> Option<Result<Parts, AcquireError>> {
         let deadline = self.deadline;
-        self.step(|places, now| wait::poll(places, deadline, now))
+        self.step(|claims, now| wait::poll(claims, deadline, now))
     }
 
     fn step(
         &mut self,
         act: impl Fn(&mut Claims<'_>, u64) -> Step,
-    ) -> Option<Result<Granted, AcquireError>> {
-        let seen: SmallVec<[u64; 4]> =
-            self.parts.iter().map(|part| part.entry.incidents()).collect();
-        loop {
-            let now = self.parts.first()?.entry.now();
-            let mut places = places(&self.parts);
-            let step = act(&mut places, now);
-            let tickets: SmallVec<[Ticket; 4]> = places.iter().map(|place| place.ticket).collect();
-            drop(places);
-            for (part, ticket) in self.parts.iter_mut().zip(tickets) {
-                part.ticket = ticket;
-            }
-            let failure = match step {
-                Step::Waiting => return None,
-                Step::Stale => {
-                    bring_up_to_date(&self.parts);
-                    continue;
-                }
-                Step::Taken => None,
-                Step::Failed(failure) => Some(AcquireError::from_failure(failure)),
-            };
-            // Out of the lines.
-            let parts = std::mem::take(&mut self.parts);
-            let idle = std::mem::take(&mut self.idle).into_iter().map(|part| {
-                let seen = part.entry.incidents();
-                (part, seen)
-            });
-            let grant =
-                |(part, seen): (Part, u64)| Permit::owned(part.entry, Grant { n: part.n, seen });
-            return Some(match failure {
-                None => Ok(parts.into_iter().zip(seen).chain(idle).map(grant).collect()),
-                Some(error) => Err(error),
-            });
+    ) -> Option<Result<Parts, AcquireError>> {
+        for part in self.parts.iter_mut().chain(&mut self.empty) {
+            part.grant.seen = part.entry.incidents();
         }
+        let step = loop {
+            let now = self.parts.first()?.entry.now();
+            let mut claims: Claims<'_> = self.parts.iter().map(Part::claim).collect();
+            let step = act(&mut claims, now);
+            let found: SmallVec<[(Ticket, CountedAt); 4]> =
+                claims.iter().map(|claim| (claim.ticket, claim.counted)).collect();
+            drop(claims);
+            for (part, (ticket, counted)) in self.parts.iter_mut().zip(found) {
+                (part.ticket, part.grant.counted) = (ticket, counted);
+            }
+            if step != Step::SlotExpired {
+                break step;
+            }
+            bring_up_to_date(&self.parts);
+        };
+        let error = match step {
+            Step::Waiting | Step::SlotExpired => return None,
+            Step::Taken => None,
+            Step::TimedOut => Some(AcquireError::TimedOut),
+            Step::QueueFull => Some(AcquireError::QueueFull),
+            Step::Failed(never) => Some(never.into()),
+        };
+        // Out of the queues, and nothing to cancel.
+        let mut parts = std::mem::take(&mut self.parts);
+        parts.append(&mut self.empty);
+        Some(error.map_or(Ok(parts), Err))
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Granted, AcquireError>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Parts, AcquireError>> {
         loop {
             if let Some(listener) = &mut self.listener {
                 if Pin::new(listener).poll(cx).is_pending() {
@@ -224,10 +234,10 @@ impl Waiting {
                 }
                 self.listener = None;
             } else {
-                // Listen first: a call between the look and the listening would be lost.
+                // Before the attempt: a notification between the two would be lost.
                 self.listener = Some(self.event.listen());
             }
-            if let Some(result) = self.look() {
+            if let Some(result) = self.attempt() {
                 return Poll::Ready(result);
             }
         }
@@ -237,14 +247,11 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let Some(first) = self.parts.first() else { return };
-        while wait::cancel(&places(&self.parts), first.entry.now()).is_err() {
+        let claims: Claims<'_> = self.parts.iter().map(Part::claim).collect();
+        while wait::cancel(&claims, first.entry.now()).is_err() {
             bring_up_to_date(&self.parts);
         }
     }
-}
-
-fn places(parts: &[Part]) -> Claims<'_> {
-    parts.iter().map(|part| part.entry.claim(part.n, part.ticket)).collect()
 }
 
 fn bring_up_to_date(parts: &[Part]) {
@@ -253,44 +260,28 @@ fn bring_up_to_date(parts: &[Part]) {
     }
 }
 
-/// What came of a try, or of joining the line after it.
-enum Entered<G> {
-    Granted(G),
-    Failed(AcquireError),
-    Waiting(Box<Waiting>),
-}
-
-/// After a try that failed, or was not made: a place in line, if waiting helps.
+/// After an attempt that was denied, or not made: a place in the queues, if waiting helps. It may be
+/// granted at once.
 #[cold]
 #[inline(never)]
-fn after<W: Wanted>(
-    error: Option<TryAcquireError>,
+fn start<W: Wanted>(
+    denied: Option<Denied>,
     wanted: W,
     is_thread: bool,
     deadline: Option<u64>,
-) -> Entered<W::Granted> {
-    let Some(error) = error else { return stand_in_line(wanted, is_thread, deadline) };
-    match AcquireError::from_refused(error) {
-        None => stand_in_line(wanted, is_thread, deadline),
-        Some(error) => Entered::Failed(error),
+) -> Result<Result<W::Granted, Box<Waiting>>, AcquireError> {
+    if let Some(Denied::Never(never)) = denied {
+        return Err(never.into());
     }
-}
-
-fn stand_in_line<W: Wanted>(
-    wanted: W,
-    is_thread: bool,
-    deadline: Option<u64>,
-) -> Entered<W::Granted> {
     let mut waiting = Waiting::new(wanted.into_parts(), deadline);
-    // Before the second try, which joining makes: a call that comes after it is heard.
-    let early = (!seeded("listen-after-join")).then(|| waiting.event.listen());
-    match waiting.join(is_thread) {
+    // Before `enqueue`, which tries again: a notification after that is heard.
+    let listener = waiting.event.listen();
+    match waiting.enqueue(is_thread) {
         None => {
-            waiting.listener = Some(early.unwrap_or_else(|| waiting.event.listen()));
-            Entered::Waiting(Box::new(waiting))
+            waiting.listener = Some(listener);
+            Ok(Err(Box::new(waiting)))
         }
-        Some(Ok(granted)) => Entered::Granted(W::granted(granted)),
-        Some(Err(error)) => Entered::Failed(error),
+        Some(granted) => granted.map(|parts| Ok(W::granted(parts))),
     }
 }
 
@@ -305,17 +296,17 @@ impl<W: Wanted> State<W> {
 
     #[inline]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<W::Granted, AcquireError>> {
-        let Self::New { wanted: place, deadline } = self else { return self.poll_waiting(cx) };
-        let Some(wanted) = &*place else { return Poll::Pending };
+        let Self::New { wanted: slot, deadline } = self else { return self.poll_waiting(cx) };
+        let Some(wanted) = &*slot else { return Poll::Pending };
         let tried = if wanted.has_waiters() { None } else { Some(wanted.try_acquire()) };
-        let (Some(wanted), deadline) = (place.take(), *deadline) else { return Poll::Pending };
+        let (Some(wanted), deadline) = (slot.take(), *deadline) else { return Poll::Pending };
         match tried.transpose() {
             Ok(Some(grant)) => Poll::Ready(Ok(wanted.into_granted(grant))),
             tried => {
-                *self = match after(tried.err(), wanted, false, deadline) {
-                    Entered::Granted(granted) => return Poll::Ready(Ok(granted)),
-                    Entered::Failed(error) => Self::Failed(error),
-                    Entered::Waiting(waiting) => Self::Waiting(waiting),
+                *self = match start(tried.err(), wanted, false, deadline) {
+                    Ok(Ok(granted)) => return Poll::Ready(Ok(granted)),
+                    Ok(Err(waiting)) => Self::Waiting(waiting),
+                    Err(error) => Self::Failed(error),
                 };
                 self.poll_waiting(cx)
             }
@@ -351,13 +342,17 @@ impl<W: Wanted> State<W> {
 macro_rules! wait {
     ($future:ident, $wanted:ty, $granted:ty) => {
         impl $future {
-            pub(crate) fn failed(error: AcquireError) -> Self {
-                Self(State::Failed(error))
+            fn new(wanted: $wanted) -> Self {
+                Self(State::New { wanted: Some(wanted), deadline: None })
             }
 
-            /// Give up `timeout` from now, on the limiter's clock, with [`AcquireError::TimedOut`]: at
-            /// once where the rate alone rules out that the wait ends before. A loop that tries again
-            /// must sleep then. Has no effect after the first poll.
+            pub(crate) fn failed(error: impl Into<AcquireError>) -> Self {
+                Self(State::Failed(error.into()))
+            }
+
+            /// Gives up `timeout` from now, on the limiter's clock, with [`AcquireError::TimedOut`]: at
+            /// once if the rate alone rules out success before then, so that a loop which retries
+            /// must sleep. Has no effect after the first poll.
             pub fn timeout(mut self, timeout: Duration) -> Self {
                 self.0.timeout(timeout);
                 self
@@ -367,7 +362,7 @@ macro_rules! wait {
         impl Future for $future {
             type Output = Result<$granted, AcquireError>;
 
-            /// Polled again after it has yielded, it stays pending.
+            /// Stays pending if it is polled again after it has yielded.
             #[inline]
             fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
                 self.0.poll(cx)
@@ -386,18 +381,18 @@ wait!(Acquire, One, Permit<'static>);
 wait!(AcquireAll, TakeList, Permits);
 
 impl Acquire {
-    pub(crate) fn new(entry: Arc<Entry>, n: u64) -> Self {
-        Self(State::New { wanted: Some(One { entry, n }), deadline: None })
+    pub(crate) fn of(entry: Arc<Entry>, n: u64) -> Self {
+        Self::new(One { entry, n })
     }
 }
 
 impl AcquireAll {
-    pub(crate) fn new(list: TakeList) -> Self {
-        Self(State::New { wanted: Some(list), deadline: None })
+    pub(crate) fn of(list: TakeList) -> Self {
+        Self::new(list)
     }
 }
 
-/// Block the calling thread until there is a permit. No runtime is needed.
+/// Blocks the calling thread until there is a permit. No runtime is needed.
 pub(crate) fn blocking(
     entry: Arc<Entry>,
     n: u64,
@@ -416,21 +411,20 @@ pub(crate) fn blocking_all(
 fn block<W: Wanted>(wanted: W, timeout: Option<Duration>) -> Result<W::Granted, AcquireError> {
     let deadline = timeout.and_then(|timeout| wanted.deadline(timeout));
     let tried = if wanted.has_waiters() { None } else { Some(wanted.try_acquire()) };
-    let error = match tried.transpose() {
+    let denied = match tried.transpose() {
         Ok(Some(grant)) => return Ok(wanted.into_granted(grant)),
         tried => tried.err(),
     };
-    let mut waiting = match after(error, wanted, true, deadline) {
-        Entered::Granted(granted) => return Ok(granted),
-        Entered::Failed(error) => return Err(error),
-        Entered::Waiting(waiting) => waiting,
+    let mut waiting = match start(denied, wanted, true, deadline)? {
+        Ok(granted) => return Ok(granted),
+        Err(waiting) => waiting,
     };
     loop {
         match waiting.listener.take() {
             Some(listener) => listener.wait(),
             None => waiting.listener = Some(waiting.event.listen()),
         }
-        if let Some(result) = waiting.look() {
+        if let Some(result) = waiting.attempt() {
             return result.map(W::granted);
         }
     }

@@ -11,11 +11,12 @@ pub(crate) struct Context {
     pub(crate) agent_id: String,
     pub(crate) policy: Policy,
     pub(crate) observers: Observers,
-    pub(crate) on_cut: Option<OnCut>,
+    pub(crate) on_cut: Option<NameCallback>,
+    pub(crate) on_new: Option<NameCallback>,
 }
 
-/// Called with a resource's name after a cut of our own, outside all locks.
-pub(crate) type OnCut = Box<dyn Fn(&str) + Send + Sync>;
+/// Called with a resource's name, outside all locks: after a cut of our own, or when it is new.
+pub(crate) type NameCallback = Box<dyn Fn(&str) + Send + Sync>;
 
 impl Default for Context {
     fn default() -> Self {
@@ -24,6 +25,15 @@ impl Default for Context {
             policy: Policy { reduce: 0.75, recovery: None, cooldown: Duration::from_secs(5) },
             observers: Observers::default(),
             on_cut: None,
+            on_new: None,
+        }
+    }
+}
+
+impl Context {
+    pub(super) fn tell_new(&self, name: &str) {
+        if let Some(on_new) = &self.on_new {
+            on_new(name);
         }
     }
 }

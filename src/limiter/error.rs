@@ -4,8 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use crate::bucket::{Deficit, Refusal};
-use crate::wait::Failure;
+use crate::bucket::{Deficit, Denied, Never};
 
 /// Why a call that does not wait got nothing. Nothing was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,17 +69,38 @@ impl TryAcquireError {
             _ => None,
         }
     }
+}
 
-    pub(crate) fn from_refusal(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Short(deficit) => Self::Exhausted { shortage: Shortage(deficit) },
-            Refusal::TooBig(capacity) => Self::ExceedsCapacity { capacity },
-            // The callers settle what is stale or in line; nothing is admitted in doubt.
-            Refusal::Removed | Refusal::Stale | Refusal::InLine => Self::UnknownResource,
-            Refusal::NoRoom => Self::TooManyInFlight,
-            Refusal::Closed => Self::Closed,
+impl From<Denied> for TryAcquireError {
+    #[inline]
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Exhausted(deficit) => Self::Exhausted { shortage: Shortage(deficit) },
+            Denied::TooManyInFlight => Self::TooManyInFlight,
+            Denied::Never(Never::ExceedsCapacity(capacity)) => Self::ExceedsCapacity { capacity },
+            Denied::Never(Never::Closed) => Self::Closed,
+            Denied::Never(Never::Removed) => Self::UnknownResource,
         }
     }
+}
+
+impl From<NoEntry> for TryAcquireError {
+    fn from(missing: NoEntry) -> Self {
+        match missing {
+            NoEntry::Unknown => Self::UnknownResource,
+            NoEntry::Closed => Self::Closed,
+            NoEntry::TooManyKeys(most) => Self::TooManyKeys { most },
+        }
+    }
+}
+
+/// Why a name has no entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoEntry {
+    Unknown,
+    Closed,
+    /// As many as the template allows.
+    TooManyKeys(u64),
 }
 
 impl fmt::Display for TryAcquireError {
@@ -125,32 +145,22 @@ pub enum AcquireError {
     Closed,
 }
 
-impl AcquireError {
-    /// Why there is nothing to wait for; `None` where a wait may help.
-    pub(crate) fn from_refused(error: TryAcquireError) -> Option<Self> {
-        match error {
-            TryAcquireError::Exhausted { .. } | TryAcquireError::TooManyInFlight => None,
-            TryAcquireError::ExceedsCapacity { capacity } => {
-                Some(Self::ExceedsCapacity { capacity })
-            }
-            TryAcquireError::TooManyKeys { most } => Some(Self::TooManyKeys { most }),
-            TryAcquireError::UnknownResource => Some(Self::UnknownResource),
-            TryAcquireError::Closed => Some(Self::Closed),
+impl From<Never> for AcquireError {
+    fn from(never: Never) -> Self {
+        match never {
+            Never::ExceedsCapacity(capacity) => Self::ExceedsCapacity { capacity },
+            Never::Closed => Self::Closed,
+            Never::Removed => Self::UnknownResource,
         }
     }
+}
 
-    /// Why there is nothing that could be waited for.
-    pub(crate) fn from_nothing(error: TryAcquireError) -> Self {
-        Self::from_refused(error).unwrap_or(Self::UnknownResource)
-    }
-
-    pub(crate) fn from_failure(failure: Failure) -> Self {
-        match failure {
-            Failure::TimedOut => Self::TimedOut,
-            Failure::QueueFull => Self::QueueFull,
-            Failure::TooBig(capacity) => Self::ExceedsCapacity { capacity },
-            Failure::Closed => Self::Closed,
-            Failure::Removed => Self::UnknownResource,
+impl From<NoEntry> for AcquireError {
+    fn from(missing: NoEntry) -> Self {
+        match missing {
+            NoEntry::Unknown => Self::UnknownResource,
+            NoEntry::Closed => Self::Closed,
+            NoEntry::TooManyKeys(most) => Self::TooManyKeys { most },
         }
     }
 }

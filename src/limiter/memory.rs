@@ -4,23 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_utils::CachePadded;
-use papaya::HashMap;
-
 use super::acquire::{self, Acquire};
-use super::adaptation::{ActiveCuts, MergeOutcome, RemoteCut};
 use super::capacity::{Callback, Capacity, CapacityUpdate};
 use super::context::Context;
-use super::entry::Entry;
 use super::error::{AcquireError, ConfigError, TryAcquireError};
 use super::limit::{Limit, OnRelease};
 use super::permit::Permit;
-use super::registry::name::{Name, NameRef};
-use super::registry::{Ids, Keys, Map, Registration, Template, new_map};
+use super::registry::Registry;
 use super::resource::Resource;
-use crate::bucket::{SlotState, SweepWindow};
 use crate::clock::Clock;
-use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// Rate limits by name, within this process. Cheap to clone; clones share everything.
 ///
@@ -43,22 +35,7 @@ use crate::sync::{AtomicBool, Mutex, Ordering};
 /// a clock reading for each: then the reading is any of the time of the call. A burst after a rest may
 /// be short by what was taken from batches before it, an eighth of the burst and 2,048 tokens at most.
 #[derive(Clone)]
-pub struct MemoryLimiter(pub(super) Arc<Inner>);
-
-pub(super) struct Inner {
-    pub(super) entries: Map<Registration>,
-    /// Up to when light keys answer by themselves: next to the map, as each of them asks.
-    pub(super) sweep_window: SweepWindow,
-    pub(super) clock: Clock,
-    /// Held by whoever configures, removes or closes, before the lock of the keys.
-    pub(super) admin: Mutex<()>,
-    pub(super) ids: Ids,
-    closed: AtomicBool,
-    pub(super) templates: HashMap<Name, Arc<Template>, foldhash::fast::RandomState>,
-    /// By itself: who makes keys must not slow down who uses them.
-    pub(super) keys: CachePadded<Mutex<Keys>>,
-    pub(super) context: Arc<Context>,
-}
+pub struct MemoryLimiter(pub(super) Arc<Registry>);
 
 impl MemoryLimiter {
     /// A limiter without resources, on the machine's time.
@@ -74,17 +51,7 @@ impl MemoryLimiter {
     }
 
     pub(crate) fn with_context(clock: Clock, context: Context) -> Self {
-        Self(Arc::new(Inner {
-            entries: new_map(),
-            sweep_window: SweepWindow::new(),
-            clock,
-            admin: Mutex::new(()),
-            ids: Ids::new(),
-            closed: AtomicBool::new(false),
-            templates: HashMap::default(),
-            keys: CachePadded::new(Mutex::new(Keys::default())),
-            context: Arc::new(context),
-        }))
+        Self(Arc::new(Registry::new(clock, context)))
     }
 
     // ---- configuring --------------------------------------------------------------------------
@@ -114,72 +81,30 @@ impl MemoryLimiter {
     ///
     /// See [`ConfigError`]; nothing was changed.
     pub fn configure(&self, resource: &str, limit: Limit) -> Result<Resource, ConfigError> {
-        if resource.is_empty() {
-            return Err(ConfigError::EmptyName);
-        }
-        loop {
-            let admin = self.0.admin.lock();
-            if self.0.is_closed() {
-                return Err(ConfigError::Closed);
-            }
-            let (entry, is_new) = self.0.keys_guard().configured(resource, &limit)?;
-            // What follows may call back, and a callback may configure.
-            drop(admin);
-            if is_new {
-                return Ok(Resource(entry));
-            }
-            if let Some(configured) = entry.configure(&limit) {
-                return configured.map(|()| Resource(entry));
-            }
-            // Removed meanwhile: add it again.
-        }
+        self.0.configure(resource, &limit).map(Resource)
     }
 
     /// A handle to a resource, or `None` where there is none of this name.
     #[must_use]
     pub fn resource(&self, resource: &str) -> Option<Resource> {
-        self.0.hold(resource).ok().map(Resource)
+        self.0.entry(resource).ok().map(Resource)
     }
 
     /// Remove a resource; whether there was one. Its waiters and handles get `UnknownResource`.
     pub fn remove(&self, resource: &str) -> bool {
-        let admin = self.0.admin.lock();
-        let (was_there, entry) = self.0.keys_guard().take_out(resource);
-        drop(admin);
-        if let Some(entry) = entry {
-            entry.shut(SlotState::Removed);
-        }
-        was_there
+        self.0.remove(resource)
     }
 
     /// All resources that were configured, by name.
     #[must_use]
     pub fn resources(&self) -> Vec<Capacity> {
-        let entries = self.0.entries.pin();
-        let show = |entry: Arc<Entry>| entry.capacity();
-        let mut all: Vec<_> =
-            entries.values().filter_map(|named| named.configured().map(show)).collect();
-        all.sort_by(|a, b| a.resource.cmp(&b.resource));
-        all
+        self.0.capacities()
     }
 
     /// Close for good: every waiter, and every later call, gets `Closed`. Permits that are out may
     /// still end.
     pub fn close(&self) {
-        let admin = self.0.admin.lock();
-        self.0.closed.store(true, Ordering::Release);
-        // From here on no key is made, and none answers by itself.
-        let keys = self.0.keys.lock();
-        self.0.sweep_window.close();
-        drop(keys);
-        let mut entries = Vec::new();
-        for named in self.0.entries.pin().values() {
-            entries.extend(named.entry());
-        }
-        drop(admin);
-        for entry in entries {
-            entry.shut(SlotState::Closed);
-        }
+        self.0.close();
     }
 
     // ---- taking -------------------------------------------------------------------------------
@@ -201,15 +126,7 @@ impl MemoryLimiter {
     /// As [`check`](Self::check).
     #[inline]
     pub fn check_n(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
-        let entries = self.0.entries.pin();
-        match entries.get(&NameRef(resource)) {
-            Some(found) => match *found {
-                Registration::Configured(ref entry) => entry.check_by(n, &self.0.clock),
-                Registration::CompactBucket(ref key) => self.0.check_key(key, resource, n),
-                Registration::Promoted(_) => self.0.check_name(resource, n),
-            },
-            None => self.0.check_name(resource, n),
-        }
+        self.0.check(resource, n)
     }
 
     /// Would `n` tokens be admitted now? Takes nothing. The error's
@@ -220,7 +137,7 @@ impl MemoryLimiter {
     /// What [`check_n`](Self::check_n) would say.
     pub fn peek(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
         match self.0.configured(resource) {
-            Some(entry) => entry.peek(n),
+            Some(entry) => Ok(entry.peek(n)?),
             None => self.0.peek(resource, n),
         }
     }
@@ -245,16 +162,7 @@ impl MemoryLimiter {
         resource: &str,
         n: u64,
     ) -> Result<Permit<'static>, TryAcquireError> {
-        let entries = self.0.entries.pin();
-        if let Some(found) = entries.get(&NameRef(resource))
-            && let Registration::Configured(ref entry) = *found
-        {
-            let grant = entry.try_acquire(n)?;
-            return Ok(Permit::owned(Arc::clone(entry), grant));
-        }
-        let entry = self.0.hold(resource)?;
-        let grant = entry.try_acquire(n)?;
-        Ok(Permit::owned(entry, grant))
+        self.0.try_acquire(resource, n)
     }
 
     /// Wait for one token and a permit: see [`Acquire`] for order, timeout and cancelling.
@@ -264,12 +172,9 @@ impl MemoryLimiter {
 
     /// Wait for `n` tokens and one permit for them.
     pub fn acquire_n(&self, resource: &str, n: u64) -> Acquire {
-        if let Some(entry) = self.0.configured(resource) {
-            return Acquire::new(entry, n);
-        }
-        match self.0.hold_for_waiters(resource) {
-            Ok(entry) => Acquire::new(entry, n),
-            Err(error) => Acquire::failed(error),
+        match self.0.entry(resource) {
+            Ok(entry) => Acquire::of(entry, n),
+            Err(missing) => Acquire::failed(missing),
         }
     }
 
@@ -307,8 +212,7 @@ impl MemoryLimiter {
         n: u64,
         timeout: Option<Duration>,
     ) -> Result<Permit<'static>, AcquireError> {
-        let entry = self.0.hold_for_waiters(resource)?;
-        acquire::blocking(entry, n, timeout)
+        acquire::blocking(self.0.entry(resource)?, n, timeout)
     }
 
     // ---- ending -------------------------------------------------------------------------------
@@ -322,8 +226,8 @@ impl MemoryLimiter {
 
     /// End one forgotten permit of `n` tokens.
     pub fn release_n(&self, resource: &str, n: u64) {
-        if let Some(entry) = self.0.whole(resource) {
-            Resource(entry).release_n(n);
+        if let Some(entry) = self.0.promoted(resource) {
+            entry.release(n);
         }
     }
 
@@ -349,7 +253,7 @@ impl MemoryLimiter {
     /// The resource at this moment, or `None` where there is none of this name.
     #[must_use]
     pub fn capacity(&self, resource: &str) -> Option<Capacity> {
-        self.0.show(resource).ok().map(|entry| entry.capacity())
+        self.0.view(resource).ok().map(|entry| entry.capacity())
     }
 
     /// Wake `callback` after every change of a resource's capacity, in the whole tokens of its bucket
@@ -362,28 +266,7 @@ impl MemoryLimiter {
     }
 
     pub(crate) fn observe(&self, callback: Callback) {
-        self.0.context.observers.add(callback);
-    }
-
-    // ---- for the swarm ------------------------------------------------------------------------
-
-    pub(crate) fn clock(&self) -> &Clock {
-        &self.0.clock
-    }
-
-    /// A neighbour told of its cuts; `None` where there is no such resource here.
-    pub(crate) fn hear(&self, resource: &str, told: &[RemoteCut]) -> Option<MergeOutcome> {
-        self.0.known(resource).map(|entry| entry.hear_all(told))
-    }
-
-    /// The cuts of a resource that stand.
-    pub(crate) fn standing(&self, resource: &str) -> Option<ActiveCuts> {
-        self.0.whole(resource).map(|entry| entry.standing())
-    }
-
-    /// Whether there is a resource or a key of this name.
-    pub(crate) fn knows(&self, resource: &str) -> bool {
-        self.0.entries.pin().get(&NameRef(resource)).is_some()
+        self.0.context().observers.add(callback);
     }
 
     // ---- looking up ---------------------------------------------------------------------------
@@ -392,26 +275,6 @@ impl MemoryLimiter {
         if let Some(handle) = self.resource(resource) {
             act(&handle);
         }
-    }
-}
-
-impl Inner {
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// Why there is no resource.
-    #[cold]
-    pub(super) fn missing(&self) -> TryAcquireError {
-        if self.is_closed() { TryAcquireError::Closed } else { TryAcquireError::UnknownResource }
-    }
-
-    fn configured(&self, resource: &str) -> Option<Arc<Entry>> {
-        self.entries.pin().get(&NameRef(resource))?.configured()
-    }
-
-    fn hold_for_waiters(&self, resource: &str) -> Result<Arc<Entry>, AcquireError> {
-        self.hold(resource).map_err(AcquireError::from_nothing)
     }
 }
 

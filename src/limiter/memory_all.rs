@@ -3,14 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use smallvec::SmallVec;
-
 use super::acquire::{self, AcquireAll};
-use super::error::{AcquireError, TryAcquireError};
+use super::error::{AcquireError, NoEntry, TryAcquireError};
 use super::memory::MemoryLimiter;
-use super::multi;
+use super::multi::TakeSet;
 use super::permits::Permits;
-use super::registry::configured;
 use super::resource::Resource;
 
 /// # Several resources at once
@@ -24,7 +21,7 @@ impl MemoryLimiter {
     ///
     /// See [`TryAcquireError`]; nothing was taken. `retry_after` is the latest of all.
     pub fn check_all(&self, wanted: &[(&str, u64)]) -> Result<(), TryAcquireError> {
-        self.take_set(wanted, |take_set| take_set.check())?
+        Ok(self.0.with_take_set(wanted, |set| set.check())??)
     }
 
     /// [`check_all`](Self::check_all) by handles, without the look-up of names. The handles must be
@@ -36,7 +33,7 @@ impl MemoryLimiter {
     /// handle.
     #[inline]
     pub fn check_all_of(&self, wanted: &[(&Resource, u64)]) -> Result<(), TryAcquireError> {
-        self.take_set_of(wanted).ok_or(TryAcquireError::UnknownResource)?.check()
+        Ok(self.take_set_of(wanted)?.check()?)
     }
 
     /// Take tokens of several resources and a permit of each, all or none, or fail at once:
@@ -47,7 +44,7 @@ impl MemoryLimiter {
     ///
     /// See [`TryAcquireError`]; nothing was taken. `retry_after` is the latest of all.
     pub fn try_acquire_all(&self, wanted: &[(&str, u64)]) -> Result<Permits, TryAcquireError> {
-        self.take_set(wanted, |take_set| take_set.try_acquire())?
+        Ok(self.0.with_take_set(wanted, |set| set.try_acquire())??)
     }
 
     /// [`try_acquire_all`](Self::try_acquire_all) by handles, without the look-up of names. The
@@ -62,15 +59,15 @@ impl MemoryLimiter {
         &self,
         wanted: &[(&Resource, u64)],
     ) -> Result<Permits, TryAcquireError> {
-        self.take_set_of(wanted).ok_or(TryAcquireError::UnknownResource)?.try_acquire()
+        Ok(self.take_set_of(wanted)?.try_acquire()?)
     }
 
     /// Wait for tokens of several resources and a permit of each, all or none, holding nothing
     /// meanwhile: see [`AcquireAll`].
     pub fn acquire_all(&self, wanted: &[(&str, u64)]) -> AcquireAll {
-        match self.take_set(wanted, |take_set| take_set.to_list()) {
-            Ok(list) => AcquireAll::new(list),
-            Err(error) => AcquireAll::failed(AcquireError::from_nothing(error)),
+        match self.0.with_take_set(wanted, |set| set.to_list()) {
+            Ok(list) => AcquireAll::of(list),
+            Err(missing) => AcquireAll::failed(missing),
         }
     }
 
@@ -78,8 +75,8 @@ impl MemoryLimiter {
     /// handle is an [`AcquireError::UnknownResource`].
     pub fn acquire_all_of(&self, wanted: &[(&Resource, u64)]) -> AcquireAll {
         match self.take_set_of(wanted) {
-            Some(take_set) => AcquireAll::new(take_set.to_list()),
-            None => AcquireAll::failed(AcquireError::UnknownResource),
+            Ok(set) => AcquireAll::of(set.to_list()),
+            Err(missing) => AcquireAll::failed(missing),
         }
     }
 
@@ -93,42 +90,14 @@ impl MemoryLimiter {
         wanted: &[(&str, u64)],
         timeout: Option<Duration>,
     ) -> Result<Permits, AcquireError> {
-        match self.take_set(wanted, |take_set| take_set.to_list()) {
-            Ok(list) => acquire::blocking_all(list, timeout),
-            Err(error) => Err(AcquireError::from_nothing(error)),
-        }
-    }
-
-    fn take_set<R>(
-        &self,
-        wanted: &[(&str, u64)],
-        act: impl FnOnce(multi::TakeSet<'_>) -> R,
-    ) -> Result<R, TryAcquireError> {
-        let entries = self.0.entries.pin();
-        let configured =
-            |(name, n): &(&str, u64)| configured(&entries, name).map(|entry| (entry, *n));
-        match multi::TakeSet::new(wanted.iter().map(configured)) {
-            Some(take_set) => Ok(act(take_set)),
-            None => self.take_set_with_keys(wanted, act),
-        }
-    }
-
-    #[cold]
-    fn take_set_with_keys<R>(
-        &self,
-        wanted: &[(&str, u64)],
-        act: impl FnOnce(multi::TakeSet<'_>) -> R,
-    ) -> Result<R, TryAcquireError> {
-        let held = wanted.iter().map(|(name, _)| self.0.hold(name));
-        let held: SmallVec<[_; 4]> = held.collect::<Result<_, _>>()?;
-        let parts = held.iter().zip(wanted).map(|(entry, (_, n))| Some((entry, *n)));
-        multi::TakeSet::new(parts).map(act).ok_or(TryAcquireError::UnknownResource)
+        acquire::blocking_all(self.0.with_take_set(wanted, |set| set.to_list())?, timeout)
     }
 
     #[inline]
-    fn take_set_of<'a>(&self, wanted: &[(&'a Resource, u64)]) -> Option<multi::TakeSet<'a>> {
-        multi::TakeSet::new(wanted.iter().map(|(Resource(entry), n)| {
-            Arc::ptr_eq(&entry.context, &self.0.context).then_some((entry, *n))
-        }))
+    fn take_set_of<'a>(&self, wanted: &[(&'a Resource, u64)]) -> Result<TakeSet<'a>, NoEntry> {
+        let own = |(Resource(entry), n): &(&'a Resource, u64)| {
+            Arc::ptr_eq(&entry.context, self.0.context()).then_some((entry, *n))
+        };
+        TakeSet::new(wanted.iter().map(own)).ok_or(NoEntry::Unknown)
     }
 }

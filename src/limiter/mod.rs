@@ -7,6 +7,8 @@ mod context;
 mod entry;
 mod error;
 mod limit;
+#[cfg(loom)]
+mod loom_api;
 mod memory;
 mod memory_all;
 mod multi;
@@ -14,6 +16,8 @@ mod permit;
 mod permits;
 mod rate_limiter;
 mod registry;
+#[cfg(feature = "swarm")]
+mod remote;
 mod resource;
 mod settings;
 
@@ -22,9 +26,7 @@ pub use crate::adapt::Recovery;
 pub(crate) use crate::adapt::{CutTarget, Origin, Policy};
 pub use acquire::{Acquire, AcquireAll};
 #[cfg(feature = "swarm")]
-pub(crate) use adaptation::{ActiveCuts, RemoteCut};
-#[cfg(feature = "swarm")]
-pub(crate) use capacity::{Callback, Observers};
+pub(crate) use capacity::Observers;
 pub use capacity::{Capacity, CapacityUpdate, UpdateKind, WindowCapacity};
 #[cfg(feature = "swarm")]
 pub(crate) use context::Context;
@@ -33,7 +35,9 @@ pub use limit::{Limit, OnRelease, ParseLimitError};
 pub use memory::MemoryLimiter;
 pub use permit::Permit;
 pub use permits::Permits;
+#[cfg(feature = "swarm")]
+pub(crate) use rate_limiter::Local;
 pub use rate_limiter::RateLimiter;
 #[cfg(feature = "swarm")]
-pub(crate) use rate_limiter::rate_limiter;
+pub(crate) use remote::{ActiveCuts, RemoteCut};
 pub use resource::Resource;

@@ -1,19 +1,16 @@
-//! Several resources at once: all or nothing.
+//! Several resources at once: all or none.
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::entry::{Entry, Grant};
-use super::error::TryAcquireError;
 use super::permit::Permit;
 use super::permits::Permits;
-use crate::bucket::Refusal;
-use crate::sync::seeded;
+use crate::bucket::{CountedAt, Denied, Refused};
 use crate::wait::{self, Claims, FairBucket, TakeRequest};
 
-/// What is take_set of each resource: each once, in the order of their ids, which is that of their
-/// locks.
+/// What is wanted of each resource: each once, in the order of their ids, which is that of their locks.
 #[derive(Debug)]
 pub(crate) struct TakeSet<'a>(SmallVec<[Part<'a>; 4]>);
 
@@ -27,41 +24,44 @@ impl<'a> Part<'a> {
     /// Before a take: see [`Entry::incidents`].
     #[inline]
     fn new(entry: &'a Arc<Entry>, n: u64) -> Self {
-        Self { entry, grant: Grant { n, seen: entry.incidents() } }
+        Self { entry, grant: Grant { n, seen: entry.incidents(), counted: CountedAt::Common } }
     }
 }
 
-impl TakeRequest for Part<'_> {
+impl<'a> TakeRequest<'a> for Part<'a> {
     #[inline]
-    fn gate(&self) -> &FairBucket {
-        &self.entry.gate
+    fn bucket(&self) -> &'a FairBucket {
+        &self.entry.bucket
     }
     #[inline]
     fn tokens(&self) -> u64 {
         self.grant.n
     }
+    #[inline]
+    fn counted(&mut self) -> &mut CountedAt {
+        &mut self.grant.counted
+    }
 }
 
-/// The same, to keep.
+/// The same, owned.
 #[derive(Debug)]
 pub(crate) struct TakeList(pub(super) SmallVec<[(Arc<Entry>, u64); 4]>);
 
 impl<'a> TakeSet<'a> {
-    /// Of resources of one limiter, in any order; what is take_set of one several times is added up.
-    /// `None` if there is none of one.
+    /// Of resources of one limiter, in any order; what is wanted of one several times is added up.
+    /// `None` if one of them is missing.
     #[inline]
     pub(crate) fn new(parts: impl Iterator<Item = Option<(&'a Arc<Entry>, u64)>>) -> Option<Self> {
-        let mut take_set = SmallVec::new();
+        let mut set = SmallVec::new();
         for part in parts {
             let (entry, n) = part?;
-            take_set.push(Part::new(entry, n));
+            set.push(Part::new(entry, n));
         }
         // A name that was removed and configured again is two resources.
-        let is_below = |pair: &[Part<'_>]| pair[0].entry.id < pair[1].entry.id;
-        if !take_set.windows(2).all(is_below) && !seeded("locks-in-any-order") {
-            merge(&mut take_set);
+        if !set.is_sorted_by(|a: &Part<'_>, b: &Part<'_>| a.entry.id < b.entry.id) {
+            merge(&mut set);
         }
-        Some(Self(take_set))
+        Some(Self(set))
     }
 
     pub(crate) fn to_list(&self) -> TakeList {
@@ -69,64 +69,67 @@ impl<'a> TakeSet<'a> {
     }
 
     #[inline]
-    pub(crate) fn check(&self) -> Result<(), TryAcquireError> {
+    pub(crate) fn check(mut self) -> Result<(), Denied> {
         self.take(false)
     }
 
     #[inline]
-    pub(crate) fn try_acquire(&self) -> Result<Permits, TryAcquireError> {
+    pub(crate) fn try_acquire(mut self) -> Result<Permits, Denied> {
         self.take(true)?;
         let mut permits = Permits::new();
-        for Part { entry, grant } in &self.0 {
-            permits.push(Permit::owned(Arc::clone(entry), *grant));
+        for Part { entry, grant } in self.0 {
+            permits.push(Permit::owned(Arc::clone(entry), grant));
         }
         Ok(permits)
     }
 
     #[inline]
-    fn take(&self, permits: bool) -> Result<(), TryAcquireError> {
+    fn take(&mut self, with_permits: bool) -> Result<(), Denied> {
         let Some(first) = self.0.first() else { return Ok(()) };
-        match wait::take(&self.0, permits, first.entry.now()) {
-            Some(taken) => taken.map_err(TryAcquireError::from_refusal),
-            None => self.take_locked(permits),
+        let now = first.entry.now();
+        match wait::take(&mut self.0, with_permits, now) {
+            Some(taken) => taken,
+            None => self.take_locked(with_permits),
         }
     }
 
     #[cold]
-    fn take_locked(&self, permits: bool) -> Result<(), TryAcquireError> {
-        let mut places = Claims::new();
-        for Part { entry, grant } in &self.0 {
-            if grant.n > 0 {
-                places.push(entry.claim(grant.n, 0));
-            } else {
-                // Nothing is granted to everybody, if there is anything at all.
-                entry.check(0)?;
-            }
+    fn take_locked(&mut self, with_permits: bool) -> Result<(), Denied> {
+        for part in self.0.iter().filter(|part| part.grant.n == 0) {
+            // A take of 0 succeeds if the resource exists.
+            part.entry.check(0)?;
         }
+        let mut parts: SmallVec<[&mut Part<'_>; 4]> =
+            self.0.iter_mut().filter(|part| part.grant.n > 0).collect();
+        let mut claims: Claims<'_> =
+            parts.iter().map(|part| part.entry.claim(part.grant.n, 0)).collect();
         loop {
-            let now = self.0.first().map_or(0, |part| part.entry.now());
-            match wait::take_locked(&places, permits, now) {
-                Err(Refusal::Stale) => {
-                    for part in &self.0 {
-                        part.entry.bring_up_to_date();
-                    }
+            let Some(first) = parts.first() else { return Ok(()) };
+            match wait::take_locked(&mut claims, with_permits, first.entry.now()) {
+                Ok(()) => break,
+                Err(Refused::Denied(denied)) => return Err(denied),
+                Err(Refused::Retry(_)) => {
+                    parts.iter().for_each(|part| part.entry.bring_up_to_date());
                 }
-                taken => return taken.map_err(TryAcquireError::from_refusal),
             }
         }
+        for (part, claim) in parts.iter_mut().zip(claims) {
+            part.grant.counted = claim.counted;
+        }
+        Ok(())
     }
 }
 
 impl TakeList {
-    pub(crate) fn take_set(&self) -> TakeSet<'_> {
+    pub(crate) fn to_set(&self) -> TakeSet<'_> {
         TakeSet(self.0.iter().map(|(entry, n)| Part::new(entry, *n)).collect())
     }
 }
 
 #[cold]
-fn merge(take_set: &mut SmallVec<[Part<'_>; 4]>) {
-    take_set.sort_by_key(|part| part.entry.id);
-    take_set.dedup_by(|later, part| {
+fn merge(set: &mut SmallVec<[Part<'_>; 4]>) {
+    set.sort_by_key(|part| part.entry.id);
+    set.dedup_by(|later, part| {
         let is_same = later.entry.id == part.entry.id;
         if is_same {
             part.grant.n = part.grant.n.saturating_add(later.grant.n);

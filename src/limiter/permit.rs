@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::entry::{Entry, Grant};
 
-/// Tokens that were granted, and a place in flight. Dropping it ends it by the limit's
+/// Granted tokens, and a place in flight. Dropping a permit ends it by the limit's
 /// [`OnRelease`](crate::OnRelease); so does a panic or a cancelled task that drops it.
 pub struct Permit<'a> {
     /// `None` once it has ended otherwise.
@@ -40,53 +40,53 @@ impl<'a> Permit<'a> {
         self.entry.as_ref().map_or("", |holder| &holder.entry().name)
     }
 
-    /// How many tokens were granted.
+    /// The number of tokens that were granted.
     #[must_use]
     pub fn tokens(&self) -> u64 {
         self.grant.n
     }
 
-    /// The upstream said "too many requests" to this one: cut the limit, unless it has been cut since
-    /// this permit was granted, or within the cooldown. A thousand requests that are refused in
-    /// one incident so make one cut, however late some of the answers are. The permit goes on.
+    /// Reports that the upstream answered "too many requests" to this permit's request. This cuts the
+    /// limit, unless it was cut since the permit was granted, or within the cooldown. So a thousand
+    /// requests that are refused in one incident cause one cut, however late some answers are. The
+    /// permit stays in flight.
     ///
-    /// See [`MemoryLimiter::announce_reduced`](crate::MemoryLimiter::announce_reduced) for what a
-    /// cut is, and for refusals whose permit is not at hand.
+    /// [`MemoryLimiter::announce_reduced`](crate::MemoryLimiter::announce_reduced) says what a cut is,
+    /// and takes refusals without a permit.
     pub fn throttled(&self, reason: &str) {
         if let Some(holder) = &self.entry {
             holder.entry().refused(Some(self.grant.seen), reason);
         }
     }
 
-    /// End it and leave its tokens spent, whatever the policy.
+    /// Ends it and leaves its tokens spent, whatever the policy.
     pub fn spend(mut self) {
-        self.finish(|entry, n| entry.end_by(n, false));
+        self.finish(|entry, grant| entry.end_by(grant, false));
     }
 
-    /// End it and give its tokens back, whatever the policy: the work did not happen.
+    /// Ends it and gives its tokens back, whatever the policy: the work did not happen.
     pub fn refund(mut self) {
-        self.finish(|entry, n| entry.end_by(n, true));
+        self.finish(|entry, grant| entry.end_by(grant, true));
     }
 
-    /// End it at its actual cost, whatever the policy: the rest of what was granted is given back, or
-    /// what it cost more is charged. The charge may put the bucket in debt, which delays whoever comes
-    /// next. For calls whose cost is known only when they end: take an estimate, settle the count.
+    /// Ends it at its actual cost in tokens, whatever the policy: an unused rest is given back, an excess
+    /// is charged. A charge may put the bucket in debt, which delays later calls. For calls whose cost is
+    /// known when they end: acquire an estimate, settle the actual cost.
     ///
-    /// By the limit as it is then, after a reconfiguration or a cut; a removed resource is not
-    /// touched. A permit of nothing (n = 0) was never in flight, and is charged all the same.
+    /// The limit at that time counts, after a reconfiguration or a cut. A removed resource is not
+    /// touched. A permit of 0 tokens was never in flight, and is charged all the same.
     pub fn settle(mut self, actual: u64) {
-        let granted = self.grant.n;
         if let Some(holder) = self.entry.take() {
-            holder.entry().settle(granted, actual);
+            holder.entry().settle(self.grant, actual);
         }
     }
 
-    /// Leave it in flight. [`MemoryLimiter::release`](crate::MemoryLimiter::release) ends it later.
+    /// Leaves it in flight. [`MemoryLimiter::release`](crate::MemoryLimiter::release) ends it later.
     pub fn forget(mut self) {
-        self.entry = None;
+        self.finish(Entry::forget);
     }
 
-    /// The same permit without the borrow of the handle that it came from.
+    /// The same permit, without the borrow of the handle that it came from.
     pub fn into_owned(mut self) -> Permit<'static> {
         let entry = self.entry.take().map(|holder| match holder {
             Holder::Borrowed(entry) => Holder::Owned(Arc::clone(entry)),
@@ -96,11 +96,11 @@ impl<'a> Permit<'a> {
     }
 
     #[inline]
-    fn finish(&mut self, end: impl FnOnce(&Entry, u64)) {
+    fn finish(&mut self, end: impl FnOnce(&Entry, Grant)) {
         if let Some(holder) = self.entry.take()
             && self.grant.n > 0
         {
-            end(holder.entry(), self.grant.n);
+            end(holder.entry(), self.grant);
         }
     }
 }

@@ -18,76 +18,6 @@ use super::permit::Permit;
 pub struct Resource(pub(super) Arc<Entry>);
 
 impl Resource {
-    /// A resource without a registry around it, for models.
-    #[cfg(loom)]
-    #[doc(hidden)]
-    pub fn alone(
-        id: u64,
-        limit: super::Limit,
-        clock: impl Into<crate::Clock>,
-    ) -> Result<Self, super::ConfigError> {
-        Entry::new("model", id, &limit, clock.into(), Arc::default()).map(Self)
-    }
-
-    #[cfg(loom)]
-    fn take_set<'a>(wanted: &[(&'a Self, u64)]) -> super::multi::TakeSet<'a> {
-        super::multi::TakeSet::new(wanted.iter().map(|(Self(entry), n)| Some((entry, *n))))
-            .expect("each is there")
-    }
-
-    /// What a limiter's `try_acquire_all` does, for models.
-    #[cfg(loom)]
-    #[doc(hidden)]
-    pub fn try_acquire_all(
-        wanted: &[(&Self, u64)],
-    ) -> Result<super::permits::Permits, TryAcquireError> {
-        Self::take_set(wanted).try_acquire()
-    }
-
-    /// What a limiter's `acquire_all` does, for models.
-    #[cfg(loom)]
-    #[doc(hidden)]
-    pub fn acquire_all(wanted: &[(&Self, u64)]) -> acquire::AcquireAll {
-        acquire::AcquireAll::new(Self::take_set(wanted).to_list())
-    }
-
-    /// What a limiter's `blocking_acquire_all` does, for models.
-    #[cfg(loom)]
-    #[doc(hidden)]
-    pub fn blocking_acquire_all(
-        wanted: &[(&Self, u64)],
-    ) -> Result<super::permits::Permits, AcquireError> {
-        acquire::blocking_all(Self::take_set(wanted).to_list(), None)
-    }
-
-    /// What configuring the name again does, for models.
-    #[cfg(loom)]
-    #[doc(hidden)]
-    pub fn reconfigure(&self, limit: super::Limit) -> Result<(), super::ConfigError> {
-        self.0.configure(&limit).unwrap_or(Ok(()))
-    }
-
-    /// What a neighbour's cut does, for models. Whether it changed anything.
-    #[cfg(loom)]
-    #[doc(hidden)]
-    pub fn hear(&self, id: u64, factor: f64) -> bool {
-        self.0.hear(&super::adaptation::RemoteCut::of_a_model(id, factor))
-    }
-
-    /// What great demand does, for models.
-    #[cfg(loom)]
-    #[doc(hidden)]
-    pub fn open_stripes(&self) {
-        self.0.gate.bucket.open(self.0.now());
-    }
-
-    /// What closing the limiter does, for models.
-    #[cfg(loom)]
-    #[doc(hidden)]
-    pub fn close(&self) {
-        self.0.shut(crate::bucket::SlotState::Closed);
-    }
-
     /// Take one token, no permit: in-flight is neither counted nor looked at. The fastest call.
     ///
     /// # Errors
@@ -95,7 +25,7 @@ impl Resource {
     /// See [`TryAcquireError`]; nothing was taken.
     #[inline]
     pub fn check(&self) -> Result<(), TryAcquireError> {
-        self.0.check(1)
+        Ok(self.0.check(1)?)
     }
 
     /// Take `n` tokens, all or none; 0 is granted and takes nothing.
@@ -105,7 +35,7 @@ impl Resource {
     /// As [`check`](Self::check).
     #[inline]
     pub fn check_n(&self, n: u64) -> Result<(), TryAcquireError> {
-        self.0.check(n)
+        Ok(self.0.check(n)?)
     }
 
     /// Would `n` tokens be admitted now? Takes nothing. The error's
@@ -115,7 +45,7 @@ impl Resource {
     ///
     /// What [`check_n`](Self::check_n) would say.
     pub fn peek(&self, n: u64) -> Result<(), TryAcquireError> {
-        self.0.peek(n)
+        Ok(self.0.peek(n)?)
     }
 
     /// Take one token and a permit, or fail at once.
@@ -146,7 +76,7 @@ impl Resource {
 
     /// Wait for `n` tokens and one permit for them.
     pub fn acquire_n(&self, n: u64) -> Acquire {
-        Acquire::new(Arc::clone(&self.0), n)
+        Acquire::of(Arc::clone(&self.0), n)
     }
 
     /// Block this thread until there is a token and a permit. Needs no runtime; inside one, use
@@ -192,9 +122,7 @@ impl Resource {
 
     /// End one forgotten permit of `n` tokens.
     pub fn release_n(&self, n: u64) {
-        if n > 0 {
-            self.0.end(n);
-        }
+        self.0.release(n);
     }
 
     /// An upstream refused: see [`MemoryLimiter::announce_reduced`](crate::MemoryLimiter::announce_reduced).

@@ -9,17 +9,13 @@ mod wire;
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::limiter::{
-    Acquire, AcquireAll, AcquireError, Callback, Capacity, CapacityUpdate, ConfigError, Context,
-    Limit, MemoryLimiter, Observers, OnRelease, Permit, Permits, Resource, TryAcquireError,
-    rate_limiter,
-};
+use crate::limiter::{CapacityUpdate, Context, Local, MemoryLimiter, Observers, RateLimiter};
 use agent::Agent;
 use stats::Counters;
 use task_queue::TaskQueue;
@@ -98,12 +94,13 @@ impl DistributedLimiter {
             );
         }
         let tasks = Arc::new(TaskQueue::default());
-        let to_announce = Arc::clone(&tasks);
+        let (to_announce, to_query) = (Arc::clone(&tasks), Arc::clone(&tasks));
         let context = Context {
             agent_id: config.agent_id.clone(),
             policy,
             observers: Observers::default(),
             on_cut: Some(Box::new(move |resource| to_announce.announce(resource))),
+            on_new: Some(Box::new(move |_| to_query.query())),
         };
         let local = MemoryLimiter::with_context(config.clock, context);
         let subscriptions = agent::subscribe(&*config.bus).await.map_err(SwarmError::Bus)?;
@@ -142,105 +139,41 @@ impl DistributedLimiter {
         self.0.counters.read()
     }
 
-    /// See [`MemoryLimiter::set_capacity`].
-    ///
-    /// # Errors
-    ///
-    /// See [`ConfigError`]; nothing was changed.
-    pub fn set_capacity(
-        &self,
-        resource: &str,
-        capacity: u64,
-        window: Duration,
-    ) -> Result<(), ConfigError> {
-        let limit = Limit::new(capacity, window).on_release(OnRelease::Refund);
-        self.configure(resource, limit).map(|_| ())
-    }
-
-    /// See [`MemoryLimiter::configure`]. The limit is this agent's own. A recovery or cooldown that
-    /// it does not set is that of the [`DistributedConfig`]. For a resource that is new here, the
-    /// agent asks the swarm which cuts stand.
-    ///
-    /// # Errors
-    ///
-    /// See [`ConfigError`]; nothing was changed.
-    pub fn configure(&self, resource: &str, limit: Limit) -> Result<Resource, ConfigError> {
-        let is_new = !self.0.local.knows(resource);
-        let configured = self.0.local.configure(resource, limit)?;
-        if is_new {
-            self.0.tasks.query();
-        }
-        Ok(configured)
-    }
-
     /// Call `callback` after every change of a resource's capacity, by this agent's cuts and
     /// recoveries and by other agents' cuts: [`is_ours`](CapacityUpdate::is_ours) tells them apart.
     /// See [`MemoryLimiter::on_capacity_change`].
     pub fn on_capacity_change(&self, callback: impl Fn(&CapacityUpdate) + Send + Sync + 'static) {
-        self.observe(Arc::new(callback));
-    }
-
-    pub(crate) fn observe(&self, callback: Callback) {
-        self.0.local.observe(callback);
+        self.0.local.observe(Arc::new(callback));
     }
 }
 
-/// OutgoingKind is the local limiter's, by the same name.
-macro_rules! local {
-    ($($(#[$attribute:meta])* fn $name:ident(&self $(, $arg:ident: $type:ty)*) $(-> $result:ty)?;)*) => {
-        #[allow(clippy::missing_errors_doc)] // each is documented where it is named
-        impl DistributedLimiter {
-            $(
-                #[doc = concat!("See [`MemoryLimiter::", stringify!($name), "`].\n")]
-                $(#[$attribute])*
-                pub fn $name(&self $(, $arg: $type)*) $(-> $result)? {
-                    self.0.local.$name($($arg),*)
-                }
-            )*
-        }
-    };
+/// The verbs of a [`MemoryLimiter`], with these differences:
+///
+/// * Limits, keys and pauses are this agent's own.
+/// * A limit without a recovery or a cooldown takes those of the [`DistributedConfig`].
+/// * [`configure`](MemoryLimiter::configure) of a name that is new here asks the swarm for its cuts. A
+///   remote cut of a key that is not present here creates no key.
+/// * [`announce_reduced`](MemoryLimiter::announce_reduced) cuts here at once, by the config's
+///   `reduce_factor`, and the agent then tells the swarm. It neither waits nor fails.
+impl Deref for DistributedLimiter {
+    type Target = MemoryLimiter;
+
+    #[inline]
+    fn deref(&self) -> &MemoryLimiter {
+        &self.0.local
+    }
 }
 
-local! {
-    /// The limit is this agent's own, for each key. Keys are cut together with others' of the same name
-    /// while they are there; a cut that is heard of makes none.
-    fn per_key(&self, prefix: &str, limit: Limit) -> Result<(), ConfigError>;
-    fn per_key_at_most(&self, prefix: &str, limit: Limit, most_keys: u64) -> Result<(), ConfigError>;
-    fn remove_per_key(&self, prefix: &str) -> bool;
-    fn resource(&self, resource: &str) -> Option<Resource>;
-    fn remove(&self, resource: &str) -> bool;
-    fn resources(&self) -> Vec<Capacity>;
-    #[inline]
-    fn check(&self, resource: &str) -> Result<(), TryAcquireError>;
-    #[inline]
-    fn check_n(&self, resource: &str, n: u64) -> Result<(), TryAcquireError>;
-    fn peek(&self, resource: &str, n: u64) -> Result<(), TryAcquireError>;
-    #[inline]
-    fn try_acquire(&self, resource: &str) -> Result<Permit<'static>, TryAcquireError>;
-    fn try_acquire_n(&self, resource: &str, n: u64) -> Result<Permit<'static>, TryAcquireError>;
-    fn acquire(&self, resource: &str) -> Acquire;
-    fn acquire_n(&self, resource: &str, n: u64) -> Acquire;
-    fn blocking_acquire(&self, resource: &str) -> Result<Permit<'static>, AcquireError>;
-    fn blocking_acquire_timeout(&self, resource: &str, timeout: Duration) -> Result<Permit<'static>, AcquireError>;
-    fn blocking_acquire_n(&self, resource: &str, n: u64, timeout: Option<Duration>) -> Result<Permit<'static>, AcquireError>;
-    fn check_all(&self, wanted: &[(&str, u64)]) -> Result<(), TryAcquireError>;
-    fn check_all_of(&self, wanted: &[(&Resource, u64)]) -> Result<(), TryAcquireError>;
-    fn try_acquire_all(&self, wanted: &[(&str, u64)]) -> Result<Permits, TryAcquireError>;
-    fn acquire_all(&self, wanted: &[(&str, u64)]) -> AcquireAll;
-    fn blocking_acquire_all(&self, wanted: &[(&str, u64)], timeout: Option<Duration>) -> Result<Permits, AcquireError>;
-    fn try_acquire_all_of(&self, wanted: &[(&Resource, u64)]) -> Result<Permits, TryAcquireError>;
-    fn acquire_all_of(&self, wanted: &[(&Resource, u64)]) -> AcquireAll;
-    fn release(&self, resource: &str);
-    fn release_n(&self, resource: &str, n: u64);
-    /// The cut applies here at once, by the configuration's `reduce_factor`, and is told to the
-    /// swarm. This neither waits nor fails.
-    fn announce_reduced(&self, resource: &str, reason: &str);
-    /// A pause is this agent's own.
-    fn pause_for(&self, resource: &str, how_long: Duration);
-    fn capacity(&self, resource: &str) -> Option<Capacity>;
+impl Local for DistributedLimiter {
+    fn local(&self) -> &MemoryLimiter {
+        self
+    }
+    fn close_now(&self) {
+        drop(self.close());
+    }
 }
 
-rate_limiter!(DistributedLimiter, |limiter: &DistributedLimiter| drop(limiter.close()));
+impl RateLimiter for DistributedLimiter {}
 
 impl fmt::Debug for DistributedLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,37 +1,36 @@
-//! Waiting for buckets: one line each, first arrived first served, for tasks and threads alike.
+//! Waiting for buckets: one queue each, first in, first out, for tasks and threads alike.
 //!
-//! The protocol is: try, join the line, try again, wait. A waiter is *notified* when there are tokens
-//! for it and for all before it; it takes them itself, when it comes. Wakes, not tokens, are handed
-//! out: tokens handed out before a stall of the runtime, plus a full bucket after it, would be
-//! twice the burst. Only the head of the line takes, so that the order holds whoever comes first.
+//! The protocol is that of event-listener's mutex: try, enqueue, try again, wait. A waiter is *notified*
+//! when there are tokens for it and for all ahead of it. It takes them itself when it arrives. Tokens
+//! are never handed out: tokens handed out before a stall of the runtime, plus a full bucket after it,
+//! would be twice the burst. Only the head of the queue takes, so that the order holds whichever waiter
+//! arrives first.
 //!
-//! A line has one timer, of its clock, whatever its length. It does not hang on any waiter's
-//! future: a head that is notified and does not arrived (a `select!` loop that holds the future without
-//! polling it) steps aside after [`queue::CALL_GRACE`], and takes its claim again when it comes.
+//! A queue has one timer of its clock, whatever its length. The timer depends on no waiter's future: a
+//! head that is notified and does not arrive (a `select!` loop that holds the future without polling it)
+//! is skipped after [`queue::CALL_GRACE`], and has its old place again when it arrives.
 //!
 //! # The EXCLUSIVE bit
 //!
-//! It is set and cleared under the queue's lock, and says that only who holds that lock may take. It
-//! is set while somebody is in line, while somebody takes from several gates at once, and for ever
-//! where a resource has several windows: the first has the bucket in the atomic word, the others'
-//! are kept under the lock.
+//! It is set and cleared under the queue's lock. While it is set only the holder of that lock may take:
+//! while a task or thread waits, while a call takes from several buckets at once, and always if a
+//! resource has several windows. Then the first window is the atomic word, and the lock guards the others.
 //!
 //! # No lost wake-up
 //!
-//! Tokens arrived from five sides, and each looks at the line:
+//! Tokens become available in five ways, and each leads to a look at the queue:
 //!
-//! 1. *Time*: the line's timer is armed under the lock, for the reading at which the first waiter
-//!    who was not notified can be served. One that is to serve several tasks may on_timer a little later; if
-//!    a thread joins them, it is armed anew.
-//! 2. *A refund* finds the EXCLUSIVE bit in the word by the CAS that gives the tokens back. The bit is
-//!    set by an RMW before the waiter's last try, so that either the refund sees the bit or the
-//!    try sees the refund.
-//! 3. *A permit that leaves* looks by an RMW: see [`Bucket::leave`].
-//! 4. *A waiter that takes, gives up or is dropped* serves those behind it under the lock.
-//! 5. *A new configuration* is installed under the lock and the line served after it.
+//! 1. *Time.* The queue's timer is armed under the lock, for the reading at which the first waiter that
+//!    was not notified can be served. A timer that serves several tasks may fire a little later; if a
+//!    thread joins them, it is armed again.
+//! 2. *A refund* finds the EXCLUSIVE bit by the CAS that gives the tokens back. The bit is set by an RMW
+//!    before the waiter's last attempt. So either the refund sees the bit, or the attempt sees the refund.
+//! 3. *A permit that ends* looks at the bit by an RMW: see [`Bucket::leave`].
+//! 4. *A waiter that takes, gives up or is dropped* serves the queue under the lock.
+//! 5. *A new configuration* is installed under the lock, and the queue is served after it.
 //!
-//! A call that comes before the waiter listens would be lost; so a waiter listens first, and looks
-//! once more before it sleeps.
+//! A notification that precedes listening would be lost. So a waiter listens first, and tries once more
+//! before it sleeps.
 
 mod multi;
 mod queue;
@@ -43,7 +42,6 @@ use std::task::Waker;
 
 use queue::{WaitQueue, Wakes};
 use smallvec::SmallVec;
-use snapshots::worse;
 
 pub(crate) use multi::{
     Claim, Claims, TakeRequest, WaitLimits, WaitRequest, cancel, enqueue, poll, take, take_locked,
@@ -52,24 +50,24 @@ pub(crate) use queue::{Ticket, Wake};
 pub(crate) use snapshots::WindowSnapshots;
 
 use crate::bucket::{
-    Bucket, Drained, LockedBucket, Refusal, SlotChange, SlotConfig, SlotState, Snapshot, Stale,
-    Terms,
+    Bucket, CountedAt, Denied, Drained, LockedBucket, Never, Refused, Retry, SlotChange,
+    SlotConfig, SlotState, Snapshot, Terms, worse,
 };
 use crate::clock::Clock;
-use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, seeded, yield_now};
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, yield_now};
 
-/// Where there are tokens, for those in line, nobody need ask again before so many nanoseconds.
+/// The least `retry_after`, in nanoseconds, of a call that is denied because of the queue alone.
 const MIN_RETRY: u64 = 1_000_000;
 
-/// The buckets of a resource and the line before them.
+/// The buckets of a resource, and the queue for them.
 #[derive(Debug)]
 pub(crate) struct FairBucket {
-    pub(crate) bucket: Bucket,
+    bucket: Bucket,
     clock: Clock,
     queue: Mutex<Queue>,
-    /// Woken by the line's timer; it wakes [`FairBucket::on_timer`].
+    /// Woken by the queue's timer; calls [`FairBucket::on_timer`].
     timer_waker: Waker,
-    /// Whether there are further windows. A hint: a try without the lock fails where there are.
+    /// Whether there are further windows. A hint: without the lock an attempt fails if there are.
     is_compound: AtomicBool,
 }
 
@@ -80,58 +78,50 @@ struct Queue {
     more: Vec<LockedBucket>,
 }
 
-/// What the buckets of a gate are to become.
+/// What the buckets of a resource are to become.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reconfigure<'a> {
-    pub(crate) kind: SlotState,
+    pub(crate) state: SlotState,
     /// Nothing is admitted before this reading.
     pub(crate) pause_until: u64,
     /// See [`SlotConfig::until`].
     pub(crate) until: Option<u64>,
-    /// So many tokens are taken, whether they are there or not.
+    /// Tokens to take, available or not.
     pub(crate) charge: u64,
     pub(crate) windows: &'a [WindowChange],
 }
 
-/// One of them.
+/// What one window is to become.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WindowChange {
     pub(crate) terms: Terms,
-    /// Which of the present windows it goes on from; `None` for a full one.
+    /// The present window that it continues; `None` for a full one.
     pub(crate) from: Option<usize>,
-    /// So many tokens less than that one it holds, before any cut, of which none may be had again.
+    /// Tokens by which it is smaller than that window, before any cut. They count as spent.
     pub(crate) lost: u64,
 }
 
 impl Reconfigure<'_> {
-    fn change(&self, shape: &WindowChange) -> SlotChange {
-        let Self { kind, pause_until, until, charge, .. } = *self;
-        let charge = charge.saturating_add(shape.lost);
-        SlotChange { kind, terms: shape.terms, pause_until, until, charge }
+    fn slot_change(&self, window: &WindowChange) -> SlotChange {
+        let Self { state, pause_until, until, charge, .. } = *self;
+        let charge = charge.saturating_add(window.lost);
+        SlotChange { state, terms: window.terms, pause_until, until, charge }
     }
 }
 
-/// What came of a look.
+/// What came of a waiter's attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// The tokens were taken, and a permit counted in; the waiter is out of the line.
+    /// The tokens were taken, and a permit counted in. Out of the queue.
     Taken,
-    /// In line; the event says when to look again.
+    /// In the queue; the event says when to try again.
     Waiting,
-    /// Out of the line.
-    Failed(Failure),
-    /// Nothing changed: a bucket's slot has ended, bring it up to date and look again.
-    Stale,
-}
-
-/// Why a wait ended without tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
+    /// Out of the queue, as for the next two.
     TimedOut,
     QueueFull,
-    TooBig(u64),
-    Closed,
-    Removed,
+    Failed(Never),
+    /// Nothing changed: bring the buckets up to date, then try again.
+    SlotExpired,
 }
 
 impl FairBucket {
@@ -149,20 +139,26 @@ impl FairBucket {
         Self { bucket, clock, queue, timer_waker, is_compound: AtomicBool::new(is_compound) }
     }
 
+    #[inline]
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
     }
 
     #[inline]
-    pub(crate) fn is_compound(&self) -> bool {
+    fn is_compound(&self) -> bool {
         self.is_compound.load(Ordering::Relaxed) // a hint, and publishes nothing
     }
 
-    /// Whether somebody is in line, as far as the word shows. That of a gate with further windows shows
-    /// it always, and is not believed.
+    /// Whether the queue is occupied, as far as the word shows. A resource with further windows is
+    /// always exclusive, and answers `false`.
     #[inline]
     pub(crate) fn has_waiters(&self) -> bool {
         self.bucket.is_exclusive() && !self.is_compound()
+    }
+
+    /// The same of a bucket that has stripes.
+    pub(crate) fn has_waiters_beside_stripes(&self) -> bool {
+        self.bucket.was_hot() && self.has_waiters()
     }
 
     pub(crate) fn waiting(&self) -> u64 {
@@ -171,50 +167,113 @@ impl FairBucket {
 
     // ---- without waiting ----------------------------------------------------------------------
 
-    /// Take `n` as a newcomer whom the EXCLUSIVE bit kept from taking without the lock.
-    pub(crate) fn take_locked(&self, n: u64, now: u64) -> Result<(), Refusal> {
-        self.alone(now, |queue, now, wakes| {
+    /// Takes `n` tokens, if the fast path can decide. `clock` is this bucket's, perhaps another copy of
+    /// it, which saves a cache line where there are many names.
+    #[allow(clippy::inline_always)] // otherwise it is called, not inlined, by the lookup of a name
+    #[inline(always)]
+    pub(crate) fn take_fast(&self, n: u64, clock: &Clock) -> Result<(), Refused> {
+        if self.bucket.was_hot() {
+            if n == 1 && self.bucket.take_cached() {
+                return Ok(());
+            }
+            if self.bucket.is_striped() && n > 0 {
+                return self.take_striped(n);
+            }
+        }
+        if n == 0 {
+            return Err(Retry::Undecided.into());
+        }
+        let now = clock.now();
+        match self.bucket.take(n, now) {
+            Err(Refused::Retry(Retry::Contended)) => self.take_contended(n, now),
+            taken => taken,
+        }
+    }
+
+    #[inline(never)]
+    fn take_striped(&self, n: u64) -> Result<(), Refused> {
+        if self.bucket.refill_and_take(n, || self.clock.now()) {
+            Ok(())
+        } else {
+            Err(Retry::Undecided.into())
+        }
+    }
+
+    #[inline(never)]
+    fn take_contended(&self, n: u64, now: u64) -> Result<(), Refused> {
+        self.bucket.note_demand(now);
+        loop {
+            match self.bucket.take(n, now) {
+                Ok(()) => return Ok(()),
+                Err(Refused::Retry(Retry::Contended)) => {}
+                // An old reading may be the cause: decide by a new one.
+                Err(_) => return Err(Retry::Undecided.into()),
+            }
+        }
+    }
+
+    /// Takes `n` tokens in every case but [`Retry::SlotExpired`].
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn take(&self, n: u64) -> Result<(), Refused> {
+        let now = self.clock.now();
+        if n == 0 {
+            return self.peek(n, now);
+        }
+        // The first of several windows knows neither the latest time nor the least capacity.
+        if self.is_compound() {
+            return self.take_queued(n, now);
+        }
+        match self.bucket.take_any(n, now, false) {
+            Err(Refused::Retry(Retry::Undecided)) => self.take_queued(n, now),
+            taken => taken,
+        }
+    }
+
+    /// Takes `n` tokens as a newcomer behind the queue.
+    fn take_queued(&self, n: u64, now: u64) -> Result<(), Refused> {
+        self.with_exclusive(now, |queue, now, wakes| {
             self.may_bypass_queue(queue, n, now, wakes)?;
             self.take_exclusive(queue, n, now)
         })
     }
 
-    /// Would `n` be admitted now?
-    pub(crate) fn peek(&self, n: u64, now: u64) -> Result<(), Refusal> {
+    /// Whether a newcomer would be admitted now.
+    pub(crate) fn peek(&self, n: u64, now: u64) -> Result<(), Refused> {
         match self.bucket.snapshot(now) {
             snapshot if n == 0 => snapshot.would_admit(0),
             snapshot if snapshot.has_no_flags() => snapshot.would_admit(n),
             snapshot if !snapshot.is_exclusive() && snapshot.would_admit(n).is_ok() => Ok(()),
-            _ => self.alone(now, |queue, now, wakes| {
+            _ => self.with_exclusive(now, |queue, now, wakes| {
                 self.may_bypass_queue(queue, n, now, wakes)?;
-                self.check_locked(queue, n, now)
+                self.would_admit(queue, n, now)
             }),
         }
     }
 
-    /// Whether there are open stripes, and `n` tokens beside them.
-    fn holds_striped(&self, n: u64, now: u64) -> bool {
+    /// The same without the lock, if that suffices for a denial.
+    fn peek_unlocked(&self, n: u64, now: u64) -> Result<(), Refused> {
+        let snapshot = self.bucket.snapshot(now);
+        if snapshot.has_no_flags() { snapshot.would_admit(n) } else { Ok(()) }
+    }
+
+    /// Whether the stripes are open, and the word has `n` tokens beside them.
+    fn has_tokens_beside_stripes(&self, n: u64, now: u64) -> bool {
         self.bucket.is_striped() && {
             let snapshot = self.bucket.snapshot(now);
             snapshot.is_striped() && !snapshot.is_exclusive() && snapshot.would_admit(n).is_ok()
         }
     }
 
-    /// The same without the lock, where that can tell that it would not.
-    fn glance(&self, n: u64, now: u64) -> Result<(), Refusal> {
-        let snapshot = self.bucket.snapshot(now);
-        if snapshot.has_no_flags() { snapshot.would_admit(n) } else { Ok(()) }
-    }
-
-    /// Keep everybody from taking without the queue's lock, which the caller holds. What is in the
-    /// stripes comes back to the word: whether there was any.
+    /// Keeps other threads from taking without the queue's lock, which the caller holds, and drains the
+    /// stripes. Returns whether they were open.
     fn set_exclusive(&self) -> bool {
         self.bucket.set_exclusive(true);
-        !seeded("wait-beside-stripes") && self.drain_stripes()
+        self.drain_stripes()
     }
 
-    /// Have what is in the stripes arrived back to the word. Whether there was any: then who goes by an
-    /// earlier reading of the clock finds less there than was.
+    /// Drains open stripes, and returns whether they were open. Then an earlier reading of the clock
+    /// finds less than there is.
     fn drain_stripes(&self) -> bool {
         let is_striped = self.bucket.is_striped();
         if is_striped {
@@ -223,54 +282,97 @@ impl FairBucket {
         is_striped
     }
 
-    /// Act while nobody takes, at `now` or, if that was before stripes were closed, later.
-    fn alone<R>(&self, now: u64, act: impl FnOnce(&mut Queue, u64, &mut Wakes) -> R) -> R {
+    /// Lets other threads take again, unless one waits or there are further windows.
+    fn clear_exclusive(&self, queue: &Queue) {
+        if queue.waiters.is_empty() && queue.more.is_empty() {
+            self.bucket.set_exclusive(false);
+        }
+    }
+
+    /// Acts while no other thread takes, at `now`, or later if stripes were drained first.
+    fn with_exclusive<R>(&self, now: u64, act: impl FnOnce(&mut Queue, u64, &mut Wakes) -> R) -> R {
         self.with_queue(|queue, wakes| {
-            let is_late = queue.more.is_empty() && self.set_exclusive();
-            let result = act(queue, if is_late { self.clock.now() } else { now }, wakes);
+            let was_striped = queue.more.is_empty() && self.set_exclusive();
+            let result = act(queue, if was_striped { self.clock.now() } else { now }, wakes);
             self.clear_exclusive(queue);
             result
         })
     }
 
-    /// Whether a newcomer may take: nobody is in line. A head that does not arrived steps aside.
+    /// Whether a newcomer may take: only if nobody waits. A head that does not arrive is skipped.
     fn may_bypass_queue(
         &self,
         queue: &mut Queue,
         n: u64,
         now: u64,
         wakes: &mut Wakes,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Refused> {
         if !queue.waiters.is_empty() {
-            self.serve_locked(queue, now, wakes).map_err(|Stale| Refusal::Stale)?;
+            self.serve_locked(queue, now, wakes)?;
         }
         if queue.waiters.is_empty() {
             return Ok(());
         }
-        // A newcomer is somebody behind it, too.
+        // A newcomer is behind the head, too.
         queue.waiters.notify_stale_head(now, wakes);
-        match self.check_locked(queue, n, now) {
-            Ok(()) | Err(Refusal::Short(_)) => {}
-            Err(refusal) => return Err(refusal),
+        match self.would_admit(queue, n, now) {
+            Ok(()) | Err(Refused::Denied(Denied::Exhausted(_))) => {}
+            Err(refused) => return Err(refused),
         }
         let all = queue.waiters.sum().saturating_add(n);
-        match self.snapshots(queue, now).deficit(all) {
-            // They have their tokens, and wait for a claim in flight.
-            Some(deficit) if deficit.wait() == 0 && self.bucket.room() == 0 => Err(Refusal::NoRoom),
-            // They have their tokens and have not arrived yet, or wait for others elsewhere.
-            Some(deficit) => Err(Refusal::Short(deficit.after(MIN_RETRY))),
-            None => Err(Refusal::InLine),
+        let deficit = self.snapshots(queue, now).deficit(all);
+        // The waiters have their tokens, and wait for a permit in flight.
+        if deficit.wait() == 0 && self.bucket.room() == 0 {
+            return Err(Denied::TooManyInFlight.into());
         }
+        // Or they have not arrived yet, or wait for another resource.
+        Err(Denied::Exhausted(deficit.at_least(MIN_RETRY)).into())
+    }
+
+    // ---- permits in flight --------------------------------------------------------------------
+
+    #[inline]
+    pub(crate) fn is_bounded_in_flight(&self) -> bool {
+        self.bucket.is_bounded_in_flight()
+    }
+
+    /// Counts a permit in, for a caller that found no bound: see [`Bucket::enter_unbounded`].
+    #[inline]
+    pub(crate) fn enter_unbounded(&self) -> Option<CountedAt> {
+        self.bucket.enter_unbounded()
+    }
+
+    pub(crate) fn enter_bounded(&self) -> Option<CountedAt> {
+        self.bucket.enter_bounded()
+    }
+
+    /// See [`Bucket::leave`].
+    #[inline]
+    pub(crate) fn leave(&self, at: CountedAt) -> Option<bool> {
+        self.bucket.leave(at)
+    }
+
+    /// See [`Bucket::forget`].
+    pub(crate) fn forget(&self, at: CountedAt) -> bool {
+        self.bucket.forget(at)
+    }
+
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.bucket.in_flight()
+    }
+
+    /// Under the configuration lock; `u64::MAX` for no bound.
+    pub(crate) fn set_max_in_flight(&self, max: u64) {
+        self.bucket.set_max_in_flight(max);
     }
 
     // ---- all windows, under the lock ----------------------------------------------------------
 
-    /// What each window shows.
     pub(crate) fn window_snapshots(&self, now: u64) -> WindowSnapshots {
         self.snapshots(&mut self.queue.lock(), now)
     }
 
-    /// Whole tokens that could be taken now from a window, those in the stripes as well.
+    /// Whole tokens that could be taken now from a window, those in the stripes included.
     pub(crate) fn available(&self, snapshot: &Snapshot) -> u64 {
         let in_stripes = if snapshot.is_striped() { self.bucket.tokens_in_stripes() } else { 0 };
         (snapshot.available() + in_stripes).min(snapshot.capacity_tokens())
@@ -278,69 +380,70 @@ impl FairBucket {
 
     fn snapshots(&self, queue: &mut Queue, now: u64) -> WindowSnapshots {
         let first = self.bucket.snapshot(now);
-        // A change that is due at an earlier time comes first, or a fresh anchor would leave no time
-        // before it to be counted.
-        let is_due = first.would_admit(0) == Err(Refusal::Stale);
-        let mut views = SmallVec::new();
-        views.push(first);
-        views.extend(queue.more.iter_mut().map(|plain| {
+        // A change that was due earlier comes first: a fresh anchor leaves no time before it to count.
+        let is_due = matches!(first.status(), Err(Refused::Retry(_)));
+        let more = queue.more.iter_mut().map(|window| {
             if !is_due {
-                plain.mend(now);
+                window.catch_up(now);
             }
-            plain.snapshot(now)
-        }));
-        WindowSnapshots(views)
+            window.snapshot(now)
+        });
+        WindowSnapshots(std::iter::once(first).chain(more).collect())
     }
 
-    fn check_locked(&self, queue: &mut Queue, n: u64, now: u64) -> Result<(), Refusal> {
-        let first = self.bucket.snapshot(now).would_admit(n);
-        if matches!(first, Err(Refusal::Stale | Refusal::Closed | Refusal::Removed)) {
-            return first;
-        }
-        queue.more.iter_mut().fold(first, |verdict, plain| {
-            plain.mend(now);
-            worse(verdict, plain.snapshot(now).would_admit(n))
+    fn would_admit(&self, queue: &mut Queue, n: u64, now: u64) -> Result<(), Refused> {
+        let first = self.bucket.snapshot(now);
+        first.status()?;
+        queue.more.iter_mut().fold(first.would_admit(n), |verdict, window| {
+            window.catch_up(now);
+            worse(verdict, window.snapshot(now).would_admit(n))
         })
     }
 
-    /// Take `n` from each window or from none, while nobody else takes.
-    fn take_exclusive(&self, queue: &mut Queue, n: u64, now: u64) -> Result<(), Refusal> {
+    /// Takes `n` tokens from each window or from none, while no other thread takes.
+    fn take_exclusive(&self, queue: &mut Queue, n: u64, now: u64) -> Result<(), Refused> {
         if !queue.more.is_empty() {
-            self.check_locked(queue, n, now)?;
+            self.would_admit(queue, n, now)?;
         }
-        self.bucket.take_slowly(n, now, true)?;
-        for plain in &mut queue.more {
-            plain.take(n, now);
+        self.bucket.take_any(n, now, true)?;
+        for window in &mut queue.more {
+            window.take(n, now);
         }
         Ok(())
     }
 
-    /// Give `n` tokens back. Says whether somebody may be in line, who must then be looked after.
-    pub(crate) fn give_back(&self, n: u64, now: u64) -> Result<bool, Stale> {
+    /// Gives `n` tokens back. Returns whether the queue must be served. Fails with
+    /// [`Retry::SlotExpired`] alone.
+    pub(crate) fn refund(&self, n: u64) -> Result<bool, Retry> {
+        // While the stripes are open nobody waits, and they need no reading of the clock.
+        if self.bucket.refund_to_stripe(n) {
+            return Ok(false);
+        }
+        let now = self.clock.now();
         let first = |is_locked| self.bucket.refund(n, now, is_locked);
-        self.settle(now, first, |plain| plain.refund(n, now))
+        self.settle(now, first, |window| window.refund(n, now))
     }
 
-    /// Take `n` tokens, whether they are there or not. `Stale` also where the debt is too deep for
-    /// the line: [`FairBucket::reconfigure`] takes it.
-    pub(crate) fn charge(&self, n: u64, now: u64) -> Result<(), Stale> {
-        let first =
-            |is_locked| self.bucket.charge(n, now, is_locked || seeded("charge-without-lock"));
-        self.settle(now, first, |plain| plain.charge(n, now)).map(drop)
+    /// Takes `n` tokens, available or not. Fails with [`Retry::SlotExpired`] alone, also if the debt does
+    /// not fit on the ring: then [`FairBucket::reconfigure`] charges it.
+    pub(crate) fn charge(&self, n: u64) -> Result<(), Retry> {
+        let now = self.clock.now();
+        let first = |is_locked| self.bucket.charge(n, now, is_locked);
+        self.settle(now, first, |window| window.charge(n, now)).map(drop)
     }
 
-    /// In all windows: without the lock where the first is the only one and nobody is in line. Says
-    /// whether somebody may be.
+    /// Settles all windows: without the lock if there is one window and nobody waits. Returns whether
+    /// the queue must be served.
     fn settle(
         &self,
         now: u64,
-        first: impl Fn(bool) -> Result<(), Refusal>,
+        first: impl Fn(bool) -> Result<(), Retry>,
         further: impl Fn(&mut LockedBucket),
-    ) -> Result<bool, Stale> {
+    ) -> Result<bool, Retry> {
         match first(false) {
             Ok(()) => return Ok(false),
-            Err(Refusal::InLine) => {}
-            Err(_) => return Err(Stale),
+            Err(Retry::Undecided) => {}
+            Err(retry) => return Err(retry),
         }
         let mut queue = self.queue.lock();
         while self.bucket.is_striped() {
@@ -350,31 +453,24 @@ impl FairBucket {
                 Drained::RefillInFlight => yield_now(),
                 Drained::SlotExpired => {
                     self.clear_exclusive(&queue);
-                    return Err(Stale);
+                    return Err(Retry::SlotExpired);
                 }
             }
         }
-        first(true).map_err(|_| Stale)?;
+        first(true)?;
         self.clear_exclusive(&queue);
-        for plain in &mut queue.more {
-            plain.mend(now);
-            further(plain);
+        for window in &mut queue.more {
+            window.catch_up(now);
+            further(window);
         }
         Ok(true)
     }
 
-    /// Let others take without the lock again, unless somebody is in line or there are further windows.
-    fn clear_exclusive(&self, queue: &Queue) {
-        if queue.waiters.is_empty() && queue.more.is_empty() {
-            self.bucket.set_exclusive(false);
-        }
-    }
-
     // ---- configuring --------------------------------------------------------------------------
 
-    /// Turn all buckets to another configuration, under the configuration lock, of which `current`
-    /// is the proof. Under the queue's lock, too: who has looked at a bucket under it, and will take
-    /// there, finds what was seen.
+    /// Gives all buckets another configuration. Under the configuration lock, of which `current` is the
+    /// proof, and under the queue's lock: a thread that looks at a bucket under it, and then takes,
+    /// finds what it saw.
     pub(crate) fn reconfigure(
         &self,
         current: &mut SlotConfig,
@@ -384,44 +480,39 @@ impl FairBucket {
         let mut queue = self.queue.lock();
         let Some((first, more)) = to.windows.split_first() else { return };
         if queue.more.is_empty() && more.is_empty() {
-            if seeded("swing-without-lock") {
-                drop(queue);
-                while !self.bucket.swing(current, to.change(first), &clock) {}
-                return;
-            }
-            let mut is_marked = false;
-            while !self.bucket.swing(current, to.change(first), &clock) {
+            let mut is_drained = false;
+            while !self.bucket.swing(current, to.slot_change(first), &clock) {
                 self.lock_and_drain(current);
-                is_marked = true;
+                is_drained = true;
             }
-            if is_marked {
+            if is_drained {
                 self.clear_exclusive(&queue);
             }
             return;
         }
-        self.is_compound.store(!more.is_empty(), Ordering::Relaxed);
-        // From here on nobody takes, and the reading is of a later time than any that took.
-        if !seeded("reconfigure-without-bit") {
-            self.lock_and_drain(current);
-        }
+        self.is_compound.store(!more.is_empty(), Ordering::Relaxed); // a hint
+        // From here on no other thread takes, and the reading is later than that of any take.
+        self.lock_and_drain(current);
         let now = clock();
+        let first_window = std::iter::once(self.bucket.to_locked(current));
         let present: SmallVec<[LockedBucket; 4]> =
-            std::iter::once(self.bucket.lift(current)).chain(queue.more.drain(..)).collect();
-        // A pause is the resource's: a window that is added is paused, too, and may be the one that stays.
-        let paused = present.iter().map(LockedBucket::paused_until).fold(to.pause_until, u64::max);
-        let to = Reconfigure { pause_until: paused, ..*to };
-        let transition = |shape: &WindowChange| {
-            let from = shape.from.and_then(|from| present.get(from).cloned());
-            let mut plain = from.unwrap_or_else(|| LockedBucket::full(shape.terms, now));
-            plain.turn(to.change(shape), now);
-            plain
+            first_window.chain(queue.more.drain(..)).collect();
+        // A pause is of the resource: a new window is paused too, and may be the one that stays.
+        let pause_until =
+            present.iter().map(LockedBucket::paused_until).fold(to.pause_until, u64::max);
+        let to = Reconfigure { pause_until, ..*to };
+        let next = |window: &WindowChange| {
+            let from = window.from.and_then(|from| present.get(from).cloned());
+            let mut next = from.unwrap_or_else(|| LockedBucket::full(window.terms, now));
+            next.reconfigure(to.slot_change(window), now);
+            next
         };
-        self.bucket.put(current, &transition(first));
-        queue.more = more.iter().map(transition).collect();
+        self.bucket.restore(current, &next(first));
+        queue.more = more.iter().map(next).collect();
         self.clear_exclusive(&queue);
     }
 
-    /// Keep everybody from taking, and have all in the word: who is filling a stripe is waited for.
+    /// Keeps other threads from taking, and moves all tokens to the word. Waits for a refill in flight.
     fn lock_and_drain(&self, current: &mut SlotConfig) {
         self.bucket.set_exclusive(true);
         loop {
@@ -433,12 +524,45 @@ impl FairBucket {
         }
     }
 
-    /// Transition the first bucket's anchor up to now; the others' are moved where they are looked at.
+    /// Moves the anchor of the first window up to now; those of the others move when they are looked at.
     pub(crate) fn reanchor(&self, current: &mut SlotConfig) {
         let _queue = self.queue.lock();
         self.bucket.reanchor(current, || self.clock.now());
         // Stripes that were closed in a slot that had ended.
         self.bucket.drain(|| self.clock.now());
+    }
+
+    /// Continues from another bucket, which no other thread knows.
+    pub(crate) fn restore(&self, current: &mut SlotConfig, from: &LockedBucket) {
+        self.bucket.restore(current, from);
+    }
+
+    /// Whether all windows are full, with the stripes closed.
+    fn is_full(&self, now: u64) -> bool {
+        let all_full = |queue: &mut Queue| self.snapshots(queue, now).iter().all(Snapshot::is_full);
+        if self.bucket.is_striped() {
+            // As of `now`, whenever the stripes were closed. Draining adds nothing to a full word.
+            let is_full = self.bucket.snapshot(now).word_is_full();
+            return is_full && self.with_exclusive(now, |queue, _, _| all_full(queue));
+        }
+        all_full(&mut self.queue.lock())
+    }
+
+    /// Marks it as removed if it is full at `now`, and nothing is in flight. Under the configuration lock.
+    /// `None` if it is not full.
+    pub(crate) fn remove_if_full(&self, current: &mut SlotConfig, now: u64) -> Option<bool> {
+        self.is_full(now).then(|| self.bucket.remove_if_full(current, now))
+    }
+
+    /// Opens the stripes, if the bucket is large enough and half full.
+    #[cfg(any(test, loom))]
+    pub(crate) fn open_stripes(&self) {
+        self.bucket.open_stripes(self.clock.now());
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_striped(&self) -> bool {
+        self.bucket.is_striped()
     }
 
     fn with_queue<R>(&self, act: impl FnOnce(&mut Queue, &mut Wakes) -> R) -> R {
@@ -451,9 +575,9 @@ impl FairBucket {
     }
 }
 
-/// Wake those who were notified, without the lock: a waker may run anything, the dropping of another
-/// waiter of this line included. One that panics must not take the caller's tokens along. (One that drops
-/// its own future within `wake` would wait for ever for the event, which wakes under a lock of its own.)
+/// Wakes waiters, without the lock: a waker may run anything, such as dropping another waiter of this
+/// queue. A waker that panics must not cost the caller its tokens. (A waker that drops its own future
+/// within `wake` deadlocks: event-listener wakes under a lock of its own.)
 fn notify(wakes: Wakes) {
     for event in wakes {
         let _ = catch_unwind(AssertUnwindSafe(|| event.notify(1)));

@@ -1,207 +1,203 @@
-//! One wait at one gate, or at several for all of them at once: the same steps.
+//! One take or wait, for one bucket or for several at once: the same steps.
 //!
-//! Whoever looks holds the locks of all its gates, taken in one order by everybody. While the EXCLUSIVE
-//! bit is set in their words too, nobody else takes, so that what is found there stays until it is
-//! taken: all is taken or nothing is touched, and there is nothing to roll back.
+//! A call holds the queue locks of all its buckets, and all calls lock them in one order. While their
+//! words are exclusive too, no other thread takes: what is found there stays until it is taken. So all is
+//! taken or nothing is touched, and there is no roll-back.
 //!
-//! A wait for several stands in each line, where it joined at one moment: of two waits that meet in
-//! several lines the same one is first in each, so that they cannot wait for each other. It holds no
-//! tokens while it waits. Being the head of a line whose tokens are there, it keeps them from those
-//! behind it until its other tokens are there too: else single wakes would starve it.
+//! A wait for several resources is in the queue of each, and was put there at one moment. Of two waits
+//! that meet in several queues the same one is ahead in each, so that they do not wait for each other. A
+//! wait holds no tokens. But as the head of a queue whose tokens are there it keeps them from its
+//! followers until its other tokens are there too; otherwise single calls would starve it.
 
 use smallvec::SmallVec;
 
 use super::queue::{Ticket, Waiter, Wakes};
-use super::snapshots::worse;
-use super::{Failure, FairBucket, Queue, Step, Wake, notify};
-use crate::bucket::{Refusal, Stale, Take, Transition};
-use crate::sync::{MutexGuard, seeded};
+use super::{FairBucket, Queue, Step, Wake, notify};
+use crate::bucket::{CountedAt, Denied, Refused, Retry, Transition, worse};
+use crate::sync::MutexGuard;
 
-/// What is asked of one gate, and by which ticket it is waited for there.
+/// Tokens that a call wants of a bucket.
+pub(crate) trait TakeRequest<'a> {
+    fn bucket(&self) -> &'a FairBucket;
+    fn tokens(&self) -> u64;
+    /// Where its permit is counted, once it is.
+    fn counted(&mut self) -> &mut CountedAt;
+}
+
+/// A request with a place in the bucket's queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claim<'a> {
-    pub(crate) gate: &'a FairBucket,
+    pub(crate) bucket: &'a FairBucket,
     pub(crate) n: u64,
     pub(crate) ticket: Ticket,
+    pub(crate) counted: CountedAt,
 }
 
-/// Tokens of a gate.
-pub(crate) trait TakeRequest {
-    fn gate(&self) -> &FairBucket;
-    fn tokens(&self) -> u64;
-}
-
-impl TakeRequest for Claim<'_> {
+impl<'a> TakeRequest<'a> for Claim<'a> {
     #[inline]
-    fn gate(&self) -> &FairBucket {
-        self.gate
+    fn bucket(&self) -> &'a FairBucket {
+        self.bucket
     }
     #[inline]
     fn tokens(&self) -> u64 {
         self.n
     }
+    #[inline]
+    fn counted(&mut self) -> &mut CountedAt {
+        &mut self.counted
+    }
 }
 
-/// In the order in which their locks are taken, which is the same for all.
+/// In the order in which all calls lock.
 pub(crate) type Claims<'a> = SmallVec<[Claim<'a>; 4]>;
 
 type Queues<'a> = SmallVec<[MutexGuard<'a, Queue>; 4]>;
 
-/// Who wants to wait.
+/// What a waiter wants to be told.
 #[derive(Clone, Debug)]
 pub(crate) struct WaitRequest {
     pub(crate) is_thread: bool,
-    /// A reading of the gates' clock.
+    /// A reading of the buckets' clock.
     pub(crate) deadline: Option<u64>,
     pub(crate) event: Wake,
-    /// Of each claim.
+    /// One for each claim.
     pub(crate) limits: SmallVec<[WaitLimits; 4]>,
 }
 
 /// What keeps a wait short.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WaitLimits {
-    /// A line of this length takes nobody else.
-    pub(crate) most_waiting: u64,
-    /// Whether permits in flight may give tokens back: then a wait that is hopeless by the rate
-    /// alone may end in time all the same.
+    /// The longest that the queue may become.
+    pub(crate) max_waiting: u64,
+    /// Whether permits in flight may give tokens back. Then a wait may end before the rate alone would
+    /// allow it.
     pub(crate) may_be_refunded: bool,
 }
 
-/// Take all, or nothing, without waiting; with permits, or only the tokens. Who is refused for want of
-/// tokens writes nothing. This is the everyday case, of one token or more of buckets of one window,
-/// with nobody in line and nobody in between. `None` where it is not: see [`take_locked`].
+/// Takes all tokens or none, without waiting, with permits or without. A call that is denied for want of
+/// tokens writes nothing.
+///
+/// This is the fast path: for n >= 1 of buckets with one window, which nobody waits for and no other
+/// thread changes meanwhile. It returns `None` otherwise: then [`take_locked`] decides.
 #[inline]
-pub(crate) fn take(
-    requests: &[impl TakeRequest],
-    permits: bool,
+pub(crate) fn take<'a, R: TakeRequest<'a>>(
+    requests: &mut [R],
+    with_permits: bool,
     now: u64,
-) -> Option<Result<(), Refusal>> {
-    if requests.iter().any(|ask| ask.tokens() == 0) || seeded("take-and-roll-back") {
-        return None;
-    }
-    let mut plans: SmallVec<[Transition; 4]> = SmallVec::new();
+) -> Option<Result<(), Denied>> {
+    let mut prepared: SmallVec<[(&FairBucket, Transition); 4]> = SmallVec::new();
     let mut verdict = Ok(());
     let mut is_striped = false;
-    for ask in requests {
-        match ask.gate().bucket.prepare(ask.tokens(), now) {
-            Ok(plan) => plans.push(plan),
-            Err(Take::Short(deficit)) => verdict = worse(verdict, Err(Refusal::Short(deficit))),
-            // It has enough, part of it in stripes, which need not be closed if another one refuses.
-            Err(Take::Unusual) if ask.gate().holds_striped(ask.tokens(), now) => is_striped = true,
-            _ => return None,
+    for request in &*requests {
+        let (bucket, n) = (request.bucket(), request.tokens());
+        if n == 0 {
+            return None;
+        }
+        match bucket.bucket.prepare(n, now) {
+            Ok(transition) => prepared.push((bucket, transition)),
+            Err(exhausted @ Refused::Denied(Denied::Exhausted(_))) => {
+                verdict = worse(verdict, Err(exhausted));
+            }
+            // It has enough beside its stripes, which need not be drained if another bucket denies.
+            Err(_) if bucket.has_tokens_beside_stripes(n, now) => is_striped = true,
+            Err(_) => return None,
         }
     }
-    if verdict.is_err() {
-        return Some(verdict);
+    if let Err(Refused::Denied(denied)) = verdict {
+        return Some(Err(denied));
     }
     if is_striped {
         return None;
     }
-    // The last is taken by a compare-and-swap, as if alone, and all others are held meanwhile.
-    let ((last, firsts), plan) = (requests.split_last()?, plans.pop()?);
-    let _queues = lock(firsts);
-    let mut planned = firsts.iter().zip(&plans);
-    let held = planned.position(|(ask, plan)| !ask.gate().bucket.lock(plan));
-    let held = &firsts[..held.unwrap_or(firsts.len())];
-    let is_entered = held.len() == firsts.len() && (!permits || enter(requests).is_ok());
-    let is_taken = is_entered && last.gate().bucket.commit(&plan);
-    for (ask, plan) in held.iter().zip(&plans) {
-        ask.gate().bucket.unlock(plan, is_taken);
+    // The last is taken by a CAS, as if alone, while all others are locked.
+    let (last, transition) = prepared.pop()?;
+    let _queues: Queues<'_> = prepared.iter().map(|(bucket, _)| bucket.queue.lock()).collect();
+    let first_changed =
+        prepared.iter().position(|(bucket, transition)| !bucket.bucket.lock(transition));
+    let locked = &prepared[..first_changed.unwrap_or(prepared.len())];
+    let is_entered = first_changed.is_none() && (!with_permits || enter(requests).is_ok());
+    let is_taken = is_entered && last.bucket.commit(&transition);
+    for (bucket, transition) in locked {
+        bucket.bucket.unlock(transition, is_taken);
     }
-    if is_entered && permits && !is_taken {
-        leave_flight(requests);
+    if is_entered && with_permits && !is_taken {
+        leave(requests);
     }
     is_taken.then_some(Ok(()))
 }
 
-/// The same in every case.
+/// The same in every case but [`Retry::SlotExpired`].
 #[cold]
-pub(crate) fn take_locked(claims: &[Claim<'_>], permits: bool, now: u64) -> Result<(), Refusal> {
-    #[cfg(loom)]
-    if seeded("take-and-roll-back") {
-        return take_and_roll_back(claims, now);
+pub(crate) fn take_locked(
+    claims: &mut [Claim<'_>],
+    with_permits: bool,
+    now: u64,
+) -> Result<(), Refused> {
+    // A call that is denied anyway writes nothing. It asks all buckets, as another may have the latest
+    // time, or be too small for ever.
+    if claims.iter().any(|claim| claim.bucket.peek_unlocked(claim.n, now).is_err()) {
+        claims.iter().map(|claim| claim.bucket.peek(claim.n, now)).fold(Ok(()), worse)?;
     }
-    // Who is refused anyway writes nothing. Where one refuses all are asked: what can never be, and the
-    // latest time, may be another's.
-    if claims.iter().any(|claim| claim.gate.glance(claim.n, now).is_err()) {
-        let peeks = claims.iter().map(|claim| claim.gate.peek(claim.n, now));
-        peeks.reduce(worse).unwrap_or(Ok(()))?;
-    }
-    let taken_back = claims.iter().filter(|claim| claim.gate.drain_stripes()).count();
-    let now = if taken_back > 0 { claims[0].gate.clock().now() } else { now };
+    let drained = claims.iter().filter(|claim| claim.bucket.drain_stripes()).count();
+    let now = if drained > 0 { claims[0].bucket.clock().now() } else { now };
     let mut wakes = Wakes::new();
     let mut queues = lock(claims);
     let mut verdict = Ok(());
     for (claim, queue) in claims.iter().zip(&mut queues) {
-        let turn = claim.gate.may_bypass_queue(queue, claim.n, now, &mut wakes);
-        if !seeded("group-without-bit") {
-            claim.gate.set_exclusive();
-        }
-        verdict = worse(verdict, turn.and_then(|()| claim.gate.check_locked(queue, claim.n, now)));
+        let bypasses = claim.bucket.may_bypass_queue(queue, claim.n, now, &mut wakes);
+        claim.bucket.set_exclusive();
+        let here = bypasses.and_then(|()| claim.bucket.would_admit(queue, claim.n, now));
+        verdict = worse(verdict, here);
     }
-    let entering = if permits { claims } else { &[] };
-    let taken =
-        verdict.and_then(|()| enter(entering).map_err(|_| Refusal::NoRoom)).and_then(|()| {
-            take_exclusive(claims, &mut queues, now).inspect_err(|_| leave_flight(entering))
-        });
+    let taken = verdict.and_then(|()| {
+        if with_permits {
+            enter(claims).map_err(|_| Denied::TooManyInFlight)?;
+        }
+        take_exclusive(claims, &mut queues, now).inspect_err(|_| {
+            if with_permits {
+                leave(claims);
+            }
+        })
+    });
     for (claim, queue) in claims.iter().zip(&mut queues) {
-        claim.gate.clear_exclusive(queue);
+        claim.bucket.clear_exclusive(queue);
     }
     finish(queues, wakes);
     taken
 }
 
-/// The fault that the locks are held against: take one by one, and give back after a refusal. What
-/// was taken from a bucket that has refilled meanwhile, or has shrunk, comes on top of a full one.
-#[cfg(loom)]
-fn take_and_roll_back(claims: &[Claim<'_>], now: u64) -> Result<(), Refusal> {
-    for (taken, claim) in claims.iter().enumerate() {
-        if let Err(refusal) = claim.gate.take_locked(claim.n, now) {
-            for claim in &claims[..taken] {
-                let _ = claim.gate.give_back(claim.n, claim.gate.clock().now());
-            }
-            return Err(refusal);
-        }
-        claim.gate.bucket.enter();
-    }
-    Ok(())
-}
-
-/// Join the lines, unless the tokens are there or the wait is hopeless.
+/// Joins the queues, unless the tokens are there or the wait cannot succeed.
 pub(crate) fn enqueue(claims: &mut [Claim<'_>], request: &WaitRequest, now: u64) -> Step {
     let mut wakes = Wakes::new();
-    let mut queues: Queues<'_> = claims.iter().map(|claim| claim.gate.queue.lock()).collect();
+    let mut queues = lock(claims);
     let WaitRequest { is_thread, deadline, .. } = *request;
     for (claim, queue) in claims.iter_mut().zip(&mut queues) {
-        let event = Wake::clone(&request.event);
-        claim.ticket = queue.waiters.push(Waiter::new(claim.n, is_thread, deadline, event));
-        // From here on every refund sees that somebody is in line.
-        if !seeded("join-without-bit") {
-            claim.gate.set_exclusive();
-        }
+        let waiter = Waiter::new(claim.n, is_thread, deadline, Wake::clone(&request.event));
+        claim.ticket = queue.waiters.push(waiter);
+        // From here on every refund sees the bit.
+        claim.bucket.set_exclusive();
     }
     let mut step = poll_locked(claims, &mut queues, deadline, now, &mut wakes);
     if step == Step::Waiting {
-        let mut lines = queues.iter().zip(&request.limits);
-        if lines.any(|(queue, limits)| queue.waiters.len() as u64 > limits.most_waiting) {
-            step = Step::Failed(Failure::QueueFull);
+        let mut waits = queues.iter().zip(&request.limits);
+        if waits.any(|(queue, limits)| queue.waiters.len() as u64 > limits.max_waiting) {
+            step = Step::QueueFull;
         } else if cannot_succeed(claims, &mut queues, request, now) {
-            step = Step::Failed(Failure::TimedOut);
+            step = Step::TimedOut;
         }
         if step != Step::Waiting {
             dequeue(claims, &mut queues);
         }
     }
-    if step == Step::Stale {
+    if step == Step::SlotExpired {
         dequeue(claims, &mut queues);
     }
     finish(queues, wakes);
     step
 }
 
-/// By the rate, even if everybody else gave up. Where the rate is about to change, or permits in
-/// flight may give tokens back, nothing is certain.
+/// Whether the rate alone rules out success before the deadline, even if all waiters ahead gave up. Not
+/// if the rate is about to change, or permits in flight may give tokens back.
 fn cannot_succeed(
     claims: &[Claim<'_>],
     queues: &mut Queues<'_>,
@@ -210,14 +206,14 @@ fn cannot_succeed(
 ) -> bool {
     let Some(deadline) = request.deadline else { return false };
     claims.iter().zip(queues).zip(&request.limits).any(|((claim, queue), limits)| {
-        let snapshots = claim.gate.snapshots(queue, now);
+        let snapshots = claim.bucket.snapshots(queue, now);
         let wait = snapshots.wait(claim.n).min(snapshots.remaining());
         !limits.may_be_refunded && now.saturating_add(wait) > deadline
     })
 }
 
-/// A waiter looks: it was notified, or wants to be sure.
-pub(crate) fn poll(claims: &[Claim<'_>], deadline: Option<u64>, now: u64) -> Step {
+/// One attempt of a waiter.
+pub(crate) fn poll(claims: &mut [Claim<'_>], deadline: Option<u64>, now: u64) -> Step {
     let mut wakes = Wakes::new();
     let mut queues = lock(claims);
     let step = poll_locked(claims, &mut queues, deadline, now, &mut wakes);
@@ -225,23 +221,22 @@ pub(crate) fn poll(claims: &[Claim<'_>], deadline: Option<u64>, now: u64) -> Ste
     step
 }
 
-/// A waiter gives up: it was dropped.
-pub(crate) fn cancel(claims: &[Claim<'_>], now: u64) -> Result<(), Stale> {
+/// A waiter gives up: it was dropped. Fails with [`Retry::SlotExpired`] alone, and is out of the queues
+/// by then.
+pub(crate) fn cancel(claims: &[Claim<'_>], now: u64) -> Result<(), Retry> {
     let mut wakes = Wakes::new();
     let mut queues = lock(claims);
     dequeue(claims, &mut queues);
     let mut served = Ok(());
-    if !seeded("cancel-keeps-turn") {
-        for (claim, queue) in claims.iter().zip(&mut queues) {
-            served = served.and(claim.gate.serve_locked(queue, now, &mut wakes));
-        }
+    for (claim, queue) in claims.iter().zip(&mut queues) {
+        served = served.and(claim.bucket.serve_locked(queue, now, &mut wakes));
     }
     finish(queues, wakes);
     served
 }
 
 fn poll_locked(
-    claims: &[Claim<'_>],
+    claims: &mut [Claim<'_>],
     queues: &mut Queues<'_>,
     deadline: Option<u64>,
     now: u64,
@@ -250,47 +245,32 @@ fn poll_locked(
     let mut verdict = Ok(());
     let mut is_first = true;
     for (claim, queue) in claims.iter().zip(&mut *queues) {
-        let Claim { gate, n, ticket, .. } = *claim;
-        let alone = queue.waiters.is_empty();
+        let Claim { bucket, n, ticket, .. } = *claim;
+        let was_empty = queue.waiters.is_empty();
         if !queue.waiters.arrived(ticket) {
-            return Step::Failed(Failure::Removed);
+            return Step::Failed(crate::bucket::Never::Removed);
         }
-        if alone {
-            gate.set_exclusive();
+        if was_empty {
+            bucket.set_exclusive();
         }
-        queue.waiters.expire_head(now);
-        let here = gate.check_locked(queue, n, now);
+        queue.waiters.skip_absent_heads(now);
+        let here = bucket.would_admit(queue, n, now);
         let is_head = queue.waiters.is_head(ticket);
-        let is_ready = here.is_ok() && is_head && gate.bucket.room() > 0;
-        queue.waiters.note_ready(ticket, is_ready || seeded("ready-without-look"), now);
+        let is_ready = here.is_ok() && is_head && bucket.bucket.room() > 0;
+        queue.waiters.note_ready(ticket, is_ready, now);
         verdict = worse(verdict, here);
         is_first &= is_head;
     }
-    let taken = match verdict {
-        Ok(()) if is_first => match enter(claims) {
-            Ok(()) => take_exclusive(claims, queues, now).inspect_err(|_| leave_flight(claims)),
-            Err(full) => {
-                // Somebody came in since the look. Whoever leaves there wakes this one again; the other
-                // gates need not.
-                let is_ready = seeded("ready-though-full");
-                queues[full].waiters.note_ready(claims[full].ticket, is_ready, now);
-                Err(Refusal::NoRoom)
-            }
-        },
-        Ok(()) => Err(Refusal::InLine),
-        Err(refusal) => Err(refusal),
-    };
-    let step = match taken {
-        Ok(()) => Step::Taken,
-        Err(Refusal::Stale) => return Step::Stale,
-        Err(Refusal::TooBig(most)) => Step::Failed(Failure::TooBig(most)),
-        Err(Refusal::Closed) => Step::Failed(Failure::Closed),
-        Err(Refusal::Removed) => Step::Failed(Failure::Removed),
-        Err(_) if deadline.is_some_and(|deadline| deadline <= now) => {
-            Step::Failed(Failure::TimedOut)
+    let step = match verdict {
+        Ok(()) if is_first => take_as_head(claims, queues, now),
+        Ok(()) | Err(Refused::Denied(Denied::Exhausted(_) | Denied::TooManyInFlight)) => {
+            Step::Waiting
         }
-        Err(_) => Step::Waiting,
+        Err(Refused::Denied(Denied::Never(never))) => Step::Failed(never),
+        Err(Refused::Retry(_)) => return Step::SlotExpired,
     };
+    let is_late = deadline.is_some_and(|deadline| deadline <= now);
+    let step = if step == Step::Waiting && is_late { Step::TimedOut } else { step };
     if step != Step::Waiting {
         dequeue(claims, queues);
     }
@@ -298,52 +278,72 @@ fn poll_locked(
         if step == Step::Waiting && queue.waiters.needs_no_serving(claim.ticket, now) {
             continue;
         }
-        if claim.gate.serve_locked(queue, now, wakes).is_err() {
-            // The slot ended between the two looks: whoever comes finds that, and mends it.
+        if claim.bucket.serve_locked(queue, now, wakes).is_err() {
+            // The slot ended since the attempt: whichever waiter arrives finds that, and mends it.
             queue.waiters.notify_above(0, now, wakes);
         }
     }
     step
 }
 
-/// Take what is there everywhere.
-fn take_exclusive(claims: &[Claim<'_>], queues: &mut Queues<'_>, now: u64) -> Result<(), Refusal> {
+/// The head of all its queues takes what is there.
+fn take_as_head(claims: &mut [Claim<'_>], queues: &mut Queues<'_>, now: u64) -> Step {
+    if let Err(full) = enter(claims) {
+        // Another permit came in since `room` was read. When it ends this waiter is notified there; the
+        // other buckets need not notify it.
+        queues[full].waiters.note_ready(claims[full].ticket, false, now);
+        return Step::Waiting;
+    }
+    // Nothing changes between `would_admit` and this, under the locks.
+    match take_exclusive(claims, queues, now) {
+        Ok(()) => Step::Taken,
+        Err(_) => {
+            leave(claims);
+            Step::Waiting
+        }
+    }
+}
+
+fn take_exclusive(claims: &[Claim<'_>], queues: &mut Queues<'_>, now: u64) -> Result<(), Refused> {
     for (claim, queue) in claims.iter().zip(queues) {
-        // Nobody takes between a look and this: it fails only where a model sees to it that somebody
-        // does. What was taken so far would be void.
-        claim.gate.take_exclusive(queue, claim.n, now)?;
+        claim.bucket.take_exclusive(queue, claim.n, now)?;
     }
     Ok(())
 }
 
-/// Count the permits in, and out again if there is no room for all: then says where there is none.
+/// Counts the permits in, or none; then returns the index of the bucket that is full.
 #[inline]
-fn enter(requests: &[impl TakeRequest]) -> Result<(), usize> {
-    let full = requests.iter().position(|ask| !ask.gate().bucket.enter());
-    leave_flight(&requests[..full.unwrap_or(0)]);
-    full.map_or(Ok(()), Err)
+fn enter<'a, R: TakeRequest<'a>>(requests: &mut [R]) -> Result<(), usize> {
+    for i in 0..requests.len() {
+        match requests[i].bucket().bucket.enter() {
+            Some(at) => *requests[i].counted() = at,
+            None => {
+                leave(&mut requests[..i]);
+                return Err(i);
+            }
+        }
+    }
+    Ok(())
 }
 
-fn leave_flight(requests: &[impl TakeRequest]) {
-    for ask in requests {
-        ask.gate().bucket.leave();
+/// Counts permits out that were counted in a moment ago. The queues of their buckets are locked, or the
+/// caller continues with [`take_locked`], which serves them: a waiter may have found them full.
+fn leave<'a, R: TakeRequest<'a>>(requests: &mut [R]) {
+    for request in requests {
+        let at = *request.counted();
+        request.bucket().bucket.leave(at);
     }
 }
 
 fn dequeue(claims: &[Claim<'_>], queues: &mut Queues<'_>) {
     for (claim, queue) in claims.iter().zip(queues) {
         queue.waiters.remove(claim.ticket);
-        claim.gate.clear_exclusive(queue);
+        claim.bucket.clear_exclusive(queue);
     }
 }
 
-#[inline]
-fn lock(requests: &[impl TakeRequest]) -> Queues<'_> {
-    let mut queues = Queues::new();
-    for ask in requests {
-        queues.push(ask.gate().queue.lock());
-    }
-    queues
+fn lock<'a>(claims: &[Claim<'a>]) -> Queues<'a> {
+    claims.iter().map(|claim| claim.bucket.queue.lock()).collect()
 }
 
 fn finish(queues: Queues<'_>, wakes: Wakes) {

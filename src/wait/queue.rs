@@ -1,4 +1,4 @@
-//! The line of those who wait, as a plain structure: who is in it, who was notified, who is next.
+//! The queue of waiters as a plain structure: who waits, who was notified, who is next.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,38 +8,38 @@ use smallvec::SmallVec;
 use crate::clock::Alarm;
 use crate::sync::Arc;
 
-/// A claim in line; lower is earlier.
+/// A place in the queue; lower is earlier.
 pub(crate) type Ticket = u64;
 
-/// What a waiter listens to: its own event, so that a call cannot sweep_window another.
+/// What a waiter listens to: an event of its own, so that a notification reaches no other waiter.
 pub(crate) type Wake = Arc<Event>;
 
-/// Those to notify, once the lock is no longer held.
+/// Waiters to notify, once the lock is no longer held.
 pub(super) type Wakes = SmallVec<[Wake; 4]>;
 
-/// How long, in nanoseconds, a call is good for. A task that does not arrived by then steps aside for
-/// those behind it; when it comes after all it has its old claim again. Long enough for a busy
-/// scheduler, short enough that a future which is held and not polled costs little.
+/// Nanoseconds for which a notification holds. A task that does not arrive by then is skipped; when it
+/// does arrive it has its old place again. Long enough for a busy scheduler, short enough that a future
+/// which is held and not polled costs little.
 pub(super) const CALL_GRACE: u64 = 10_000_000;
 
-/// How long, in nanoseconds, a head that has its tokens here and waits for others elsewhere is left
-/// alone. Then it is notified, if anybody is behind it, to see whether it still comes.
+/// Nanoseconds for which a head that has its tokens here, and waits for another resource, is left alone.
+/// Then it is notified, if another waiter follows, to see whether it still arrives.
 const READY_GRACE: u64 = 50_000_000;
 
-/// The most that a timer is delayed so that it serves several at once, in nanoseconds. Not where threads
-/// wait: each is woken by itself, so that little is saved, and would be late by it; a task's runtime has
-/// timers of a millisecond.
+/// The most that a timer is delayed to serve several tasks at once, in nanoseconds: a runtime's timers
+/// have a resolution of a millisecond. Not while threads wait: each is woken by itself, so that little
+/// would be saved, and it would be late.
 pub(super) const TIMER_SLACK: u64 = 1_000_000;
 
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) n: u64,
-    /// A thread always comes when it is notified, however late: its turn does not expire_head.
+    /// A thread always arrives when it is notified, however late: it is never skipped.
     pub(super) is_thread: bool,
     deadline: Option<u64>,
-    /// Since when it has been notified and has not arrived.
+    /// When it was notified, if it has not arrived since.
     pub(super) notified: Option<u64>,
-    /// Since when it has its tokens here, and only another gate keeps it.
+    /// When it was found to lack nothing here, but something of another resource.
     ready: Option<u64>,
     event: Wake,
 }
@@ -49,39 +49,42 @@ impl Waiter {
         Self { n, is_thread, deadline, notified: None, ready: None, event }
     }
 
-    /// Until when it is not notified, for it was and has nothing to arrived for.
+    /// The end of its [`READY_GRACE`].
     pub(super) fn ready_until(&self) -> Option<u64> {
         self.ready.map(|ready| ready.saturating_add(READY_GRACE))
     }
+
+    fn notify(&mut self, now: u64, wakes: &mut Wakes) {
+        (self.notified, self.ready) = (Some(now), None);
+        wakes.push(Arc::clone(&self.event));
+    }
 }
 
-/// A timer that rings for what is due at `at`, and no later than `latest` by itself.
+/// A timer for what is due at `at`; it fires by `latest`.
 #[derive(Debug)]
 pub(super) struct ArmedTimer {
     pub(super) at: u64,
     pub(super) latest: u64,
-    #[allow(dead_code)] // held for what its drop does
-    pub(super) timer: Alarm,
+    #[allow(dead_code)] // held for its drop
+    pub(super) alarm: Alarm,
 }
 
-/// `present` is served strictly in its order. Everybody before `frontier` was notified once; the sum
-/// of their tokens is `notified_sum`, so that each is notified when there is enough for it *and* for all
-/// before it.
+/// Waiters in `present` are served strictly in order. Each before `frontier` was notified once.
+/// `notified_sum` is the sum of their tokens, so that the next is notified when there are tokens for it
+/// *and* for all ahead of it.
 #[derive(Debug, Default)]
 pub(super) struct WaitQueue {
     present: BTreeMap<Ticket, Waiter>,
-    /// Called, and did not arrived in time: they hold nobody up.
+    /// Notified, and did not arrive in time: they delay nobody.
     skipped: BTreeMap<Ticket, Waiter>,
     deadlines: BTreeSet<(u64, Ticket)>,
-    /// How many of them are threads.
     threads: u64,
     next: Ticket,
     frontier: Ticket,
     notified_sum: u64,
     notified_count: u64,
-    /// The tokens of all who are present: wide enough for any number of them.
+    /// The sum of tokens in `present`, which may exceed 64 bits.
     wanted: u128,
-    /// The one timer of this line.
     pub(super) timer: Option<ArmedTimer>,
 }
 
@@ -90,12 +93,12 @@ impl WaitQueue {
         self.present.len() + self.skipped.len()
     }
 
-    /// The tokens that those in line wait for.
+    /// The tokens that present waiters want; saturates.
     pub(super) fn sum(&self) -> u64 {
         u64::try_from(self.wanted).unwrap_or(u64::MAX)
     }
 
-    /// Nobody who must be waited for.
+    /// Whether no waiter delays a newcomer. Skipped ones may be left.
     pub(super) fn is_empty(&self) -> bool {
         self.present.is_empty()
     }
@@ -128,8 +131,7 @@ impl WaitQueue {
         }
     }
 
-    /// The waiter has arrived: it is in its claim again, and answers for itself. `false` where it is not
-    /// in line.
+    /// The waiter has arrived, and has its place again. Returns `false` if it is not in the queue.
     pub(super) fn arrived(&mut self, ticket: Ticket) -> bool {
         if let Some(waiter) = self.skipped.remove(&ticket) {
             if ticket < self.frontier {
@@ -140,12 +142,12 @@ impl WaitQueue {
         }
         let Some(waiter) = self.present.get_mut(&ticket) else { return false };
         waiter.notified = None;
-        // It was notified for its deadline, and then the clock stepped back.
+        // Its deadline is gone from the set if it was notified for it, and then the clock stepped back.
         self.deadlines.extend(waiter.deadline.map(|deadline| (deadline, ticket)));
         true
     }
 
-    /// Whether the waiter, who has just arrived, lacks nothing here.
+    /// Notes whether a waiter that has just arrived lacks nothing here.
     pub(super) fn note_ready(&mut self, ticket: Ticket, is_ready: bool, now: u64) {
         if let Some(waiter) = self.present.get_mut(&ticket) {
             waiter.ready = is_ready.then_some(now);
@@ -156,12 +158,11 @@ impl WaitQueue {
         self.present.first_key_value().is_some_and(|(first, _)| *first == ticket)
     }
 
-    /// Whether that waiter, who has looked and goes on waiting, changed nothing for whom the line is
-    /// served next: neither the head nor the first who was never notified. The timer that is armed for
-    /// those stands, unless it is overdue.
+    /// Whether a waiter that has arrived and continues to wait is neither the head nor the first pending
+    /// one, and the timer for those is armed and not overdue: then there is nothing to serve.
     pub(super) fn needs_no_serving(&self, ticket: Ticket, now: u64) -> bool {
-        let uncovered = self.present.range(self.frontier..).next();
-        let is_next = uncovered.is_none_or(|(first, _)| *first == ticket) || self.is_head(ticket);
+        let pending = self.present.range(self.frontier..).next();
+        let is_next = pending.is_none_or(|(first, _)| *first == ticket) || self.is_head(ticket);
         let is_armed = self.timer.as_ref().is_some_and(|ArmedTimer { at, latest, .. }| {
             let is_exact = latest == at || !self.has_threads();
             let is_first = self.first_deadline().is_none_or(|first| *at <= first);
@@ -174,25 +175,26 @@ impl WaitQueue {
         self.present.first_key_value().map(|(_, waiter)| waiter)
     }
 
-    /// Whether the head was notified in an earlier round and came, in vain or before its turn.
+    /// Whether the head was notified before and arrived, in vain or early.
     pub(super) fn head_was_notified(&self) -> bool {
         self.present.first_key_value().is_some_and(|(first, _)| *first < self.frontier)
     }
 
     pub(super) fn notify_head(&mut self, now: u64, wakes: &mut Wakes) {
         if let Some(mut head) = self.present.first_entry() {
-            notify(head.get_mut(), now, wakes);
+            head.get_mut().notify(now, wakes);
         }
     }
 
-    /// The head that was left alone long enough must show that it still comes.
+    /// Notifies a head whose [`READY_GRACE`] is over: it must show that it still arrives.
     pub(super) fn notify_stale_head(&mut self, now: u64, wakes: &mut Wakes) {
         if self.head().and_then(Waiter::ready_until).is_some_and(|until| now >= until) {
             self.notify_head(now, wakes);
         }
     }
 
-    /// The first who was never notified, and what it takes to serve it and all before it.
+    /// The tokens and permits that it takes to serve the first waiter that was never notified, and all
+    /// ahead of it.
     pub(super) fn first_pending(&self) -> Option<(u64, u64)> {
         let (_, waiter) = self.present.range(self.frontier..).next()?;
         Some((self.notified_sum.saturating_add(waiter.n), self.notified_count + 1))
@@ -200,17 +202,17 @@ impl WaitQueue {
 
     pub(super) fn notify_first_pending(&mut self, now: u64, wakes: &mut Wakes) {
         if let Some((ticket, waiter)) = self.present.range_mut(self.frontier..).next() {
-            notify(waiter, now, wakes);
+            waiter.notify(now, wakes);
             self.frontier = *ticket + 1;
             self.notified_sum = self.notified_sum.saturating_add(waiter.n);
             self.notified_count += 1;
         }
     }
 
-    /// Heads that were notified a turn ago and have not arrived step aside.
-    pub(super) fn expire_head(&mut self, now: u64) {
+    /// Skips heads that were notified a [`CALL_GRACE`] ago and have not arrived.
+    pub(super) fn skip_absent_heads(&mut self, now: u64) {
         while let Some(mut head) = self.present.first_entry() {
-            // A clock that has stepped back starts the turn anew.
+            // A clock that has stepped back starts the grace again.
             let notified = head.get().notified.map(|notified| notified.min(now));
             head.get_mut().notified = notified;
             let late = notified.is_some_and(|notified| now >= notified.saturating_add(CALL_GRACE));
@@ -224,7 +226,7 @@ impl WaitQueue {
         }
     }
 
-    /// Those whose time is up may arrived and say so.
+    /// Notifies the waiters whose deadline has passed, so that they fail.
     pub(super) fn notify_expired(&mut self, now: u64, wakes: &mut Wakes) {
         while let Some((deadline, ticket)) = self.deadlines.first().copied() {
             if deadline > now {
@@ -240,11 +242,11 @@ impl WaitQueue {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Wake everybody who requests for more than `capacity`: 0 is everybody.
+    /// Notifies all waiters that want more than `capacity`.
     pub(super) fn notify_above(&mut self, capacity: u64, now: u64, wakes: &mut Wakes) {
         for waiter in self.present.values_mut().chain(self.skipped.values_mut()) {
             if waiter.n > capacity {
-                notify(waiter, now, wakes);
+                waiter.notify(now, wakes);
             }
         }
     }
@@ -265,7 +267,6 @@ impl WaitQueue {
     }
 }
 
-fn notify(waiter: &mut Waiter, now: u64, wakes: &mut Wakes) {
-    (waiter.notified, waiter.ready) = (Some(now), None);
-    wakes.push(Arc::clone(&waiter.event));
-}
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

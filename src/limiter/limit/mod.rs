@@ -281,16 +281,17 @@ impl Limit {
         from
     }
 
-    /// Whether a permit's end gives its tokens back: 1 or 0.
-    pub(crate) fn refunds(&self) -> u64 {
-        u64::from(self.on_release == Some(OnRelease::Refund))
+    /// Whether a permit's end gives its tokens back.
+    pub(crate) fn refunds(&self) -> bool {
+        self.on_release == Some(OnRelease::Refund)
     }
 
-    pub(crate) fn most_in_flight(&self) -> u64 {
+    /// `u64::MAX` for no bound, here and below.
+    pub(crate) fn max_in_flight_or_none(&self) -> u64 {
         self.max_in_flight.unwrap_or(u64::MAX)
     }
 
-    pub(crate) fn most_waiting(&self) -> u64 {
+    pub(crate) fn max_waiting_or_none(&self) -> u64 {
         self.max_waiting.unwrap_or(u64::MAX)
     }
 

@@ -1,39 +1,51 @@
-//! What a limiter does for a name that was not configured.
+//! Calls by name, whatever the name stands for.
 
 use std::sync::Arc;
 
-use super::super::entry::Entry;
-use super::super::error::TryAcquireError;
-use super::super::memory::Inner;
-use super::name::NameRef;
-use super::sweep::KeysGuard;
-use super::{CompactKey, Registration};
-use crate::bucket::Miss;
+use smallvec::SmallVec;
 
-impl Inner {
-    /// Take `n` tokens of a light key that was found.
-    #[inline(never)]
-    pub(in crate::limiter) fn check_key(
-        &self,
-        key: &CompactKey,
-        name: &str,
-        n: u64,
-    ) -> Result<(), TryAcquireError> {
-        if n > 0 {
-            let now = self.clock.now();
-            match key.take(&self.sweep_window, n, now) {
-                Ok(()) => return Ok(()),
-                Err(Miss::Refused(refusal)) => return Err(TryAcquireError::from_refusal(refusal)),
-                Err(Miss::Lost | Miss::Gone | Miss::Late(_)) => {}
-            }
+use super::super::entry::Entry;
+use super::super::error::{NoEntry, TryAcquireError};
+use super::super::multi::TakeSet;
+use super::super::permit::Permit;
+use super::promote::KeysGuard;
+use super::{CompactKey, Registration, Registry, Template};
+use crate::bucket::{Refused, Retry};
+use crate::sync::{NameRef, borrow};
+
+impl Registry {
+    /// Takes `n` tokens.
+    #[inline]
+    pub(in crate::limiter) fn check(&self, name: &str, n: u64) -> Result<(), TryAcquireError> {
+        let entries = self.entries.pin();
+        match entries.get(&NameRef(name)) {
+            Some(found) => match *found {
+                Registration::Configured(ref entry) => {
+                    entry.check_by(n, &self.clock).map_err(TryAcquireError::from)
+                }
+                Registration::Compact(ref key) => self.check_compact(key, name, n),
+                Registration::Promoted(_) => self.check_slow(name, n),
+            },
+            None => self.check_slow(name, n),
         }
-        self.check_name(name, n)
     }
 
-    /// Take `n` tokens of a name, whatever it stands for, or by its template.
+    #[inline(never)]
+    fn check_compact(&self, key: &CompactKey, name: &str, n: u64) -> Result<(), TryAcquireError> {
+        if n > 0 {
+            match key.take(&self.sweep_window, n, self.clock.now()) {
+                Ok(()) => return Ok(()),
+                Err(Refused::Denied(denied)) => return Err(denied.into()),
+                Err(Refused::Retry(_)) => {}
+            }
+        }
+        self.check_slow(name, n)
+    }
+
+    /// The same in every case; creates a key if a template fits.
     #[cold]
     #[inline(never)]
-    pub(in crate::limiter) fn check_name(&self, name: &str, n: u64) -> Result<(), TryAcquireError> {
+    fn check_slow(&self, name: &str, n: u64) -> Result<(), TryAcquireError> {
         if n == 0 {
             return self.peek(name, 0);
         }
@@ -41,57 +53,72 @@ impl Inner {
             let now = self.clock.now();
             let entries = self.entries.pin();
             let Some(found) = entries.get(&NameRef(name)) else {
-                self.template_or_missing(name)?;
-                if self.act(|keys_guard| keys_guard.take_new(name, n))? {
+                self.require_template(name)?;
+                if self.with_keys(|guard| guard.take_new(name, n))? {
                     return Ok(());
                 }
                 continue;
             };
             match *found {
-                Registration::Configured(ref entry) => return entry.check(n),
-                Registration::Promoted(ref whole) => match whole.hold() {
+                Registration::Configured(ref entry) => return Ok(entry.check(n)?),
+                Registration::Promoted(ref promoted) => match promoted.hold() {
                     Some(entry) => {
                         self.sweep_if_due(now);
-                        return entry.check(n);
+                        return Ok(entry.check(n)?);
                     }
                     None => self.wait_for_keys(),
                 },
-                Registration::CompactBucket(ref key) => {
-                    match key.take(&self.sweep_window, n, now) {
-                        Ok(()) => return Ok(()),
-                        Err(Miss::Refused(refusal)) => {
-                            return Err(TryAcquireError::from_refusal(refusal));
-                        }
-                        Err(Miss::Lost) => {}
-                        Err(Miss::Gone) => self.wait_for_keys(),
-                        Err(Miss::Late(_)) if self.is_closed() => {
-                            return Err(TryAcquireError::Closed);
-                        }
-                        Err(Miss::Late(until)) => self.sweep(until, now),
+                Registration::Compact(ref key) => match key.take(&self.sweep_window, n, now) {
+                    Ok(()) => return Ok(()),
+                    Err(Refused::Denied(denied)) => return Err(denied.into()),
+                    Err(Refused::Retry(Retry::Evicted)) => self.wait_for_keys(),
+                    Err(Refused::Retry(Retry::SweepDue(_))) if self.is_closed() => {
+                        return Err(TryAcquireError::Closed);
                     }
-                }
+                    Err(Refused::Retry(Retry::SweepDue(end))) => self.sweep(end, now),
+                    Err(Refused::Retry(_)) => {}
+                },
             }
         }
     }
 
-    /// The entry of a name, to be used: a key becomes whole, and is made where there is none.
-    pub(in crate::limiter) fn hold(&self, name: &str) -> Result<Arc<Entry>, TryAcquireError> {
-        if let Some(entry) = self.whole(name) {
-            return Ok(entry);
+    /// Takes `n` tokens and a permit.
+    #[inline]
+    pub(in crate::limiter) fn try_acquire(
+        &self,
+        name: &str,
+        n: u64,
+    ) -> Result<Permit<'static>, TryAcquireError> {
+        let entries = self.entries.pin();
+        if let Some(found) = entries.get(&NameRef(name))
+            && let Some(entry) = found.configured()
+        {
+            let grant = entry.try_acquire(n)?;
+            return Ok(Permit::owned(Arc::clone(entry), grant));
         }
-        self.template_or_missing(name)?;
-        self.act(|keys_guard| keys_guard.whole(name))
+        let entry = self.entry(name)?;
+        let grant = entry.try_acquire(n)?;
+        Ok(Permit::owned(entry, grant))
     }
 
-    /// The entry of a name, to be used, if it has one.
+    /// The entry of a name, for use: a key is promoted, or created.
+    pub(in crate::limiter) fn entry(&self, name: &str) -> Result<Arc<Entry>, NoEntry> {
+        if let Some(entry) = self.promoted(name) {
+            return Ok(entry);
+        }
+        self.require_template(name)?;
+        self.with_keys(|guard| guard.promote(name))
+    }
+
+    /// The entry of a name, for use, if it has one.
     #[inline]
-    pub(in crate::limiter) fn whole(&self, name: &str) -> Option<Arc<Entry>> {
+    pub(in crate::limiter) fn promoted(&self, name: &str) -> Option<Arc<Entry>> {
         loop {
             match *self.entries.pin().get(&NameRef(name))? {
                 Registration::Configured(ref entry) => return Some(Arc::clone(entry)),
-                Registration::CompactBucket(_) => return None,
-                Registration::Promoted(ref whole) => {
-                    if let Some(entry) = whole.hold() {
+                Registration::Compact(_) => return None,
+                Registration::Promoted(ref promoted) => {
+                    if let Some(entry) = promoted.hold() {
                         self.sweep_if_due(self.clock.now());
                         return Some(entry);
                     }
@@ -101,77 +128,122 @@ impl Inner {
         }
     }
 
-    /// The entry of a name, if there is a resource or a key of this name.
-    pub(in crate::limiter) fn known(&self, name: &str) -> Option<Arc<Entry>> {
-        if let Some(entry) = self.whole(name) {
+    /// The entry of a name, for use, if there is a resource or a key of this name: no key is created.
+    #[cfg(feature = "swarm")]
+    pub(in crate::limiter) fn existing(&self, name: &str) -> Option<Arc<Entry>> {
+        if let Some(entry) = self.promoted(name) {
             return Some(entry);
         }
-        self.entries.pin().get(&NameRef(name))?;
-        self.act(|keys_guard| {
-            // It may have gone.
-            let is_there = self.entries.pin().get(&NameRef(name)).is_some();
-            if is_there { keys_guard.whole(name).map(Some) } else { Ok(None) }
-        })
-        .unwrap_or_default()
+        let exists = || self.entries.pin().get(&NameRef(name)).is_some();
+        if !exists() {
+            return None;
+        }
+        // It may have gone before the lock was taken.
+        let promote = |guard: &mut KeysGuard<'_>| {
+            if exists() { guard.promote(name).map(Some) } else { Ok(None) }
+        };
+        self.with_keys(promote).unwrap_or_default()
     }
 
-    /// The entry of a name, to be looked at; of a light key, or one that is not there, as it would be.
-    pub(in crate::limiter) fn show(&self, name: &str) -> Result<Arc<Entry>, TryAcquireError> {
-        if let Some(entry) = self.whole(name) {
+    /// The entry of a name, to look at. For a compact key, or one that does not exist, it is a copy of
+    /// what it would be.
+    pub(in crate::limiter) fn view(&self, name: &str) -> Result<Arc<Entry>, NoEntry> {
+        if let Some(entry) = self.promoted(name) {
             return Ok(entry);
         }
-        self.template_or_missing(name)?;
-        self.act(|keys_guard| keys_guard.show(name))
+        self.require_template(name)?;
+        self.with_keys(|guard| guard.view(name))
     }
 
-    /// Would `n` be admitted now? Takes nothing, and makes no key.
+    /// Whether `n` tokens would be granted now. Creates no key.
     pub(in crate::limiter) fn peek(&self, name: &str, n: u64) -> Result<(), TryAcquireError> {
         let entries = self.entries.pin();
         if let Some(found) = entries.get(&NameRef(name))
-            && let Registration::CompactBucket(CompactKey { ref bucket, ref template }) = *found
+            && let Registration::Compact(CompactKey { ref bucket, ref template }) = *found
             && let Some(rate) = &template.rate
         {
             let now = self.clock.now();
-            if let Ok(spent) = bucket.look(rate, &self.sweep_window, now) {
-                let planned = if n > 0 { rate.prepare(spent, n, now).map(drop) } else { Ok(()) };
-                return planned.map_err(TryAcquireError::from_refusal);
+            if let Ok(spent) = bucket.position(rate, &self.sweep_window, now) {
+                let prepared = if n > 0 { rate.prepare(spent, n, now).map(drop) } else { Ok(()) };
+                return Ok(prepared?);
             }
         }
-        self.show(name)?.peek(n)
+        Ok(self.view(name)?.peek(n)?)
     }
 
-    /// Act under the lock of the keys; once more where there was no room, if something was due that may
-    /// have made some.
-    fn act<R>(
+    /// Acts on what is wanted of several resources. Configured ones are not cloned.
+    pub(in crate::limiter) fn with_take_set<R>(
         &self,
-        act: impl Fn(&mut KeysGuard<'_>) -> Result<R, TryAcquireError>,
-    ) -> Result<R, TryAcquireError> {
-        let mut keys_guard = self.keys_guard();
-        let acted = act(&mut keys_guard);
-        let may_have_room = keys_guard.finish();
-        if !may_have_room || !matches!(acted, Err(TryAcquireError::TooManyKeys { .. })) {
+        wanted: &[(&str, u64)],
+        act: impl FnOnce(TakeSet<'_>) -> R,
+    ) -> Result<R, NoEntry> {
+        let entries = self.entries.pin();
+        let configured =
+            |(name, n): &(&str, u64)| Some((borrow(&entries, name)?.configured()?, *n));
+        match TakeSet::new(wanted.iter().map(configured)) {
+            Some(take_set) => Ok(act(take_set)),
+            None => self.with_promoted_take_set(wanted, act),
+        }
+    }
+
+    #[cold]
+    fn with_promoted_take_set<R>(
+        &self,
+        wanted: &[(&str, u64)],
+        act: impl FnOnce(TakeSet<'_>) -> R,
+    ) -> Result<R, NoEntry> {
+        let held = wanted.iter().map(|(name, _)| self.entry(name));
+        let held: SmallVec<[_; 4]> = held.collect::<Result<_, _>>()?;
+        let parts = held.iter().zip(wanted).map(|(entry, (_, n))| Some((entry, *n)));
+        TakeSet::new(parts).map(act).ok_or(NoEntry::Unknown)
+    }
+
+    /// Acts under the lock of the keys; again if there was no room for a key, and something was due that
+    /// may have made some.
+    fn with_keys<T, E>(&self, act: impl Fn(&mut KeysGuard<'_>) -> Result<T, E>) -> Result<T, E>
+    where
+        E: Copy + Into<TryAcquireError>,
+    {
+        let mut guard = self.lock_keys();
+        let acted = act(&mut guard);
+        let may_have_room = guard.finish();
+        let is_full = matches!(acted, Err(error) if matches!(error.into(), TryAcquireError::TooManyKeys { .. }));
+        if !may_have_room || !is_full {
             return acted;
         }
-        let mut keys_guard = self.keys_guard();
-        let acted = act(&mut keys_guard);
-        keys_guard.finish();
+        let mut guard = self.lock_keys();
+        let acted = act(&mut guard);
+        guard.finish();
         acted
     }
 
-    /// Without a lock, which unknown names are not worth. A key of a template that was removed meanwhile
-    /// goes as well.
-    fn template_or_missing(&self, name: &str) -> Result<(), TryAcquireError> {
-        if self.template_of(name).is_none() { Err(self.missing()) } else { Ok(()) }
+    /// Fails if no template fits, without a lock, so that unknown names cost little. A key of a template
+    /// that was removed meanwhile goes as well.
+    fn require_template(&self, name: &str) -> Result<(), NoEntry> {
+        self.template_of(name).map(drop).ok_or_else(|| self.missing())
+    }
+
+    /// Why a name has no entry.
+    #[cold]
+    pub(super) fn missing(&self) -> NoEntry {
+        if self.is_closed() { NoEntry::Closed } else { NoEntry::Unknown }
+    }
+
+    /// The template of the longest prefix of the name.
+    pub(super) fn template_of(&self, name: &str) -> Option<Arc<Template>> {
+        let templates = self.templates.pin();
+        let fitting = templates.values().filter(|template| name.starts_with(&*template.prefix));
+        fitting.max_by_key(|template| template.prefix.len()).map(Arc::clone)
     }
 
     fn sweep_if_due(&self, now: u64) {
-        let until = self.sweep_window.until();
-        if now >= until && !self.is_closed() {
-            self.sweep(until, now);
+        let end = self.sweep_window.end();
+        if now >= end && !self.is_closed() {
+            self.sweep(end, now);
         }
     }
 
-    /// Until who turns a key has done so.
+    /// Until the thread that changes a key has done so.
     fn wait_for_keys(&self) {
         drop(self.keys.lock());
     }

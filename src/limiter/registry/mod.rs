@@ -1,136 +1,121 @@
-//! Names that are made on first use, by a template, and go by themselves.
+//! Resources by name. Some are configured; others are *keys*, created on first use by a template.
 //!
-//! A key is *light* until it needs more than tokens: one word, and a reference to its template. It
-//! becomes *whole*, an entry like any that was configured, when somebody wants a permit, a handle or a
-//! place in rate of it, or cuts or pauses it, and goes on from where the word was. A key that is as new
-//! is evicted, whole or light; when it is used again it is new.
+//! A key is *compact* while only its tokens are asked for: one word, and a reference to its template. It
+//! is *promoted* to an entry, like a configured one, when a call wants a permit, a handle or a wait of
+//! it, or cuts or pauses it. The entry continues from the word. An idle key is evicted, and recreated full
+//! on next use.
 //!
-//! # One lock
+//! # Locks
 //!
-//! Keys are made, transition and evicted under the lock of [`Keys`](sweep::Keys), one for a limiter, which
-//! who takes from a key that is there does not touch. Who finds a light key dead, or a whole one leaving,
-//! waits for that lock: when it is free the map has what is to be found.
+//! Configuring, removing and closing take the `admin` lock, and inside it the lock of the keys if keys
+//! may be concerned. Keys are created, promoted and evicted under the lock of the keys, which a call
+//! that takes from a present key does not touch. A caller that finds a compact key dead, or a promoted
+//! one leaving, waits for that lock; the map is current afterwards.
 //!
 //! # What eviction must not lose
 //!
-//! 1. *A take from a light key.* The word is transition to DEAD by the CAS that proves it full, so that the
-//!    take fails, or the eviction does.
-//! 2. *A use of a whole key.* It is used through a clone of its `Arc`, and only if the key is seen not to
-//!    be leaving after it was cloned. Who evicts says first that it leaves, and then looks whether its
-//!    own `Arc` is the only one. Both look by an RMW on the same flag: if the user's comes first, its
-//!    clone is seen; if it comes after, it sees that the key leaves. What a user did who has dropped its
-//!    clone is seen, too: the bucket is removed by the CAS that proves it full.
+//! 1. *A take from a compact key.* The CAS that proves the word full makes it dead. So the take fails, or
+//!    the eviction does.
+//! 2. *A use of a promoted key.* A caller uses it through a clone of its `Arc`, and only if the key is not
+//!    leaving after the clone was made. The evictor marks it as leaving, and then looks whether its own
+//!    `Arc` is the only one. Both look by an RMW on one flag: if the caller's comes first, the evictor
+//!    sees its clone; otherwise the caller sees that the key is leaving. What a caller did that has
+//!    dropped its clone is seen too: the bucket is removed by the CAS that proves it full.
 //! 3. *Time.* A key was full at the latest reading at which one was evicted. A thread with an older
-//!    reading, or a clock that has stepped back, would find it full before that: so a key that is made
-//!    is full from that reading on, and holds less before.
+//!    reading, or a clock that has stepped back, would find it full before that. So a new key is full
+//!    from that reading on, and holds less before.
 //!
 //! # Orderings
 //!
-//! Those of a light key are [`bucket::shared`](crate::bucket)'s. `leaving` is changed and looked at by
-//! `AcqRel` RMWs alone, so that all of them have one order, and the later of two sees what came before
-//! the earlier. `Arc::strong_count` is Relaxed: an Acquire fence after it pairs with the Release by which
-//! a clone is dropped. The counts of keys are changed under the lock, and Relaxed.
+//! For a compact key see [`bucket::compact`](crate::bucket). `leaving` is changed and read by `AcqRel`
+//! RMWs alone, so that they have one order, and the later of two sees what preceded the earlier.
+//! `Arc::strong_count` is Relaxed; an Acquire fence after it pairs with the Release by which a clone is
+//! dropped. The counts of keys are changed under the lock, and Relaxed.
 
 mod lookup;
-mod map;
-pub(super) mod name;
 mod promote;
 mod sweep;
 mod template;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use super::entry::Entry;
-use super::limit::Limit;
-use crate::bucket::{CompactBucket, Miss, SharedRate, SweepWindow};
-use crate::sync::{AtomicBool, AtomicU64, Ordering, fence, seeded};
+use crossbeam_utils::CachePadded;
 
-pub(super) use map::{Map, configured, new_map};
-pub(super) use promote::Ids;
-pub(super) use sweep::Keys;
+use super::capacity::Capacity;
+use super::context::Context;
+use super::entry::Entry;
+use super::error::ConfigError;
+use super::limit::Limit;
+use crate::bucket::{CompactBucket, Refused, Retry, SlotState, SweepWindow};
+use crate::clock::Clock;
+use crate::sync::{
+    AtomicBool, AtomicU64, Mutex, Name, NameMap, NameRef, Ordering, fence, has_barrier, new_map,
+};
+use sweep::Keys;
+use template::{Template, Templates};
+
+/// The resources of a limiter.
+pub(super) struct Registry {
+    entries: NameMap<Registration>,
+    /// Next to the map, as each compact key reads it.
+    sweep_window: SweepWindow,
+    clock: Clock,
+    admin: Mutex<()>,
+    ids: AtomicU64,
+    closed: AtomicBool,
+    templates: Templates,
+    /// On cache lines of its own: creating keys must not slow down using them.
+    keys: CachePadded<Mutex<Keys>>,
+    context: Arc<Context>,
+}
 
 /// What a name stands for.
 #[derive(Debug)]
-pub(super) enum Registration {
-    /// It was configured.
+enum Registration {
     Configured(Arc<Entry>),
     Promoted(Promoted),
-    CompactBucket(CompactKey),
+    Compact(CompactKey),
 }
 
 impl Registration {
-    /// The entry of a resource that was configured.
-    pub(super) fn configured(&self) -> Option<Arc<Entry>> {
+    fn configured(&self) -> Option<&Arc<Entry>> {
         match self {
-            Self::Configured(entry) => Some(Arc::clone(entry)),
-            Self::Promoted(_) | Self::CompactBucket(_) => None,
+            Self::Configured(entry) => Some(entry),
+            Self::Promoted(_) | Self::Compact(_) => None,
         }
     }
 
-    /// The entry, where there is one.
-    pub(super) fn entry(&self) -> Option<Arc<Entry>> {
+    fn entry(&self) -> Option<&Arc<Entry>> {
         match self {
-            Self::Configured(entry) | Self::Promoted(Promoted { entry, .. }) => {
-                Some(Arc::clone(entry))
-            }
-            Self::CompactBucket(_) => None,
+            Self::Configured(entry) | Self::Promoted(Promoted { entry, .. }) => Some(entry),
+            Self::Compact(_) => None,
         }
     }
 }
 
-/// What the keys of a prefix have in common, until it is configured anew.
+/// A key in one word.
 #[derive(Debug)]
-pub(super) struct Template {
-    prefix: Arc<str>,
-    limit: Limit,
-    /// None where keys are whole from the start.
-    rate: Option<SharedRate>,
-    most: u64,
-    /// Its keys; the same as that of the template before it. Under the lock of the keys.
-    count: Arc<AtomicU64>,
-}
-
-impl Template {
-    fn count(&self) -> u64 {
-        self.count.load(Ordering::Relaxed) // under the lock
-    }
-
-    fn gain(&self) {
-        self.count.fetch_add(1, Ordering::Relaxed); // under the lock
-    }
-
-    fn lose(&self) {
-        self.count.fetch_sub(1, Ordering::Relaxed); // under the lock
-    }
-
-    fn is(&self, other: &Self) -> bool {
-        std::ptr::eq(self, other)
-    }
-}
-
-/// A light key.
-#[derive(Debug)]
-pub(super) struct CompactKey {
+struct CompactKey {
     bucket: CompactBucket,
     template: Arc<Template>,
 }
 
 impl CompactKey {
-    /// One try to take `n >= 1` tokens.
+    /// One attempt to take `n >= 1` tokens.
     #[inline]
-    fn take(&self, sweep_window: &SweepWindow, n: u64, now: u64) -> Result<(), Miss> {
+    fn take(&self, window: &SweepWindow, n: u64, now: u64) -> Result<(), Refused> {
         match &self.template.rate {
-            Some(rate) => self.bucket.take(rate, sweep_window, n, now),
-            None => Err(Miss::Gone),
+            Some(rate) => self.bucket.take(rate, window, n, now),
+            None => Err(Retry::Evicted.into()),
         }
     }
 }
 
-/// A whole key.
+/// A key with an entry.
 #[derive(Debug)]
-pub(super) struct Promoted {
+struct Promoted {
     entry: Arc<Entry>,
     leaving: AtomicBool,
 }
@@ -140,26 +125,165 @@ impl Promoted {
         Self { entry, leaving: AtomicBool::new(false) }
     }
 
-    /// To be used, unless it leaves. `AcqRel`: see the module.
+    /// Its entry, unless it is leaving. `AcqRel`: see the module.
     fn hold(&self) -> Option<Arc<Entry>> {
         let entry = Arc::clone(&self.entry);
-        if seeded("use-without-look") {
-            return Some(entry);
-        }
         (!self.leaving.fetch_or(false, Ordering::AcqRel)).then_some(entry)
     }
 
-    /// Out of the map for good, if nobody uses it and `is_idle` says so. Under the lock of the keys.
+    /// Marks it as leaving for good, if nobody uses it and `is_idle`. Under the lock of the keys.
     fn evict(&self, is_idle: impl FnOnce(&Arc<Entry>) -> bool) -> bool {
         self.leaving.fetch_or(true, Ordering::AcqRel);
-        let is_alone = Arc::strong_count(&self.entry) == 1 || seeded("evict-without-look");
-        // With the Release by which the last user's clone was dropped: what it did is seen.
+        let is_unused = Arc::strong_count(&self.entry) == 1;
+        // Pairs with the Release by which the last clone was dropped: its effects are seen.
         fence(Ordering::Acquire);
-        let leaves = is_alone && is_idle(&self.entry);
+        let leaves = is_unused && is_idle(&self.entry);
         if !leaves {
-            // An RMW as all others, so that they have one order.
-            self.leaving.fetch_and(false, Ordering::AcqRel);
+            self.leaving.fetch_and(false, Ordering::AcqRel); // an RMW, as all others
         }
         leaves
+    }
+}
+
+impl Registry {
+    pub(super) fn new(clock: Clock, context: Context) -> Self {
+        has_barrier(); // registers the process once, so that light barriers are free
+        Self {
+            entries: new_map(),
+            sweep_window: SweepWindow::new(),
+            clock,
+            admin: Mutex::new(()),
+            ids: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            templates: Templates::default(),
+            keys: CachePadded::new(Mutex::new(Keys::default())),
+            context: Arc::new(context),
+        }
+    }
+
+    #[inline]
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    #[inline]
+    pub(super) fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// A number that no other resource of this limiter has.
+    fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed) // unique is enough
+    }
+
+    // ---- configuring --------------------------------------------------------------------------
+
+    /// Adds a resource, or gives one that exists another limit.
+    pub(super) fn configure(&self, name: &str, limit: &Limit) -> Result<Arc<Entry>, ConfigError> {
+        if name.is_empty() {
+            return Err(ConfigError::EmptyName);
+        }
+        loop {
+            let admin = self.admin.lock();
+            if self.is_closed() {
+                return Err(ConfigError::Closed);
+            }
+            let (entry, is_new) = match self.configured(name) {
+                Some(entry) => (entry, false),
+                None => self.add(name, limit)?,
+            };
+            // What follows may call back, and a callback may configure.
+            drop(admin);
+            if is_new {
+                self.context.tell_new(name);
+                return Ok(entry);
+            }
+            if let Some(configured) = entry.configure(limit) {
+                return configured.map(|()| entry);
+            }
+            // Removed meanwhile: add it again.
+        }
+    }
+
+    /// Adds a configured resource, or takes a key out of its template. Returns whether the name is new,
+    /// and the entry has this limit. Under the admin lock.
+    fn add(&self, name: &str, limit: &Limit) -> Result<(Arc<Entry>, bool), ConfigError> {
+        let mut guard = self.lock_keys();
+        let is_new = self.entries.pin().get(&NameRef(name)).is_none();
+        let entry = if is_new {
+            self.new_entry(name.into(), limit, self.clock.now())?
+        } else {
+            limit.terms(1.0)?;
+            guard.leave_template(name)?
+        };
+        let configured = Registration::Configured(Arc::clone(&entry));
+        self.entries.pin().insert(Name(Arc::clone(&entry.name)), configured);
+        Ok((entry, is_new))
+    }
+
+    /// An entry that is full at `now`.
+    fn new_entry(
+        &self,
+        name: Arc<str>,
+        limit: &Limit,
+        now: u64,
+    ) -> Result<Arc<Entry>, ConfigError> {
+        let context = Arc::clone(&self.context);
+        Entry::new(name, self.next_id(), limit, now, self.clock.clone(), context)
+    }
+
+    /// Removes a resource or a key; returns whether there was one.
+    pub(super) fn remove(&self, name: &str) -> bool {
+        let admin = self.admin.lock();
+        let mut guard = self.lock_keys();
+        let entries = self.entries.pin();
+        let Some(found) = entries.get(&NameRef(name)) else { return false };
+        guard.discount(name, &*found);
+        let entry = found.entry().map(Arc::clone);
+        entries.remove(&NameRef(name));
+        drop(guard);
+        drop(admin);
+        if let Some(entry) = entry {
+            entry.shut(SlotState::Removed);
+        }
+        true
+    }
+
+    pub(super) fn close(&self) {
+        let admin = self.admin.lock();
+        self.closed.store(true, Ordering::Release);
+        // From here on no key is created, and compact keys do not answer.
+        let keys = self.keys.lock();
+        self.sweep_window.close();
+        drop(keys);
+        let mut entries = Vec::new();
+        for found in self.entries.pin().values() {
+            entries.extend(found.entry().map(Arc::clone));
+        }
+        drop(admin);
+        for entry in entries {
+            entry.shut(SlotState::Closed);
+        }
+    }
+
+    // ---- looking up ---------------------------------------------------------------------------
+
+    /// The entry of a configured resource.
+    pub(super) fn configured(&self, name: &str) -> Option<Arc<Entry>> {
+        self.entries.pin().get(&NameRef(name))?.configured().map(Arc::clone)
+    }
+
+    pub(super) fn capacities(&self) -> Vec<Capacity> {
+        let entries = self.entries.pin();
+        let mut all = Vec::new();
+        for found in entries.values() {
+            all.extend(found.configured().map(|entry| entry.capacity()));
+        }
+        all.sort_by(|a: &Capacity, b| a.resource.cmp(&b.resource));
+        all
     }
 }

@@ -1,206 +1,177 @@
-//! Keys that are made, that become whole, and that leave their template: under the lock of the keys.
+//! Keys that are created, promoted, and that leave their template: under the lock of the keys.
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::super::entry::Entry;
-use super::super::error::{ConfigError, TryAcquireError};
-use super::super::limit::Limit;
-use super::super::memory::Inner;
-use super::name::{Name, NameRef};
-use super::sweep::KeysGuard;
-use super::{CompactKey, Promoted, Registration, Template};
-use crate::bucket::{CompactBucket, Miss, SharedRate};
-use crate::sync::{AtomicU64, Ordering, seeded};
+use super::super::error::{ConfigError, NoEntry, TryAcquireError};
+use super::sweep::Keys;
+use super::{CompactKey, Promoted, Registration, Registry, Template};
+use crate::bucket::{CompactBucket, Refused, SharedRate};
+use crate::sync::{MutexGuard, Name, NameRef};
 
-/// Another number for each resource of a limiter.
-#[derive(Debug)]
-pub(in crate::limiter) struct Ids(AtomicU64);
-
-impl Ids {
-    pub(in crate::limiter) fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    pub(in crate::limiter) fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed) // only that each is another
-    }
+/// The lock of the keys, and a clock reading made under it.
+pub(super) struct KeysGuard<'a> {
+    pub(super) registry: &'a Registry,
+    pub(super) keys: MutexGuard<'a, Keys>,
+    pub(super) now: u64,
+    /// Promoted keys in which something is due, of which observers may have to be told.
+    pub(super) due: SmallVec<[Arc<Entry>; 4]>,
 }
 
 impl KeysGuard<'_> {
-    /// The resource of this name, to be used: a key becomes whole, and is made where there is none.
-    pub(super) fn whole(&mut self, name: &str) -> Result<Arc<Entry>, TryAcquireError> {
-        self.open()?;
-        let entries = self.inner.entries.pin();
+    /// Unlocks, and does what is due in promoted keys; returns whether anything was. Not under another
+    /// lock: observers may be told.
+    pub(super) fn finish(self) -> bool {
+        let Self { keys, due, .. } = self;
+        drop(keys);
+        due.iter().for_each(|entry| entry.bring_up_to_date());
+        !due.is_empty()
+    }
+
+    /// The entry of this name, for use: a key is promoted, or created.
+    pub(super) fn promote(&mut self, name: &str) -> Result<Arc<Entry>, NoEntry> {
+        self.require_open()?;
+        let entries = self.registry.entries.pin();
         let Some((own, found)) = entries.get_key_value(&NameRef(name)) else {
-            let template = self.inner.template_of(name).ok_or_else(|| self.inner.missing())?;
+            let template = self.template(name)?;
             let name = self.room_for(name, &template)?;
             let spent = template.rate.as_ref().map(|rate| self.new_word(rate));
             let entry = self.build_entry(&name, &template, spent)?;
-            self.add(name, &template, Registration::Promoted(Promoted::new(Arc::clone(&entry))));
+            let promoted = Promoted::new(Arc::clone(&entry));
+            self.add(name, &template, Registration::Promoted(promoted));
             return Ok(entry);
         };
         match *found {
             Registration::Configured(ref entry)
             | Registration::Promoted(Promoted { ref entry, .. }) => Ok(Arc::clone(entry)),
-            Registration::CompactBucket(CompactKey { ref bucket, ref template }) => {
-                // All that may fail comes before the word is dead.
+            Registration::Compact(CompactKey { ref bucket, ref template }) => {
+                // Everything that can fail precedes the death of the word.
                 let entry = self.build_entry(&own.0, template, None)?;
                 self.restore_from(&entry, template, bucket.retire());
-                let whole = Registration::Promoted(Promoted::new(Arc::clone(&entry)));
-                entries.insert(Name(Arc::clone(&own.0)), whole);
+                let promoted = Registration::Promoted(Promoted::new(Arc::clone(&entry)));
+                entries.insert(Name(Arc::clone(&own.0)), promoted);
                 Ok(entry)
             }
         }
     }
 
-    /// What the name stands for, to be looked at: a build_entry that is in no map, where that is a light key or
-    /// none.
-    pub(super) fn show(&self, name: &str) -> Result<Arc<Entry>, TryAcquireError> {
-        self.open()?;
-        let entries = self.inner.entries.pin();
+    /// What the name stands for, to look at: for a compact key or none, an entry that is in no map.
+    pub(super) fn view(&self, name: &str) -> Result<Arc<Entry>, NoEntry> {
+        self.require_open()?;
+        let entries = self.registry.entries.pin();
         let Some(found) = entries.get(&NameRef(name)) else {
-            let template = self.inner.template_of(name).ok_or_else(|| self.inner.missing())?;
+            let template = self.template(name)?;
             let spent = template.rate.as_ref().map(|rate| self.new_word(rate));
             return self.build_entry(&name.into(), &template, spent);
         };
         match *found {
             Registration::Configured(ref entry)
             | Registration::Promoted(Promoted { ref entry, .. }) => Ok(Arc::clone(entry)),
-            Registration::CompactBucket(CompactKey { ref bucket, ref template }) => {
-                self.build_entry(&name.into(), template, Some(bucket.spent()))
+            Registration::Compact(CompactKey { ref bucket, ref template }) => {
+                self.build_entry(&name.into(), template, Some(bucket.last_position()))
             }
         }
     }
 
-    /// Make a light key and take `n >= 1` tokens from it. `false` where there is a key now, to be looked up.
+    /// Creates a compact key and takes `n >= 1` tokens from it. `false` if the caller must look the name
+    /// up again.
     pub(super) fn take_new(&mut self, name: &str, n: u64) -> Result<bool, TryAcquireError> {
-        self.open()?;
-        if self.inner.entries.pin().get(&NameRef(name)).is_some() {
+        self.require_open()?;
+        if self.registry.entries.pin().get(&NameRef(name)).is_some() {
             return Ok(false);
         }
-        let template = self.inner.template_of(name).ok_or_else(|| self.inner.missing())?;
+        let template = self.template(name)?;
         let Some(rate) = &template.rate else {
-            return self.whole(name).map(|_| false);
+            self.promote(name)?;
+            return Ok(false);
         };
         let bucket = CompactBucket::new(self.new_word(rate));
-        match bucket.take(rate, &self.inner.sweep_window, n, self.now) {
+        match bucket.take(rate, &self.registry.sweep_window, n, self.now) {
             Ok(()) => {}
-            Err(Miss::Refused(refusal)) => return Err(TryAcquireError::from_refusal(refusal)),
-            Err(_) => return Ok(false),
+            Err(Refused::Denied(denied)) => return Err(denied.into()),
+            Err(Refused::Retry(_)) => return Ok(false),
         }
         let name = self.room_for(name, &template)?;
-        let key =
-            Registration::CompactBucket(CompactKey { bucket, template: Arc::clone(&template) });
-        self.add(name, &template, key);
+        let key = CompactKey { bucket, template: Arc::clone(&template) };
+        self.add(name, &template, Registration::Compact(key));
         Ok(true)
     }
 
-    /// The resource of this name that has a limit of its own, and whether it is new, and has this one. A
-    /// key leaves its template.
-    pub(in crate::limiter) fn configured(
-        &mut self,
-        name: &str,
-        limit: &Limit,
-    ) -> Result<(Arc<Entry>, bool), ConfigError> {
-        let entries = self.inner.entries.pin();
-        let found = entries.get(&NameRef(name));
-        let is_new = found.is_none();
-        let entry = match found {
-            None => {
-                let Inner { ids, clock, context, .. } = self.inner;
-                Entry::new(name, ids.next(), limit, clock.clone(), Arc::clone(context))?
-            }
-            Some(found) => {
-                if let Some(entry) = found.configured() {
-                    return Ok((entry, false));
-                }
-                limit.terms(1.0)?;
-                let entry = self.whole(name).map_err(|_| ConfigError::Closed)?;
-                self.lose(name);
-                entry
-            }
-        };
-        let configured = Registration::Configured(Arc::clone(&entry));
-        entries.insert(Name(Arc::clone(&entry.name)), configured);
-        Ok((entry, is_new))
+    /// Promotes a key that is about to get a limit of its own, and discounts it.
+    pub(super) fn leave_template(&mut self, name: &str) -> Result<Arc<Entry>, ConfigError> {
+        // It exists, so that only a closed limiter is in the way.
+        let entry = self.promote(name).map_err(|_| ConfigError::Closed)?;
+        if let Some(template) = self.registry.template_of(name) {
+            template.lose();
+        }
+        Ok(entry)
     }
 
-    /// Take a name out of the map. Whether it was there; and its entry, if it has one, to be shut.
-    pub(in crate::limiter) fn take_out(&mut self, name: &str) -> (bool, Option<Arc<Entry>>) {
-        let entries = self.inner.entries.pin();
-        let Some(found) = entries.get(&NameRef(name)) else { return (false, None) };
-        let entry = match *found {
-            Registration::Configured(ref entry) => Some(Arc::clone(entry)),
-            Registration::Promoted(Promoted { ref entry, .. }) => {
-                self.lose(name);
-                Some(Arc::clone(entry))
+    /// Counts out a name that is about to leave the map, and ends its word.
+    pub(super) fn discount(&mut self, name: &str, found: &Registration) {
+        match found {
+            Registration::Configured(_) => {}
+            Registration::Promoted(_) => {
+                if let Some(template) = self.registry.template_of(name) {
+                    template.lose();
+                }
             }
-            Registration::CompactBucket(CompactKey { ref bucket, ref template }) => {
+            Registration::Compact(CompactKey { bucket, template }) => {
                 bucket.retire();
                 template.lose();
-                None
             }
-        };
-        entries.remove(&NameRef(name));
-        (true, entry)
-    }
-
-    /// A whole key of this name goes.
-    fn lose(&self, name: &str) {
-        if let Some(template) = self.inner.template_of(name) {
-            template.lose();
         }
     }
 
-    fn open(&self) -> Result<(), TryAcquireError> {
-        if self.inner.is_closed() { Err(TryAcquireError::Closed) } else { Ok(()) }
+    fn require_open(&self) -> Result<(), NoEntry> {
+        if self.registry.is_closed() { Err(NoEntry::Closed) } else { Ok(()) }
+    }
+
+    fn template(&self, name: &str) -> Result<Arc<Template>, NoEntry> {
+        self.registry.template_of(name).ok_or_else(|| self.registry.missing())
     }
 
     /// The name of a key that there is room for.
-    fn room_for(&mut self, name: &str, template: &Template) -> Result<Arc<str>, TryAcquireError> {
-        if !self.make_room(template) {
-            return Err(TryAcquireError::TooManyKeys { most: template.most });
-        }
-        Ok(name.into())
+    fn room_for(&mut self, name: &str, template: &Template) -> Result<Arc<str>, NoEntry> {
+        let has_room = self.make_room(template);
+        if has_room { Ok(name.into()) } else { Err(NoEntry::TooManyKeys(template.max_keys)) }
     }
 
-    fn add(&mut self, name: Arc<str>, template: &Template, named: Registration) {
-        self.inner.entries.pin().insert(Name(Arc::clone(&name)), named);
+    fn add(&mut self, name: Arc<str>, template: &Template, registration: Registration) {
+        self.registry.entries.pin().insert(Name(Arc::clone(&name)), registration);
         self.keys.names.push_back(name);
         template.gain();
     }
 
-    /// The word of a key that is made: full from the latest eviction on, and as far as the on_timer can tell.
+    /// The word of a new key: full from the latest eviction on, as far as the ring can tell.
     fn new_word(&self, rate: &SharedRate) -> u64 {
-        let evicted = if seeded("new-without-time") { 0 } else { self.keys.evicted };
-        rate.full(evicted.max(self.inner.sweep_window.from()))
+        rate.full(self.keys.evicted.max(self.registry.sweep_window.start()))
     }
 
-    /// An entry by the template, which goes on from a word if there is one, and is full else.
+    /// An entry by the template. It continues from a word if there is one, and is full otherwise.
     pub(super) fn build_entry(
         &self,
         name: &Arc<str>,
         template: &Template,
         spent: Option<u64>,
-    ) -> Result<Arc<Entry>, TryAcquireError> {
-        let Inner { ids, clock, context, .. } = self.inner;
-        let (clock, context) = (clock.clone(), Arc::clone(context));
+    ) -> Result<Arc<Entry>, NoEntry> {
         let since = self.now.max(self.keys.evicted);
-        let name = Arc::clone(name);
-        let entry = Entry::new_at(name, ids.next(), &template.limit, since, clock, context);
-        // It was valid when it became a template.
-        let entry = entry.map_err(|_| TryAcquireError::UnknownResource)?;
+        let entry = self.registry.new_entry(Arc::clone(name), &template.limit, since);
+        // The limit was valid when it became a template.
+        let entry = entry.map_err(|_| NoEntry::Unknown)?;
         if let Some(spent) = spent {
             self.restore_from(&entry, template, spent);
         }
         Ok(entry)
     }
 
-    /// Have an entry by the template go on from a word.
-    pub(super) fn restore_from(&self, entry: &Entry, template: &Template, spent: u64) {
+    /// Makes an entry by the template continue from a word.
+    fn restore_from(&self, entry: &Entry, template: &Template, spent: u64) {
         if let Some(rate) = &template.rate {
-            let plain = rate.lift(spent, self.inner.sweep_window.recent(self.now));
-            entry.gate.bucket.put(&mut entry.settings.lock().current, &plain);
+            let from = rate.to_locked(spent, self.registry.sweep_window.recent(self.now));
+            entry.bucket.restore(&mut entry.settings.lock().current, &from);
         }
     }
 }

@@ -1,19 +1,18 @@
-//! Templates: made, configured anew and removed, and what becomes of their keys.
+//! Templates: set and removed, and what becomes of their keys.
 
 use std::sync::Arc;
 
 use super::super::entry::Entry;
 use super::super::error::ConfigError;
 use super::super::limit::Limit;
-use super::super::memory::{Inner, MemoryLimiter};
-use super::name::{Name, NameRef};
-use super::sweep::KeysGuard;
-use super::{CompactKey, Promoted, Registration, Template};
+use super::super::memory::MemoryLimiter;
+use super::promote::KeysGuard;
+use super::{CompactKey, Promoted, Registration, Registry};
 use crate::bucket::{CompactBucket, SharedRate, SlotState};
-use crate::sync::{AtomicU64, seeded};
+use crate::sync::{AtomicU64, Name, NameRef, Ordering};
 
-/// So many keys a template has at most, where it does not say.
-const MOST_KEYS: u64 = 1_000_000;
+/// Keys that a template has at most by default.
+const MAX_KEYS: u64 = 1_000_000;
 
 /// # Many keys
 ///
@@ -83,7 +82,7 @@ impl MemoryLimiter {
     ///
     /// See [`ConfigError`]; nothing was changed.
     pub fn per_key(&self, prefix: &str, limit: Limit) -> Result<(), ConfigError> {
-        self.per_key_at_most(prefix, limit, MOST_KEYS)
+        self.per_key_at_most(prefix, limit, MAX_KEYS)
     }
 
     /// [`per_key`](Self::per_key) with at most `most_keys` keys at a time. What would be one more fails
@@ -101,96 +100,139 @@ impl MemoryLimiter {
         limit: Limit,
         most_keys: u64,
     ) -> Result<(), ConfigError> {
-        let terms = limit.terms(1.0)?;
-        let admin = self.0.admin.lock();
-        if self.0.is_closed() {
-            return Err(ConfigError::Closed);
-        }
-        let keys_guard = self.0.keys_guard();
-        let from = self.0.template_of(prefix);
-        let same = from.as_ref().filter(|from| *from.prefix == *prefix);
-        let count =
-            same.map_or_else(|| Arc::new(AtomicU64::new(0)), |same| Arc::clone(&same.count));
-        let rate = if terms.len() == 1 { SharedRate::new(terms[0], keys_guard.now) } else { None };
-        let prefix: Arc<str> = prefix.into();
-        let template =
-            Template { prefix: Arc::clone(&prefix), limit, rate, most: most_keys, count };
-        self.0.templates.pin().insert(Name(Arc::clone(&prefix)), Arc::new(template));
-        // Without one until now there are no such keys.
-        let moved = from.map(|from| keys_guard.move_keys(&prefix, &from)).unwrap_or_default();
-        drop(admin);
-        self.0.apply_migration(moved);
-        Ok(())
+        self.0.set_template(prefix, limit, most_keys)
     }
 
     /// Remove a template; whether there was one. Its keys are those of the next shorter prefix that has
     /// one from here on, as after [`per_key`](Self::per_key); where none has, they go, and their waiters
     /// and handles get `UnknownResource`.
     pub fn remove_per_key(&self, prefix: &str) -> bool {
-        let admin = self.0.admin.lock();
-        let keys_guard = self.0.keys_guard();
-        let Some(from) = self.0.templates.pin().remove(&NameRef(prefix)).map(Arc::clone) else {
-            return false;
-        };
-        let moved = keys_guard.move_keys(prefix, &from);
-        drop(admin);
-        self.0.apply_migration(moved);
-        true
+        self.0.remove_template(prefix)
     }
 }
 
-/// Promoted keys that have another template, or none any more.
+/// Read for each new name, written seldom.
+pub(super) type Templates = papaya::HashMap<Name, Arc<Template>, foldhash::fast::RandomState>;
+
+/// What the keys of a prefix share, until the template is set again.
+#[derive(Debug)]
+pub(super) struct Template {
+    pub(super) prefix: Arc<str>,
+    pub(super) limit: Limit,
+    /// `None` if keys are created promoted.
+    pub(super) rate: Option<SharedRate>,
+    pub(super) max_keys: u64,
+    /// The number of its keys; shared with the template of this prefix before it. Changed and read under
+    /// the lock of the keys, so Relaxed.
+    count: Arc<AtomicU64>,
+}
+
+impl Template {
+    pub(super) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn gain(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn lose(&self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+/// Promoted keys that have another template now, or none.
 type Migrated = Vec<(Arc<Entry>, Option<Arc<Template>>)>;
 
-impl Inner {
-    /// What whole keys need once they have moved, without locks: observers hear of it.
-    fn apply_migration(&self, moved: Migrated) {
-        for (entry, to) in moved {
+impl Registry {
+    fn set_template(&self, prefix: &str, limit: Limit, max_keys: u64) -> Result<(), ConfigError> {
+        let terms = limit.terms(1.0)?;
+        let admin = self.admin.lock();
+        if self.is_closed() {
+            return Err(ConfigError::Closed);
+        }
+        let guard = self.lock_keys();
+        let from = self.template_of(prefix);
+        let same = from.as_ref().filter(|from| *from.prefix == *prefix);
+        let count = same.map_or_else(Arc::default, |same| Arc::clone(&same.count));
+        let rate = if terms.len() == 1 { SharedRate::new(terms[0], guard.now) } else { None };
+        let prefix: Arc<str> = prefix.into();
+        let template = Template { prefix: Arc::clone(&prefix), limit, rate, max_keys, count };
+        self.templates.pin().insert(Name(Arc::clone(&prefix)), Arc::new(template));
+        // Without a template until now there are no such keys.
+        let migrated = from.map(|from| guard.migrate(&prefix, &from)).unwrap_or_default();
+        drop(admin);
+        self.apply_migration(migrated);
+        Ok(())
+    }
+
+    fn remove_template(&self, prefix: &str) -> bool {
+        let admin = self.admin.lock();
+        let guard = self.lock_keys();
+        let Some(from) = self.templates.pin().remove(&NameRef(prefix)).map(Arc::clone) else {
+            return false;
+        };
+        let migrated = guard.migrate(prefix, &from);
+        drop(admin);
+        self.apply_migration(migrated);
+        true
+    }
+
+    /// Gives migrated keys their new limit, without locks: observers are told.
+    fn apply_migration(&self, migrated: Migrated) {
+        for (entry, to) in migrated {
             let Some(template) = to else {
                 entry.shut(SlotState::Removed);
                 continue;
             };
-            // Unless it has moved on.
-            let is_here = || {
-                let is_whole = match self.entries.pin().get(&NameRef(&entry.name)) {
+            // Unless it has migrated again.
+            let is_wanted = || {
+                let is_promoted = match self.entries.pin().get(&NameRef(&entry.name)) {
                     Some(found) => matches!(*found, Registration::Promoted(_)),
                     None => false,
                 };
-                is_whole && self.template_of(&entry.name).is_some_and(|now| now.is(&template))
+                is_promoted && self.template_of(&entry.name).is_some_and(|now| now.is(&template))
             };
-            // Nothing is wrong with the limit, and a resource that was removed needs none.
-            let _ = entry.configure_if(&template.limit, is_here);
+            // The limit is valid, and a resource that was removed needs none.
+            let _ = entry.configure_if(&template.limit, is_wanted);
         }
     }
 }
 
 impl KeysGuard<'_> {
-    /// Have each key go on by the template that it has now. Those with `prefix` whose template is no
-    /// longer one were `from`'s. Under the admin lock, so that nobody else moves keys, and in the keys_guard
-    /// in which the templates changed: a whole key that went in between would count out of another one.
-    fn move_keys(mut self, prefix: &str, from: &Template) -> Migrated {
-        let mut moved = Migrated::new();
-        let inner = self.inner;
-        if seeded("names-after-template") {
-            drop(self);
-            self = inner.keys_guard();
-        }
+    /// Moves each key to the template that fits it now. Promoted keys with `prefix` that have no longer
+    /// prefix were `from`'s. Under the admin lock, so that no other thread migrates keys, and under the
+    /// guard in which the templates changed: otherwise a promoted key that goes in between would be
+    /// counted out of the wrong template.
+    fn migrate(mut self, prefix: &str, from: &Template) -> Migrated {
+        let mut migrated = Migrated::new();
+        let registry = self.registry;
         let names = std::mem::take(&mut self.keys.names);
         drop(self);
         for name in names {
-            // The lock is for one key at a time, so that nobody who makes one waits for all.
-            inner.keys_guard().move_key(name, prefix, from, &mut moved);
+            // One key per lock, so that a thread that creates one does not wait for all.
+            registry.lock_keys().migrate_key(name, prefix, from, &mut migrated);
         }
-        moved
+        migrated
     }
 
-    fn move_key(&mut self, name: Arc<str>, prefix: &str, from: &Template, moved: &mut Migrated) {
-        let entries = self.inner.entries.pin();
+    fn migrate_key(
+        &mut self,
+        name: Arc<str>,
+        prefix: &str,
+        from: &Template,
+        migrated: &mut Migrated,
+    ) {
+        let entries = self.registry.entries.pin();
         let Some((own, found)) = entries.get_key_value(&NameRef(&name)) else { return };
         if !Arc::ptr_eq(&own.0, &name) {
             return;
         }
-        let to = self.inner.template_of(&name);
+        let to = self.registry.template_of(&name);
         let stays = match *found {
             Registration::Configured(_) => false,
             Registration::Promoted(Promoted { ref entry, .. }) => {
@@ -199,29 +241,24 @@ impl KeysGuard<'_> {
                     from.lose();
                     match &to {
                         Some(to) => to.gain(),
-                        None => {
-                            entries.remove(&NameRef(&name));
-                        }
+                        None => drop(entries.remove(&NameRef(&name))),
                     }
-                    moved.push((Arc::clone(entry), to.clone()));
+                    migrated.push((Arc::clone(entry), to.clone()));
                 }
                 to.is_some()
             }
-            Registration::CompactBucket(ref key) => match to {
+            Registration::Compact(ref key) => match to {
                 Some(to) if to.is(&key.template) => true,
-                to => {
-                    let transition = self.migrate_compact(&name, key, to, moved);
-                    let stays = transition.is_some();
-                    match transition {
-                        Some(named) => {
-                            entries.insert(Name(Arc::clone(&name)), named);
-                        }
-                        None => {
-                            entries.remove(&NameRef(&name));
-                        }
+                to => match self.migrate_compact(&name, key, to, migrated) {
+                    Some(registration) => {
+                        entries.insert(Name(Arc::clone(&name)), registration);
+                        true
                     }
-                    stays
-                }
+                    None => {
+                        entries.remove(&NameRef(&name));
+                        false
+                    }
+                },
             },
         };
         if stays {
@@ -229,38 +266,35 @@ impl KeysGuard<'_> {
         }
     }
 
-    /// What a light key becomes by another template; `None` where it goes.
+    /// What a compact key becomes by another template; `None` if it goes.
     fn migrate_compact(
         &mut self,
         name: &Arc<str>,
         key: &CompactKey,
         to: Option<Arc<Template>>,
-        moved: &mut Migrated,
+        migrated: &mut Migrated,
     ) -> Option<Registration> {
         let spent = key.bucket.retire();
         key.template.lose();
         let (to, rate) = (to?, key.template.rate.as_ref()?);
-        // Read after the word: else the time up to a take that the word counts, which was earned at the old
-        // rate, would be earned once more at the new one.
-        let now = if seeded("turn-by-old-clock") { self.now } else { self.inner.clock.now() };
-        // A clock that has stepped back by weeks is further away than the on_timer can tell.
-        let now = self.inner.sweep_window.recent(now);
+        // Read after the word. Otherwise the time up to a take that the word counts, earned at the old
+        // rate, would be earned again at the new one. A clock that has stepped back by weeks would be
+        // further away than the ring can tell.
+        let now = self.registry.sweep_window.recent(self.registry.clock.now());
         if rate.is_full(spent, now) {
             self.keys.evicted = self.keys.evicted.max(now);
             return None;
         }
         to.gain();
         let lost = to.limit.first().lost_depth(key.template.limit.first());
-        let adopt = |to: &SharedRate| to.adopt(&rate.lift(spent, now), lost, now);
+        let adopt = |to: &SharedRate| to.adopt(&rate.to_locked(spent, now), lost, now);
         if let Some(spent) = to.rate.as_ref().and_then(adopt) {
-            return Some(Registration::CompactBucket(CompactKey {
-                bucket: CompactBucket::new(spent),
-                template: to,
-            }));
+            let bucket = CompactBucket::new(spent);
+            return Some(Registration::Compact(CompactKey { bucket, template: to }));
         }
-        // By the old limit, and then by the new one.
+        // By the old limit first, and then by the new one.
         let entry = self.build_entry(name, &key.template, Some(spent)).ok()?;
-        moved.push((Arc::clone(&entry), Some(to)));
+        migrated.push((Arc::clone(&entry), Some(to)));
         Some(Registration::Promoted(Promoted::new(entry)))
     }
 }

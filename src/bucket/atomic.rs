@@ -1,0 +1,357 @@
+//! The bucket in one atomic word: the CAS loops.
+//!
+//! The [word](super::word) holds what was spent, as a position. The [slot](super::slot) in force says
+//! what has accrued. With `acc` units accrued since the anchor and a capacity of `C`:
+//!
+//! * `position <= acc`: the bucket is full. A take of n moves the position to `ceil(acc) + n`. The
+//!   fraction of a unit that a full bucket cannot hold is lost.
+//! * Otherwise n are admitted iff `position + n <= acc + C`.
+//!
+//! So for admissions i..j in the order of their CASes, at clock readings t:
+//! `sum n <= C + rate * (t_j - t_i)`, whatever the interleaving and however stale a reading is.
+//!
+//! # Orderings
+//!
+//! The word is loaded with Acquire, and its RMWs are `AcqRel`: a thread that finds a generation in the
+//! word sees the slot that was stored before it. The one plain store, in [`Bucket::unlock`], goes to a
+//! word that nobody else changes. It is Release, after an acquiring RMW of the same thread, so that its
+//! readers see the slot as well. The fields of a slot are Acquire and Release too, for the reason
+//! given at [`Slot`]. For permits in flight see [`in_flight`](super::in_flight).
+
+use std::sync::OnceLock;
+
+use crossbeam_utils::CachePadded;
+
+use super::demand;
+use super::in_flight;
+use super::locked::LockedBucket;
+use super::outcome::{Deficit, Denied, Refused, Retry};
+use super::rate::{Terms, admit};
+use super::reconfigure::SlotChange;
+use super::slot::{Slot, SlotConfig, SlotState};
+use super::snapshot::Snapshot;
+use super::stripes::Stripes;
+use super::word::Word;
+use crate::sync::{AtomicU64, Ordering};
+
+/// A token bucket, and the count of its permits in flight.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    /// Written by every take, so on cache lines of their own.
+    pub(super) hot: CachePadded<Hot>,
+    /// Read by every take, written by a reconfiguration.
+    pub(super) slots: [Slot; 2],
+    /// See [`in_flight`](super::in_flight).
+    pub(super) max_in_flight: AtomicU64,
+}
+
+#[derive(Debug)]
+pub(super) struct Hot {
+    pub(super) word: AtomicU64,
+    /// Permits in flight that no stripe counts: see [`in_flight`](super::in_flight).
+    pub(super) in_flight: AtomicU64,
+    /// See [`demand`].
+    pub(super) demand: AtomicU64,
+    /// Of a bucket that has been hot. Here, where every take looks: this line is seldom written while
+    /// the stripes are open.
+    pub(super) stripes: OnceLock<Box<Stripes>>,
+}
+
+/// Where a take moves the word, and from where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Transition {
+    from: Word,
+    to: Word,
+}
+
+impl Bucket {
+    /// A full bucket, and the configuration that its owner keeps under the configuration lock.
+    /// `max_in_flight` is `u64::MAX` for no bound.
+    pub(crate) fn new(terms: Terms, max_in_flight: u64, now: u64) -> (Self, SlotConfig) {
+        let config = SlotConfig::open(terms, now);
+        let bucket = Self {
+            hot: CachePadded::new(Hot {
+                word: AtomicU64::new(Word::new(0).0),
+                in_flight: AtomicU64::new(0),
+                demand: AtomicU64::new(0),
+                stripes: OnceLock::new(),
+            }),
+            slots: [Slot::new(&config), Slot::new(&config)],
+            max_in_flight: AtomicU64::new(in_flight::normalize(max_in_flight)),
+        };
+        (bucket, config)
+    }
+
+    /// One attempt to take `n >= 1` tokens at `now`: the fast path, short enough to be inlined.
+    #[inline]
+    pub(crate) fn take(&self, n: u64, now: u64) -> Result<(), Refused> {
+        let transition = self.prepare(n, now)?;
+        if !self.commit(&transition) {
+            return Err(Retry::Contended.into());
+        }
+        if now.is_multiple_of(demand::SAMPLE) {
+            self.note_sample(now);
+        }
+        Ok(())
+    }
+
+    /// Where such an attempt would move the word.
+    #[inline]
+    pub(crate) fn prepare(&self, n: u64, now: u64) -> Result<Transition, Refused> {
+        let word = self.word();
+        // By a branch, the processor may read the slot before the word; by an index it may not.
+        let slot = if word.parity() == 0 { &self.slots[0] } else { &self.slots[1] };
+        let elapsed = now.wrapping_sub(slot.anchor());
+        // The first comparison covers a passed horizon, a pause, a closed bucket, and a reading from
+        // before the anchor, whose elapsed time wraps to a huge one.
+        if elapsed >= slot.horizon() || !word.has_no_flags() || n > slot.capacity_tokens() {
+            return Err(Retry::Undecided.into());
+        }
+        let (floor, ceil) = slot.accrued(elapsed);
+        let (origin, capacity) = (slot.origin(), slot.capacity());
+        // A slot that is being rewritten has any values here, and this may wrap.
+        let units = n.wrapping_mul(slot.unit());
+        match admit(word.position(origin), floor, ceil, capacity, units) {
+            Ok(next) => Ok(Transition { from: word, to: word.moved(origin, next) }),
+            Err(need) => {
+                let (offset, rate, carry) = (elapsed.cast_signed(), slot.rate(), slot.carry());
+                // A slot that was rewritten since the first load proves nothing.
+                if !self.word().same_generation(word) {
+                    return Err(Retry::Contended.into());
+                }
+                Err(Denied::Exhausted(Deficit { offset, need, rate, carry }).into())
+            }
+        }
+    }
+
+    /// Takes as prepared, unless another thread was faster.
+    #[inline]
+    pub(crate) fn commit(&self, transition: &Transition) -> bool {
+        self.swap(transition.from, transition.to)
+    }
+
+    /// Makes the bucket exclusive if it still is where the transition starts. The caller holds the
+    /// queue's lock, and ends this by [`Bucket::unlock`].
+    #[inline]
+    pub(crate) fn lock(&self, transition: &Transition) -> bool {
+        let before = Word(self.hot.word.fetch_or(Word::EXCLUSIVE, Ordering::AcqRel));
+        if before != transition.from && !before.is_exclusive() {
+            self.set_exclusive(false);
+        }
+        before == transition.from
+    }
+
+    /// Takes as prepared, or leaves a locked bucket as it was. A store suffices: while the bucket is
+    /// exclusive other threads apply only RMWs that change nothing (see [`Bucket::leave`]).
+    #[inline]
+    pub(crate) fn unlock(&self, transition: &Transition, is_taken: bool) {
+        let word = if is_taken { transition.to } else { transition.from };
+        self.hot.word.store(word.0, Ordering::Release);
+    }
+
+    /// Takes `n` tokens at `now` in every case that the word alone can decide. With `is_locked` the
+    /// caller holds the queue's lock, and an exclusive bucket does not stop it.
+    #[cold]
+    pub(crate) fn take_any(&self, n: u64, now: u64, is_locked: bool) -> Result<(), Refused> {
+        loop {
+            let snapshot = self.snapshot(now);
+            match snapshot.would_admit(n) {
+                // The stripes may have enough: drain them before this is a denial.
+                Err(Refused::Denied(Denied::Exhausted(_)))
+                    if snapshot.is_striped() && !is_locked =>
+                {
+                    return Err(Retry::Undecided.into());
+                }
+                verdict => verdict?,
+            }
+            if snapshot.is_exclusive() && !is_locked {
+                return Err(Retry::Undecided.into());
+            }
+            let Ok(next) = snapshot.admit(n) else { continue };
+            if self.swap(snapshot.word, snapshot.word.moved(snapshot.origin, next)) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Gives `n` tokens back; the bucket keeps no more than its capacity. `is_locked` as in
+    /// [`Bucket::take_any`]. `Undecided` also if only the stripes may have room.
+    pub(crate) fn refund(&self, n: u64, now: u64, is_locked: bool) -> Result<(), Retry> {
+        self.settle(now, is_locked, |snapshot| {
+            let may_fit_in_stripes = snapshot.is_striped() && snapshot.has_no_room_for(n);
+            if may_fit_in_stripes && !is_locked {
+                Err(Retry::Undecided)
+            } else {
+                Ok(snapshot.refunded(n))
+            }
+        })
+    }
+
+    /// Takes `n` tokens, available or not: a debt delays later takes. `is_locked` as in
+    /// [`Bucket::take_any`]. `Undecided` also if the stripes may have what the word lacks;
+    /// `SlotExpired` also if the debt does not fit on the ring, so that [`Bucket::swing`] must charge
+    /// it.
+    pub(crate) fn charge(&self, n: u64, now: u64, is_locked: bool) -> Result<(), Retry> {
+        self.settle(now, is_locked, |snapshot| {
+            let next = snapshot.charged(n).ok_or(Retry::SlotExpired)?;
+            let may_be_in_stripes = snapshot.is_striped() && snapshot.is_debt(next);
+            if may_be_in_stripes && !is_locked { Err(Retry::Undecided) } else { Ok(next) }
+        })
+    }
+
+    fn settle(
+        &self,
+        now: u64,
+        is_locked: bool,
+        to: impl Fn(&Snapshot) -> Result<u64, Retry>,
+    ) -> Result<(), Retry> {
+        loop {
+            let snapshot = self.snapshot(now);
+            match snapshot.status() {
+                Err(Refused::Retry(retry)) => return Err(retry),
+                // Closed for good: nothing to settle.
+                Err(Refused::Denied(_)) => return Ok(()),
+                Ok(()) if snapshot.is_exclusive() && !is_locked => return Err(Retry::Undecided),
+                Ok(()) => {}
+            }
+            let next = snapshot.word.moved(snapshot.origin, to(&snapshot)?);
+            if next == snapshot.word || self.swap(snapshot.word, next) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A consistent look at `now`.
+    pub(crate) fn snapshot(&self, now: u64) -> Snapshot {
+        loop {
+            let word = self.word();
+            let slot = &self.slots[word.parity()];
+            let (anchor, rate, carry) = (slot.anchor(), slot.rate(), slot.carry());
+            // A slot that is being rewritten may have anything here.
+            let reserved = if word.is_striped() { slot.reserved() } else { 0 };
+            let snapshot = Snapshot {
+                word,
+                state: slot.state(),
+                origin: slot.origin(),
+                unit: slot.unit(),
+                capacity_tokens: slot.capacity_tokens(),
+                capacity: slot.capacity().saturating_sub(reserved),
+                rate,
+                carry,
+                anchor,
+                horizon: slot.horizon(),
+                until: slot.until(),
+                now,
+                accrued: rate.accrue(now.saturating_sub(anchor), carry),
+            };
+            if self.word().same_generation(word) {
+                return snapshot;
+            }
+        }
+    }
+
+    /// Swings to another configuration by one CAS: see [`SlotConfig::transition`]. Returns `false` if
+    /// the stripes are open, which must be drained first.
+    ///
+    /// Under the configuration lock, of which `current` is the proof. `clock` is read after the word.
+    /// An earlier reading could be older than that of a take which the word already counts; the time
+    /// between the two, earned at the old rate, would be earned again at the new one.
+    #[must_use]
+    pub(crate) fn swing(
+        &self,
+        current: &mut SlotConfig,
+        to: SlotChange,
+        clock: impl Fn() -> u64,
+    ) -> bool {
+        self.install(
+            current,
+            |word| !word.is_striped(),
+            |current, position| current.transition(position, to, clock()),
+        )
+    }
+
+    /// Moves the anchor up to now. The terms stay, and open stripes stay open.
+    pub(crate) fn reanchor(&self, current: &mut SlotConfig, clock: impl Fn() -> u64) {
+        self.install(current, |_| true, |current, position| current.reanchored(position, clock()));
+    }
+
+    /// This bucket as one under a lock. The caller keeps other threads from taking.
+    pub(crate) fn to_locked(&self, current: &SlotConfig) -> LockedBucket {
+        LockedBucket { config: *current, position: self.word().position(current.origin) }
+    }
+
+    /// Becomes what `from` is.
+    pub(crate) fn restore(&self, current: &mut SlotConfig, from: &LockedBucket) {
+        self.install(current, |_| true, |_, _| (from.config, from.position));
+    }
+
+    /// Marks a bucket as removed that is full at `now`, with nothing in flight, by the CAS that proves
+    /// it: earlier takes are seen, later takes find it removed. Under the configuration lock.
+    pub(crate) fn remove_if_full(&self, current: &mut SlotConfig, now: u64) -> bool {
+        // The level at a reading from before the anchor is unknown by now.
+        if now < current.anchor {
+            return false;
+        }
+        let accrued = current.terms.rate.accrue(current.elapsed(now), current.carry);
+        let origin = current.origin;
+        let is_idle = |word: Word| {
+            // An RMW reads the last count, whichever thread wrote it.
+            self.hot.in_flight.fetch_add(0, Ordering::AcqRel);
+            let is_full = !word.is_striped() && word.position(origin) <= accrued.floor;
+            is_full && self.in_flight() == 0
+        };
+        self.install(current, is_idle, |current, position| {
+            let to = SlotChange { state: SlotState::Removed, ..current.unchanged() };
+            current.transition(position, to, now)
+        })
+    }
+
+    /// Stores the next slot, then swings the word to it, if it satisfies `may_swing`.
+    fn install(
+        &self,
+        current: &mut SlotConfig,
+        may_swing: impl Fn(Word) -> bool,
+        to: impl Fn(&SlotConfig, u64) -> (SlotConfig, u64),
+    ) -> bool {
+        loop {
+            let word = self.word();
+            if !may_swing(word) {
+                return false;
+            }
+            let (config, position) = to(current, word.position(current.origin));
+            let (next, origin) = word.next(position);
+            let config = SlotConfig { origin, ..config };
+            self.slots[next.parity()].store(&config);
+            if self.swap(word, next) {
+                *current = config;
+                return true;
+            }
+        }
+    }
+
+    /// Under the queue's lock.
+    pub(crate) fn set_exclusive(&self, is_exclusive: bool) {
+        if is_exclusive {
+            self.hot.word.fetch_or(Word::EXCLUSIVE, Ordering::AcqRel);
+        } else {
+            self.hot.word.fetch_and(!Word::EXCLUSIVE, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether only the holder of the queue's lock may take.
+    #[inline]
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.word().is_exclusive()
+    }
+
+    #[inline]
+    pub(super) fn word(&self) -> Word {
+        Word(self.hot.word.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    pub(super) fn swap(&self, from: Word, to: Word) -> bool {
+        let (new, old) = (Ordering::AcqRel, Ordering::Relaxed); // the value of a failure is not used
+        self.hot.word.compare_exchange(from.0, to.0, new, old).is_ok()
+    }
+}

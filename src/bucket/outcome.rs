@@ -1,0 +1,131 @@
+//! What becomes of a take that does not succeed: it is denied, or it must be tried again.
+
+use super::rate::Rate;
+
+/// A take that did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Denied(Denied),
+    Retry(Retry),
+}
+
+/// Why a take is denied, in the words of the public errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// There are too few tokens now.
+    Exhausted(Deficit),
+    TooManyInFlight,
+    Never(Never),
+}
+
+/// Why no wait helps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Never {
+    /// More tokens than the bucket holds; its capacity in tokens.
+    ExceedsCapacity(u64),
+    Closed,
+    Removed,
+}
+
+/// Why a take must be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// Another thread was faster: the same attempt again.
+    Contended,
+    /// This path cannot decide; the next slower one can.
+    Undecided,
+    /// The slot in force has ended: its owner must bring the bucket up to date first.
+    SlotExpired,
+    /// A compact bucket that was evicted or promoted: look the name up again.
+    Evicted,
+    /// The reading is past the sweep window, which ends at this reading: sweep first.
+    SweepDue(u64),
+}
+
+impl From<Denied> for Refused {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
+}
+
+impl From<Never> for Refused {
+    fn from(never: Never) -> Self {
+        Self::Denied(Denied::Never(never))
+    }
+}
+
+impl From<Retry> for Refused {
+    fn from(retry: Retry) -> Self {
+        Self::Retry(retry)
+    }
+}
+
+/// What an exhausted bucket is short of. The time that takes is computed on demand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Deficit {
+    /// Reading less anchor: negative before the anchor, `i64::MIN` for never.
+    pub(super) offset: i64,
+    /// Units that must have accrued since the anchor.
+    pub(super) need: u64,
+    pub(super) rate: Rate,
+    pub(super) carry: u64,
+}
+
+impl Deficit {
+    /// This deficit, but at least `nanos` long.
+    pub(crate) fn at_least(self, nanos: u64) -> Self {
+        match self.rate.when(self.need, self.carry) {
+            Some(elapsed) if self.wait() < nanos => {
+                let offset = i128::from(elapsed) - i128::from(nanos);
+                Self { offset: i64::try_from(offset).unwrap_or(i64::MAX), ..self }
+            }
+            _ => self,
+        }
+    }
+
+    /// Nanoseconds from the reading until the take would succeed, rounded up; `u64::MAX` for never.
+    #[cold]
+    pub(crate) fn wait(&self) -> u64 {
+        match self.rate.when(self.need, self.carry) {
+            Some(_) if self.offset == i64::MIN => u64::MAX,
+            Some(elapsed) if self.offset < 0 => elapsed.saturating_add(self.offset.unsigned_abs()),
+            Some(elapsed) => elapsed.saturating_sub(self.offset.unsigned_abs()),
+            None => u64::MAX,
+        }
+    }
+}
+
+/// The worse of two verdicts: a retry before a denial, a denial for good before one for a time, and
+/// of two times the later.
+pub(crate) fn worse(a: Result<(), Refused>, b: Result<(), Refused>) -> Result<(), Refused> {
+    use Denied::{Exhausted, TooManyInFlight};
+    use Never::{Closed, ExceedsCapacity, Removed};
+    let rank = |refused: &Refused| match refused {
+        Refused::Retry(_) => 5,
+        Refused::Denied(Denied::Never(Closed)) => 4,
+        Refused::Denied(Denied::Never(Removed)) => 3,
+        Refused::Denied(Denied::Never(ExceedsCapacity(_))) => 2,
+        Refused::Denied(TooManyInFlight) => 1,
+        Refused::Denied(Exhausted(_)) => 0,
+    };
+    let (a, b) = match (a, b) {
+        (Ok(()), verdict) | (verdict, Ok(())) => return verdict,
+        (Err(a), Err(b)) => (a, b),
+    };
+    Err(match (a, b) {
+        (Refused::Denied(Exhausted(a)), Refused::Denied(Exhausted(b))) => {
+            Exhausted(if a.wait() < b.wait() { b } else { a }).into()
+        }
+        (
+            Refused::Denied(Denied::Never(ExceedsCapacity(a))),
+            Refused::Denied(Denied::Never(ExceedsCapacity(b))),
+        ) => ExceedsCapacity(a.min(b)).into(),
+        (a, b) => {
+            if rank(&a) < rank(&b) {
+                b
+            } else {
+                a
+            }
+        }
+    })
+}

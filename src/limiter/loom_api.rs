@@ -1,0 +1,67 @@
+//! What models need of the inside, on the shipped types.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::acquire::{self, AcquireAll};
+use super::entry::Entry;
+use super::error::{AcquireError, ConfigError, TryAcquireError};
+use super::limit::Limit;
+use super::multi::TakeSet;
+use super::permits::Permits;
+use super::remote::RemoteCut;
+use super::resource::Resource;
+use crate::adapt::{CutTarget, Origin};
+use crate::bucket::SlotState;
+use crate::clock::Clock;
+
+impl Resource {
+    /// A resource without a registry.
+    pub fn alone(id: u64, limit: Limit, clock: impl Into<Clock>) -> Result<Self, ConfigError> {
+        let clock = clock.into();
+        let now = clock.now();
+        Entry::new("model".into(), id, &limit, now, clock, Arc::default()).map(Self)
+    }
+
+    fn take_set<'a>(wanted: &[(&'a Self, u64)]) -> TakeSet<'a> {
+        TakeSet::new(wanted.iter().map(|(Self(entry), n)| Some((entry, *n)))).expect("all exist")
+    }
+
+    /// See `MemoryLimiter::try_acquire_all`.
+    pub fn try_acquire_all(wanted: &[(&Self, u64)]) -> Result<Permits, TryAcquireError> {
+        Ok(Self::take_set(wanted).try_acquire()?)
+    }
+
+    /// See `MemoryLimiter::acquire_all`.
+    pub fn acquire_all(wanted: &[(&Self, u64)]) -> AcquireAll {
+        AcquireAll::of(Self::take_set(wanted).to_list())
+    }
+
+    /// See `MemoryLimiter::blocking_acquire_all`.
+    pub fn blocking_acquire_all(wanted: &[(&Self, u64)]) -> Result<Permits, AcquireError> {
+        acquire::blocking_all(Self::take_set(wanted).to_list(), None)
+    }
+
+    /// See `MemoryLimiter::configure`.
+    pub fn reconfigure(&self, limit: Limit) -> Result<(), ConfigError> {
+        self.0.configure(&limit).unwrap_or(Ok(()))
+    }
+
+    /// Merges a neighbour's cut. Returns whether it changed anything.
+    pub fn hear(&self, id: u64, factor: f64) -> bool {
+        let (agent_id, reason) = ("neighbour".to_string(), "429".to_string());
+        let timestamp = SystemTime::UNIX_EPOCH;
+        let origin = Arc::new(Origin { agent_id, reason, timestamp, is_ours: false });
+        self.0.merge(&RemoteCut { id, size: CutTarget::Factor(factor), age: 0, origin })
+    }
+
+    /// What demand does to a hot bucket.
+    pub fn open_stripes(&self) {
+        self.0.bucket.open_stripes();
+    }
+
+    /// See `MemoryLimiter::close`.
+    pub fn close(&self) {
+        self.0.shut(SlotState::Closed);
+    }
+}

@@ -1,0 +1,120 @@
+//! What a neighbour's cuts change. Only a swarm has neighbours.
+
+use std::sync::Arc;
+
+use super::entry::Entry;
+use super::limit::Limit;
+use super::memory::MemoryLimiter;
+use super::settings::PendingChange;
+use crate::adapt::{Cut, CutTarget, Origin};
+use crate::clock::Clock;
+
+/// A neighbour's cut, as it was announced.
+#[derive(Clone, Debug)]
+pub(crate) struct RemoteCut {
+    pub(crate) id: u64,
+    pub(crate) size: CutTarget,
+    /// In nanoseconds.
+    pub(crate) age: u64,
+    pub(crate) origin: Arc<Origin>,
+}
+
+impl RemoteCut {
+    fn cut(&self, limit: &Limit, now: u64) -> Cut {
+        let (factor, tokens) = match self.size {
+            CutTarget::Factor(factor) => (factor, None),
+            CutTarget::Tokens(tokens) => (limit.factor_of(tokens), Some(tokens)),
+        };
+        let origin = Arc::clone(&self.origin);
+        Cut::new(self.id, factor, now, self.age, origin).told_in(tokens)
+    }
+}
+
+/// The cuts of a resource that are in effect at `now`.
+#[derive(Clone, Debug)]
+pub(crate) struct ActiveCuts {
+    pub(crate) cuts: Vec<Cut>,
+    pub(crate) now: u64,
+    /// When the next step of the recovery is due.
+    pub(crate) due: Option<u64>,
+    /// What is left of the limit's tokens at present.
+    pub(crate) tokens: u64,
+}
+
+/// What came of a neighbour's message.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct MergeOutcome {
+    /// It changed something here.
+    pub(crate) is_news: bool,
+    /// It is of an incident that was unknown here, and cut about as far as a cut of our own.
+    pub(crate) is_incident: bool,
+    /// The neighbour does not know of a cut that is in effect here.
+    pub(crate) is_behind: bool,
+}
+
+impl Entry {
+    /// Merges all cuts of which a neighbour told in one message.
+    fn merge_all(&self, told: &[RemoteCut]) -> MergeOutcome {
+        let before = self.settings.lock().cuts.full_incidents();
+        let is_news = told.iter().fold(false, |is_news, remote| self.merge(remote) | is_news);
+        let settings = self.settings.lock();
+        let now = self.now();
+        let told: Vec<Cut> = told.iter().map(|remote| remote.cut(&settings.limit, now)).collect();
+        MergeOutcome {
+            is_news,
+            is_incident: is_news && settings.cuts.full_incidents() > before,
+            is_behind: settings.cuts.is_ahead_of(&told, now),
+        }
+    }
+
+    /// Merges a neighbour's cut. Returns whether that changed anything here.
+    pub(super) fn merge(&self, remote: &RemoteCut) -> bool {
+        self.change(|settings| {
+            if settings.is_over() {
+                return None;
+            }
+            let (now, before) = (self.now(), settings.cuts.factor());
+            let cut = remote.cut(&settings.limit, now);
+            let counts = match remote.size {
+                CutTarget::Factor(_) => settings.cuts.merge(cut, now),
+                CutTarget::Tokens(_) => settings.cuts.merge_untracked(cut, now),
+            };
+            // A step of the recovery that fell due since `catch_up` was taken along, and must be
+            // installed: the slot has ended, and no step is due any more.
+            let is_behind = settings.cuts.due() != settings.current.until;
+            if !counts && is_behind {
+                self.install(settings, PendingChange::default());
+            }
+            counts.then(|| self.take_effect(settings, before, &remote.origin))
+        })
+    }
+
+    /// The cuts in effect, after all steps that are due.
+    fn active_cuts(&self) -> ActiveCuts {
+        self.bring_up_to_date();
+        let settings = self.settings.lock();
+        let now = self.now();
+        ActiveCuts {
+            cuts: settings.cuts.cuts(now).cloned().collect(),
+            now,
+            due: settings.cuts.due(),
+            tokens: settings.limit.tokens(settings.cuts.factor()),
+        }
+    }
+}
+
+impl MemoryLimiter {
+    pub(crate) fn clock(&self) -> &Clock {
+        self.0.clock()
+    }
+
+    /// Merges a neighbour's cuts; `None` if there is no such resource here.
+    pub(crate) fn hear(&self, resource: &str, told: &[RemoteCut]) -> Option<MergeOutcome> {
+        self.0.existing(resource).map(|entry| entry.merge_all(told))
+    }
+
+    /// The cuts of a resource that are in effect.
+    pub(crate) fn standing(&self, resource: &str) -> Option<ActiveCuts> {
+        self.0.promoted(resource).map(|entry| entry.active_cuts())
+    }
+}
