@@ -82,22 +82,61 @@ impl Bucket {
         (bucket, config)
     }
 
-    /// One attempt to take `n >= 1` tokens at `now`: the fast path, short enough to be inlined.
-    #[inline]
-    pub(crate) fn take(&self, n: u64, now: u64) -> Result<(), Refused> {
-        let transition = self.prepare(n, now)?;
-        if !self.commit(&transition) {
-            return Err(Retry::Contended.into());
-        }
-        if now.is_multiple_of(demand::SAMPLE) {
-            self.note_sample(now);
-        }
-        Ok(())
+    /// Takes `n >= 1` tokens at `now`: the fast path. `undecided` is called if [`Bucket::take_any`] must
+    /// decide.
+    #[allow(clippy::inline_always)] // as `decide`
+    #[inline(always)]
+    pub(crate) fn take<E>(
+        &self,
+        n: u64,
+        now: u64,
+        deny: impl FnOnce(Deficit) -> E,
+        undecided: impl Fn() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let admit = |transition: Transition| {
+            if self.commit(&transition) {
+                if now.is_multiple_of(demand::SAMPLE) {
+                    self.note_sample(now);
+                }
+                return Ok(());
+            }
+            if self.take_contended(n, now) { Ok(()) } else { undecided() }
+        };
+        self.decide(n, now, admit, |deficit| Err(deny(deficit)), &undecided)
     }
 
-    /// Where such an attempt would move the word.
+    /// After a lost CAS. A denial may be due to the reading, which is old by now: `false`, to decide by a
+    /// new one.
+    #[cold]
+    #[inline(never)]
+    fn take_contended(&self, n: u64, now: u64) -> bool {
+        self.note_demand(now);
+        while let Ok(transition) = self.prepare(n, now) {
+            if self.commit(&transition) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Where a take moves the word. `Err(None)` if [`Bucket::take_any`] must decide.
     #[inline]
-    pub(crate) fn prepare(&self, n: u64, now: u64) -> Result<Transition, Refused> {
+    pub(crate) fn prepare(&self, n: u64, now: u64) -> Result<Transition, Option<Deficit>> {
+        self.decide(n, now, Ok, |deficit| Err(Some(deficit)), || Err(None))
+    }
+
+    /// The decision of the fast path. Each outcome calls a function of its own, inlined: were they values
+    /// that the caller tells apart, a denial would be stored and loaded once more, in other widths.
+    #[allow(clippy::inline_always)]
+    #[inline(always)]
+    fn decide<R>(
+        &self,
+        n: u64,
+        now: u64,
+        admitted: impl FnOnce(Transition) -> R,
+        denied: impl FnOnce(Deficit) -> R,
+        undecided: impl Fn() -> R,
+    ) -> R {
         let word = self.word();
         // By a branch, the processor may read the slot before the word; by an index it may not.
         let slot = if word.parity() == 0 { &self.slots[0] } else { &self.slots[1] };
@@ -105,21 +144,21 @@ impl Bucket {
         // The first comparison covers a passed horizon, a pause, a closed bucket, and a reading from
         // before the anchor, whose elapsed time wraps to a huge one.
         if elapsed >= slot.horizon() || !word.has_no_flags() || n > slot.capacity_tokens() {
-            return Err(Retry::Undecided.into());
+            return undecided();
         }
         let (floor, ceil) = slot.accrued(elapsed);
         let (origin, capacity) = (slot.origin(), slot.capacity());
         // A slot that is being rewritten has any values here, and this may wrap.
         let units = n.wrapping_mul(slot.unit());
         match admit(word.position(origin), floor, ceil, capacity, units) {
-            Ok(next) => Ok(Transition { from: word, to: word.moved(origin, next) }),
+            Ok(next) => admitted(Transition { from: word, to: word.moved(origin, next) }),
             Err(need) => {
                 let (offset, rate, carry) = (elapsed.cast_signed(), slot.rate(), slot.carry());
                 // A slot that was rewritten since the first load proves nothing.
                 if !self.word().same_generation(word) {
-                    return Err(Retry::Contended.into());
+                    return undecided();
                 }
-                Err(Denied::Exhausted(Deficit { offset, need, rate, carry }).into())
+                denied(Deficit { offset, need, rate, carry })
             }
         }
     }

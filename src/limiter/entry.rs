@@ -94,33 +94,40 @@ impl Entry {
 
     // ---- taking -------------------------------------------------------------------------------
 
-    /// Takes `n` tokens, without a permit.
+    /// Takes `n` tokens, without a permit. The caller chooses the type of the error: a denial that is
+    /// converted later costs as much as the decision.
     #[inline]
-    pub(crate) fn check(&self, n: u64) -> Result<(), Denied> {
+    pub(crate) fn check<E: From<Denied>>(&self, n: u64) -> Result<(), E> {
         self.check_by(n, self.bucket.clock())
     }
 
-    /// The same by another copy of the clock: see [`FairBucket::take_fast`].
+    /// The same by another copy of the clock, which saves a cache line where there are many names.
     #[allow(clippy::inline_always)] // otherwise it is called, not inlined, by the lookup of a name
     #[inline(always)]
-    pub(crate) fn check_by(&self, n: u64, clock: &Clock) -> Result<(), Denied> {
-        match self.bucket.take_fast(n, clock) {
-            Ok(()) => Ok(()),
-            Err(Refused::Denied(denied)) => Err(denied),
-            Err(Refused::Retry(_)) => self.check_slow(n),
+    pub(crate) fn check_by<E: From<Denied>>(&self, n: u64, clock: &Clock) -> Result<(), E> {
+        match self.bucket.take_prepaid(n) {
+            Some(true) => Ok(()),
+            Some(false) => self.check_slow(n),
+            None => self.check_at(n, clock.now()),
         }
+    }
+
+    #[inline]
+    fn check_at<E: From<Denied>>(&self, n: u64, now: u64) -> Result<(), E> {
+        let deny = |deficit| Denied::Exhausted(deficit).into();
+        self.bucket.take_at(n, now, deny, || self.check_slow(n))
     }
 
     #[cold]
     #[inline(never)]
-    fn check_slow(&self, n: u64) -> Result<(), Denied> {
+    fn check_slow<E: From<Denied>>(&self, n: u64) -> Result<(), E> {
         let taken = self.up_to_date(|bucket| bucket.take(n));
         // A refill of a stripe that failed has returned its batch to the word: too little for this call,
         // but maybe enough for a waiter.
         if taken.is_err() && self.bucket.has_waiters_beside_stripes() {
             self.serve_queue(FairBucket::serve);
         }
-        taken
+        taken.map_err(E::from)
     }
 
     /// Acts, and again after what was due is done, until the slot in force answers.
@@ -154,7 +161,7 @@ impl Entry {
 
     /// Takes `n` tokens and counts a permit in.
     #[inline]
-    pub(crate) fn try_acquire(&self, n: u64) -> Result<Grant, Denied> {
+    pub(crate) fn try_acquire<E: From<Denied>>(&self, n: u64) -> Result<Grant, E> {
         let seen = self.incidents();
         if self.bucket.is_bounded_in_flight() {
             return self.try_acquire_bounded(n, seen);
@@ -175,7 +182,8 @@ impl Entry {
         Denied::TooManyInFlight
     }
 
-    fn try_acquire_bounded(&self, n: u64, seen: u64) -> Result<Grant, Denied> {
+    #[inline(never)]
+    fn try_acquire_bounded<E: From<Denied>>(&self, n: u64, seen: u64) -> Result<Grant, E> {
         // A call that is denied anyway must not be counted meanwhile, least of all in place of the head
         // of the queue. So it looks first.
         self.peek(n)?;

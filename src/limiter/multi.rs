@@ -97,7 +97,7 @@ impl<'a> TakeSet<'a> {
     fn take_locked(&mut self, with_permits: bool) -> Result<(), Denied> {
         for part in self.0.iter().filter(|part| part.grant.n == 0) {
             // A take of 0 succeeds if the resource exists.
-            part.entry.check(0)?;
+            part.entry.check::<Denied>(0)?;
         }
         let mut parts: SmallVec<[&mut Part<'_>; 4]> =
             self.0.iter_mut().filter(|part| part.grant.n > 0).collect();

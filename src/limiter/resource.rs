@@ -25,7 +25,7 @@ impl Resource {
     /// See [`TryAcquireError`]; nothing was taken.
     #[inline]
     pub fn check(&self) -> Result<(), TryAcquireError> {
-        Ok(self.0.check(1)?)
+        self.0.check(1)
     }
 
     /// Take `n` tokens, all or none; 0 is granted and takes nothing.
@@ -35,7 +35,7 @@ impl Resource {
     /// As [`check`](Self::check).
     #[inline]
     pub fn check_n(&self, n: u64) -> Result<(), TryAcquireError> {
-        Ok(self.0.check(n)?)
+        self.0.check(n)
     }
 
     /// Would `n` tokens be admitted now? Takes nothing. The error's
@@ -65,7 +65,7 @@ impl Resource {
     /// As [`try_acquire`](Self::try_acquire).
     #[inline]
     pub fn try_acquire_n(&self, n: u64) -> Result<Permit<'_>, TryAcquireError> {
-        let grant = self.0.try_acquire(n)?;
+        let grant = self.0.try_acquire::<TryAcquireError>(n)?;
         Ok(Permit::borrowed(&self.0, grant))
     }
 

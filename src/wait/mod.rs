@@ -50,7 +50,7 @@ pub(crate) use queue::{Ticket, Wake};
 pub(crate) use snapshots::WindowSnapshots;
 
 use crate::bucket::{
-    Bucket, CountedAt, Denied, Drained, LockedBucket, Never, Refused, Retry, SlotChange,
+    Bucket, CountedAt, Deficit, Denied, Drained, LockedBucket, Never, Refused, Retry, SlotChange,
     SlotConfig, SlotState, Snapshot, Terms, worse,
 };
 use crate::clock::Clock;
@@ -167,49 +167,32 @@ impl FairBucket {
 
     // ---- without waiting ----------------------------------------------------------------------
 
-    /// Takes `n` tokens, if the fast path can decide. `clock` is this bucket's, perhaps another copy of
-    /// it, which saves a cache line where there are many names.
-    #[allow(clippy::inline_always)] // otherwise it is called, not inlined, by the lookup of a name
+    /// Takes `n` tokens that this thread's stripe has prepaid. `None` if the stripes are closed; `false`
+    /// if the stripe has too few, so that [`FairBucket::take`] must decide.
+    #[inline]
+    pub(crate) fn take_prepaid(&self, n: u64) -> Option<bool> {
+        if !self.bucket.was_hot() {
+            return None;
+        }
+        if n == 1 && self.bucket.take_cached() {
+            return Some(true);
+        }
+        let is_striped = self.bucket.is_striped() && n > 0;
+        is_striped.then(|| self.bucket.refill_and_take(n, || self.clock.now()))
+    }
+
+    /// Takes `n` tokens at `now`, if the word can decide. `undecided` is called if
+    /// [`FairBucket::take`] must.
+    #[allow(clippy::inline_always)] // as `Bucket::take`
     #[inline(always)]
-    pub(crate) fn take_fast(&self, n: u64, clock: &Clock) -> Result<(), Refused> {
-        if self.bucket.was_hot() {
-            if n == 1 && self.bucket.take_cached() {
-                return Ok(());
-            }
-            if self.bucket.is_striped() && n > 0 {
-                return self.take_striped(n);
-            }
-        }
-        if n == 0 {
-            return Err(Retry::Undecided.into());
-        }
-        let now = clock.now();
-        match self.bucket.take(n, now) {
-            Err(Refused::Retry(Retry::Contended)) => self.take_contended(n, now),
-            taken => taken,
-        }
-    }
-
-    #[inline(never)]
-    fn take_striped(&self, n: u64) -> Result<(), Refused> {
-        if self.bucket.refill_and_take(n, || self.clock.now()) {
-            Ok(())
-        } else {
-            Err(Retry::Undecided.into())
-        }
-    }
-
-    #[inline(never)]
-    fn take_contended(&self, n: u64, now: u64) -> Result<(), Refused> {
-        self.bucket.note_demand(now);
-        loop {
-            match self.bucket.take(n, now) {
-                Ok(()) => return Ok(()),
-                Err(Refused::Retry(Retry::Contended)) => {}
-                // An old reading may be the cause: decide by a new one.
-                Err(_) => return Err(Retry::Undecided.into()),
-            }
-        }
+    pub(crate) fn take_at<E>(
+        &self,
+        n: u64,
+        now: u64,
+        deny: impl FnOnce(Deficit) -> E,
+        undecided: impl Fn() -> Result<(), E>,
+    ) -> Result<(), E> {
+        if n == 0 { undecided() } else { self.bucket.take(n, now, deny, undecided) }
     }
 
     /// Takes `n` tokens in every case but [`Retry::SlotExpired`].

@@ -95,12 +95,12 @@ pub(crate) fn take<'a, R: TakeRequest<'a>>(
         }
         match bucket.bucket.prepare(n, now) {
             Ok(transition) => prepared.push((bucket, transition)),
-            Err(exhausted @ Refused::Denied(Denied::Exhausted(_))) => {
-                verdict = worse(verdict, Err(exhausted));
+            Err(Some(deficit)) => {
+                verdict = worse(verdict, Err(Denied::Exhausted(deficit).into()));
             }
             // It has enough beside its stripes, which need not be drained if another bucket denies.
-            Err(_) if bucket.has_tokens_beside_stripes(n, now) => is_striped = true,
-            Err(_) => return None,
+            Err(None) if bucket.has_tokens_beside_stripes(n, now) => is_striped = true,
+            Err(None) => return None,
         }
     }
     if let Err(Refused::Denied(denied)) = verdict {

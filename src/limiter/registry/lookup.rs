@@ -20,9 +20,7 @@ impl Registry {
         let entries = self.entries.pin();
         match entries.get(&NameRef(name)) {
             Some(found) => match *found {
-                Registration::Configured(ref entry) => {
-                    entry.check_by(n, &self.clock).map_err(TryAcquireError::from)
-                }
+                Registration::Configured(ref entry) => entry.check_by(n, &self.clock),
                 Registration::Compact(ref key) => self.check_compact(key, name, n),
                 Registration::Promoted(_) => self.check_slow(name, n),
             },
@@ -60,11 +58,11 @@ impl Registry {
                 continue;
             };
             match *found {
-                Registration::Configured(ref entry) => return Ok(entry.check(n)?),
+                Registration::Configured(ref entry) => return entry.check(n),
                 Registration::Promoted(ref promoted) => match promoted.hold() {
                     Some(entry) => {
                         self.sweep_if_due(now);
-                        return Ok(entry.check(n)?);
+                        return entry.check(n);
                     }
                     None => self.wait_for_keys(),
                 },
@@ -93,11 +91,11 @@ impl Registry {
         if let Some(found) = entries.get(&NameRef(name))
             && let Some(entry) = found.configured()
         {
-            let grant = entry.try_acquire(n)?;
+            let grant = entry.try_acquire::<TryAcquireError>(n)?;
             return Ok(Permit::owned(Arc::clone(entry), grant));
         }
         let entry = self.entry(name)?;
-        let grant = entry.try_acquire(n)?;
+        let grant = entry.try_acquire::<TryAcquireError>(n)?;
         Ok(Permit::owned(entry, grant))
     }
 
