@@ -1,0 +1,193 @@
+#!/usr/bin/env bash
+# The checks that take hours, or tools that few machines have. scripts/test.sh has the others.
+#
+#     scripts/deep.sh                 # all sections
+#     scripts/deep.sh seeds nginx     # these
+#
+#   seeds    every test in release: TOLLGATE_CASES (50) times the random cases, and
+#            TOLLGATE_SWARM_SEEDS (100000) simulated swarms
+#   loom     each model with up to LOOM_MAX_PREEMPTIONS (4) preemptions, for at most
+#            TOLLGATE_LOOM_SECONDS (600) each
+#   faults   each seeded fault: the model that is named beside it must fail
+#   nginx    the api_client example behind a real server that limits, in real time
+#   fuzz     each target of fuzz/, for TOLLGATE_FUZZ_SECONDS (60)
+#
+# The summary at the end lists what passed, what failed and what could not run. The exit code is 1 if
+# anything failed; 2 if nothing failed but something could not run, or not to its end; else 0.
+set -euo pipefail
+
+sections=(seeds loom faults nginx fuzz)
+for name in "$@"; do
+    [[ " ${sections[*]} " == *" $name "* ]] ||
+        { echo "usage: scripts/deep.sh [section...], of: ${sections[*]}" >&2; exit 64; }
+done
+
+# A relative target directory is meant from the caller's directory.
+CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-$(dirname "${BASH_SOURCE[0]}")/../target}")
+export CARGO_TARGET_DIR
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+passed=() failed=() incomplete=()
+section='' # the one that runs
+todo=()    # those after it
+work=$(mktemp -d)
+
+pass() { passed+=("$section: $*"); echo "ok          $*"; }
+fail() { failed+=("$section: $*"); echo "FAILED      $*"; }
+cannot() { incomplete+=("$section: $*"); echo "INCOMPLETE  $*"; }
+
+# check WHAT COMMAND...: the command must succeed.
+check() {
+    if "${@:2}"; then pass "$1"; else fail "$1"; fi
+}
+
+# Also when the script is interrupted, and when a command fails that no section expects to fail.
+summary() {
+    local code=$?
+    trap - EXIT
+    # shellcheck disable=SC2046 # a word each
+    kill $(jobs -pr) 2>/dev/null || true
+    wait
+    rm -rf "$work"
+    [[ -z $section ]] || fail "stopped with exit code $code"
+    for section in "${todo[@]}"; do cannot "not started"; done
+    printf '\n== summary (%ss)\n' "$SECONDS"
+    for line in "${passed[@]}"; do echo "ok          $line"; done
+    for line in "${incomplete[@]}"; do echo "INCOMPLETE  $line"; done
+    for line in "${failed[@]}"; do echo "FAILED      $line"; done
+    ((${#failed[@]} == 0)) || exit 1
+    ((${#incomplete[@]} == 0)) || exit 2
+}
+
+seeds() {
+    local cases=${TOLLGATE_CASES:-50} swarms=${TOLLGATE_SWARM_SEEDS:-100000}
+    check "$cases times the cases, $swarms swarms" \
+        env TOLLGATE_CASES="$cases" TOLLGATE_SWARM_SEEDS="$swarms" \
+        cargo test --quiet --release --no-fail-fast --lib --tests
+}
+
+loom() {
+    local bound=${LOOM_MAX_PREEMPTIONS:-4} seconds=${TOLLGATE_LOOM_SECONDS:-600} binary models code model
+    binary=$(RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$CARGO_TARGET_DIR/loom" \
+        cargo test -p loom-tests --profile loom --test models --no-run 2>&1 | tee >(cat >&2) |
+        sed -nE 's/^ *Executable .*\((.*)\)$/\1/p') || { fail "the models do not compile"; return; }
+    # A test that runs the models with faults belongs to the section faults.
+    models=$("$binary" --list | sed -n 's/: test$//p' | grep -v '^every_seeded_fault')
+    # shellcheck disable=SC2016 # expanded by the shell that is started
+    LOOM_MAX_PREEMPTIONS=$bound RUST_BACKTRACE=0 xargs -P "$(nproc)" -I{} bash -c '
+        code=0
+        timeout --foreground "$3" "$2" --exact "$4" >"$1/$4" 2>&1 || code=$?
+        echo "$code $4"' - "$work" "$binary" "$seconds" {} <<<"$models" >"$work/codes"
+    while read -r code model; do
+        case $code in
+            0) pass "$model" ;;
+            124) cannot "$model did not finish in $seconds s with $bound preemptions" ;;
+            *) tail -n 30 "$work/$model"; fail "$model" ;;
+        esac
+    done <"$work/codes"
+}
+
+faults() {
+    if ! command -v python3 >/dev/null; then
+        cannot "there is no python3: apt-get install python3"
+    elif [[ ! -e scripts/faults.py ]]; then
+        cannot "there is no scripts/faults.py"
+    else
+        check "each seeded fault is caught" python3 scripts/faults.py
+    fi
+}
+
+# client WHAT CONDITION ARGUMENT...: the condition holds for the numbers of api_client's JSON line.
+client() {
+    local json
+    local holds='import json, sys; assert eval(sys.argv[1], json.loads(sys.argv[2]))'
+    if json=$(cargo run --quiet --release --example api_client -- --upstream "http://127.0.0.1:$port/" \
+        --tasks 16 --seconds 10 "${@:3}" | tail -n 1) &&
+        python3 -c "$holds" "$2" "$json"; then
+        pass "$1: $json"
+    else
+        fail "$1: expected $2, not $json"
+    fi
+}
+
+nginx() {
+    local program server port tries=0
+    # Debian installs it where a user's PATH does not look.
+    program=$(PATH=$PATH:/usr/sbin type -P nginx) ||
+        { cannot "there is no nginx: apt-get install nginx-light"; return; }
+    command -v python3 >/dev/null || { cannot "there is no python3: apt-get install python3"; return; }
+    cargo build --quiet --release --example api_client ||
+        { fail "the example api_client does not compile"; return; }
+    port=$(python3 -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])')
+    mkdir "$work/www"
+    echo hello >"$work/www/index.html"
+    cat >"$work/nginx.conf" <<CONFIG
+daemon off;
+master_process off;
+pid $work/nginx.pid;
+error_log $work/nginx.log crit;
+events { }
+http {
+    access_log off;
+    client_body_temp_path $work/temp;
+    proxy_temp_path $work/temp;
+    fastcgi_temp_path $work/temp;
+    uwsgi_temp_path $work/temp;
+    scgi_temp_path $work/temp;
+    limit_req_zone \$binary_remote_addr zone=api:1m rate=100r/s;
+    server {
+        listen 127.0.0.1:$port;
+        root $work/www;
+        limit_req zone=api burst=20 nodelay;
+        limit_req_status 429;
+    }
+}
+CONFIG
+    "$program" -e "$work/nginx.log" -c "$work/nginx.conf" &
+    server=$!
+    until (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+        ((++tries < 100)) || { cat "$work/nginx.log"; fail "nginx does not start"; return; }
+        sleep 0.1
+    done
+    # 16 tasks with a burst of 2 of their own: even after a stall no more than nginx's burst arrives
+    # at once.
+    client "below nginx's limit no request is refused" \
+        'status_429 == 0 and 0.5 < utilisation <= 1' --rate 80 --burst 4
+    # nginx allows half of the client's limit. Without a cut the client is served a sixth of it.
+    client "above nginx's limit the client is refused, slows down and goes on" \
+        '0 < status_429 < requests / 10 and 0.22 < utilisation < 0.6' --rate 200 --burst 40
+    kill "$server"
+    wait "$server" || true
+}
+
+fuzz() {
+    local target seconds=${TOLLGATE_FUZZ_SECONDS:-60}
+    local tool=(cargo +nightly fuzz)
+    cargo +nightly --version >/dev/null 2>&1 ||
+        { cannot "there is no nightly toolchain: rustup toolchain install nightly"; return; }
+    "${tool[@]}" --version >/dev/null 2>&1 ||
+        { cannot "there is no cargo-fuzz: cargo install cargo-fuzz --locked"; return; }
+    for target in limit_text bus_bytes; do
+        mkdir -p "fuzz/corpus/$target" # what the fuzzer finds: the next run starts with it
+        if "${tool[@]}" run --target-dir "$CARGO_TARGET_DIR/fuzz" "$target" \
+            "fuzz/corpus/$target" "fuzz/seeds/$target" -- \
+            -dict="fuzz/dictionaries/$target" -max_total_time="$seconds" -timeout=60 \
+            >"$work/fuzz" 2>&1; then
+            pass "$target: $(tail -n 1 "$work/fuzz")"
+        else
+            grep -a -A 1 'panicked at' "$work/fuzz" || true
+            tail -n 40 "$work/fuzz"
+            fail "$target"
+        fi
+    done
+}
+
+trap summary EXIT
+trap 'exit 130' INT TERM
+todo=("${@:-${sections[@]}}")
+while ((${#todo[@]} > 0)); do
+    section=${todo[0]} todo=("${todo[@]:1}")
+    printf '\n== %s (%ss)\n' "$section" "$SECONDS"
+    "$section"
+done
+section=''
