@@ -14,6 +14,9 @@ if grep -rnE '(std|core|loom)::sync::atomic' src --include='*.rs' | grep -v '^sr
     exit 1
 fi
 
+say "no layer imports a later one"
+python3 scripts/check-layers.py
+
 say "a NATS server for the tests"
 scripts/nats-server.sh
 

@@ -28,13 +28,11 @@
 //! Agents repeat what stands by the Trickle algorithm (RFC 6206); their announcements are those of
 //! agentkit's `ratelimit` package (Go).
 
-#[cfg_attr(not(feature = "swarm"), allow(dead_code))] // what only a swarm asks for
 mod adapt;
 mod bucket;
 #[cfg(feature = "swarm")]
 mod bus;
 mod clock;
-#[cfg_attr(not(feature = "swarm"), allow(dead_code))]
 mod limiter;
 #[cfg(feature = "swarm")]
 mod swarm;

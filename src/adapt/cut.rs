@@ -7,23 +7,9 @@ use super::{Recovery, nanos};
 
 /// The lowest factor of a cut, the same on every agent: a millionth of the limit remains.
 pub(crate) const LEAST: f64 = 1.0 / (1 << 20) as f64;
-/// Nanoseconds by which agents may disagree on a cut's date, because messages are delayed and
-/// passed on; at most half the interval of the recovery.
-const DATE_TOLERANCE: i128 = 10_000_000_000;
-/// Nanoseconds. Agents whose steps of a recovery are no further apart need no message about it.
-const NOTICEABLE: i128 = 1_000_000_000;
-
-/// How far a cut goes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum CutTarget {
-    /// To this factor of the limit.
-    Factor(f64),
-    /// To this many tokens a window: from an agent that knows neither factors nor incidents.
-    Tokens(u64),
-}
-
 /// A cut as this agent knows it.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "swarm"), allow(dead_code))] // by which agents know it
 pub(crate) struct Cut {
     pub(crate) id: u64,
     /// The factor of the limit that it left when it was made.
@@ -31,7 +17,7 @@ pub(crate) struct Cut {
     /// The tokens a window that it was received as, if not as a factor.
     pub(crate) tokens: Option<u64>,
     /// Later messages of this cut do not lower the factor below this.
-    floor: f64,
+    pub(super) floor: f64,
     /// Its date, by this agent's clock: it may lie before the clock's start.
     pub(super) start: i128,
     pub(crate) origin: Arc<Origin>,
@@ -52,37 +38,8 @@ impl Cut {
         Self { id, factor: factor.max(LEAST), tokens: None, floor: 0.0, start, origin }
     }
 
-    pub(crate) fn told_in(self, tokens: Option<u64>) -> Self {
-        Self { tokens, ..self }
-    }
-
     pub(crate) fn age(&self, now: u64) -> u64 {
         u64::try_from(i128::from(now) - self.start).unwrap_or(0)
-    }
-
-    /// This cut at no lower than `floor`, now and whenever it is received again. A cut in tokens is
-    /// passed on in tokens, raised in proportion.
-    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // one token more does not matter
-    pub(super) fn no_lower_than(self, floor: f64) -> Self {
-        let rise = (floor / self.factor).max(1.0);
-        let tokens = self.tokens.map(|tokens| (tokens as f64 * rise).ceil() as u64);
-        Self { floor, factor: self.factor * rise, tokens, ..self }
-    }
-
-    /// This cut updated by another message of it, if that changes anything: the factor may become
-    /// lower, and the date later, if by more than the tolerance. So no agent can bring the recovery
-    /// forward, and a cut that is repeated does not get younger by the delay of each message.
-    pub(super) fn amended(&self, other: &Self, curve: &RecoveryCurve) -> Option<Self> {
-        let mut amended = self.clone();
-        if other.factor.max(self.floor) < self.factor {
-            amended = Self { factor: other.factor, tokens: other.tokens, ..amended };
-            amended = amended.no_lower_than(self.floor);
-        }
-        if other.start > self.start + curve.tolerance() {
-            amended.start = other.start;
-        }
-        let has_changed = amended.factor < self.factor || amended.start > self.start;
-        has_changed.then_some(amended)
     }
 
     /// Treat it as made at `now` with `factor`.
@@ -113,16 +70,6 @@ impl Cut {
         u64::try_from(self.start + steps * i128::from(interval)).ok()
     }
 
-    /// Whether an agent with this cut is not noticeably above `other`, now or later.
-    pub(super) fn stands_for(&self, other: &Self, now: u64, curve: &RecoveryCurve) -> bool {
-        if self.id == other.id {
-            self.factor <= other.factor && self.start + curve.tolerance() >= other.start
-        } else {
-            let start = self.start + NOTICEABLE.min(curve.tolerance());
-            Self { start, ..self.clone() }.covers(other, now, curve)
-        }
-    }
-
     /// Whether this one's factor is no higher than that of `other` from now on, so that the other
     /// does not count. Both grow by the same factor at the same interval, but may be out of phase:
     /// what holds now and after this one's next step holds from then on.
@@ -143,12 +90,4 @@ pub(super) struct RecoveryCurve {
     pub(super) recovery: Option<Recovery>,
     /// The factor at which recovery ends.
     pub(super) ceiling: f64,
-}
-
-impl RecoveryCurve {
-    /// Two dates of a cut that are no further apart count as equal.
-    fn tolerance(&self) -> i128 {
-        let half = self.recovery.map(|recovery| i128::from(nanos(recovery.interval)) / 2);
-        half.map_or(DATE_TOLERANCE, |half| half.min(DATE_TOLERANCE))
-    }
 }

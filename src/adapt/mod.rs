@@ -18,12 +18,16 @@
 //! not yet cut as far as our own cut goes, and then from the level before the incident.
 
 mod cut;
+#[cfg(feature = "swarm")]
+mod remote;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use cut::RecoveryCurve;
-pub(crate) use cut::{Cut, CutTarget, Origin};
+pub(crate) use cut::{Cut, Origin};
+#[cfg(feature = "swarm")]
+pub(crate) use remote::CutTarget;
 
 /// How a limit recovers after a cut.
 ///
@@ -130,11 +134,6 @@ impl CutState {
         self.full_incidents
     }
 
-    /// The cuts that still stand. Without a cap they are kept after they have recovered.
-    pub(crate) fn cuts(&self, now: u64) -> impl Iterator<Item = &Cut> {
-        self.cuts.iter().filter(move |cut| cut.factor_at(now, &self.curve) < 1.0)
-    }
-
     /// Whether nothing is cut, and a refusal would cut.
     pub(crate) fn is_quiet(&self, now: u64) -> bool {
         self.cuts.is_empty() && self.open_incident(now).is_none()
@@ -163,59 +162,6 @@ impl CutState {
         self.insert(make(target), now);
         self.advance(now);
         true
-    }
-
-    /// Another agent that tracks incidents has cut. Whether the cut counts here.
-    pub(crate) fn merge(&mut self, cut: Cut, now: u64) -> bool {
-        let mut all = self.cuts.iter().chain(&self.spent);
-        let update = match all.find(|known| known.id == cut.id) {
-            Some(known) => known.amended(&cut, &self.curve),
-            None => Some(cut),
-        };
-        let Some(cut) = update.filter(|cut| cut.factor_at(now, &self.curve) < 1.0) else {
-            return false;
-        };
-        self.cuts.retain(|known| known.id != cut.id);
-        self.spent.retain(|known| known.id != cut.id);
-        let (before, start) = (self.factor, cut.start);
-        let counts = self.insert(cut, now);
-        self.advance(now);
-        if self.factor < before {
-            self.note_incident(before, start, now);
-        }
-        counts
-    }
-
-    /// Another agent that tracks no incidents has cut. If we know the incident too, the cut is
-    /// applied only as far as our own would go, because that agent may have cut for each of the
-    /// refusals. Whether the cut counts here.
-    pub(crate) fn merge_untracked(&mut self, cut: Cut, now: u64) -> bool {
-        let cooldown = i128::from(nanos(self.policy.cooldown));
-        let incident = self.incident.filter(|incident| (cut.start - incident.at).abs() < cooldown);
-        let floor = incident.map_or(0.0, |incident| incident.level * self.policy.reduce);
-        self.merge(cut.no_lower_than(floor), now)
-    }
-
-    /// Whether an agent that knows the cuts `theirs` lacks one that stands here.
-    pub(crate) fn is_ahead_of(&self, theirs: &[Cut], now: u64) -> bool {
-        let is_known =
-            |cut: &Cut| theirs.iter().any(|known| known.stands_for(cut, now, &self.curve));
-        !self.cuts(now).all(is_known)
-    }
-
-    /// Another agent's cut, made at `start`, has lowered the factor from `before`.
-    fn note_incident(&mut self, before: f64, start: i128, now: u64) {
-        // This far is as good as our own cut: agents may be a step of the recovery apart.
-        let enough = self.policy.reduce + (1.0 - self.policy.reduce) / 4.0;
-        let joined = self.open_incident(now).filter(|_| self.factor > before * enough);
-        // A cut that is received late does not end our incident early.
-        let at = self.incident.map_or(start, |last| start.max(last.at));
-        let mut incident = joined.unwrap_or(Incident { level: before, at, is_full: false });
-        if !incident.is_full && self.factor <= incident.level * enough {
-            incident.is_full = true;
-            self.full_incidents += 1;
-        }
-        self.incident = Some(incident);
     }
 
     /// The last incident, if its cooldown has not passed.
@@ -296,5 +242,5 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;

@@ -22,15 +22,15 @@ use std::sync::OnceLock;
 
 use crossbeam_utils::CachePadded;
 
-use super::demand;
-use super::in_flight;
+use super::counter;
+use super::demand::Demand;
 use super::locked::LockedBucket;
 use super::outcome::{Deficit, Denied, Refused, Retry};
 use super::rate::{Terms, admit};
 use super::reconfigure::SlotChange;
 use super::slot::{Slot, SlotConfig, SlotState};
 use super::snapshot::Snapshot;
-use super::stripes::Stripes;
+use super::stripe::Stripes;
 use super::word::Word;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -50,8 +50,7 @@ pub(super) struct Hot {
     pub(super) word: AtomicU64,
     /// Permits in flight that no stripe counts: see [`in_flight`](super::in_flight).
     pub(super) in_flight: AtomicU64,
-    /// See [`demand`].
-    pub(super) demand: AtomicU64,
+    pub(super) demand: Demand,
     /// Of a bucket that has been hot. Here, where every take looks: this line is seldom written while
     /// the stripes are open.
     pub(super) stripes: OnceLock<Box<Stripes>>,
@@ -73,11 +72,11 @@ impl Bucket {
             hot: CachePadded::new(Hot {
                 word: AtomicU64::new(Word::new(0).0),
                 in_flight: AtomicU64::new(0),
-                demand: AtomicU64::new(0),
+                demand: Demand::default(),
                 stripes: OnceLock::new(),
             }),
             slots: [Slot::new(&config), Slot::new(&config)],
-            max_in_flight: AtomicU64::new(in_flight::normalize(max_in_flight)),
+            max_in_flight: AtomicU64::new(counter::normalize(max_in_flight)),
         };
         (bucket, config)
     }
@@ -95,7 +94,7 @@ impl Bucket {
     ) -> Result<(), E> {
         let admit = |transition: Transition| {
             if self.commit(&transition) {
-                if now.is_multiple_of(demand::SAMPLE) {
+                if Demand::is_sample(now) {
                     self.note_sample(now);
                 }
                 return Ok(());
@@ -110,7 +109,7 @@ impl Bucket {
     #[cold]
     #[inline(never)]
     fn take_contended(&self, n: u64, now: u64) -> bool {
-        self.note_demand(now);
+        self.note_contention(now);
         while let Ok(transition) = self.prepare(n, now) {
             if self.commit(&transition) {
                 return true;

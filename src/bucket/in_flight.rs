@@ -40,57 +40,10 @@
 
 use super::atomic::Bucket;
 use super::batch::STRIPES;
-use super::stripes::Stripe;
+use super::counter::{COUNT, CountedAt, EPOCH, SETTLING, UNBOUNDED, normalize};
+use super::stripe::Stripe;
 use super::word::Word;
-use crate::sync::{AtomicU64, Ordering, heavy_barrier, light_barrier, thread_index};
-
-/// No bound.
-pub(super) const UNBOUNDED: u64 = u64::MAX;
-/// A bound that is being set.
-const SETTLING: u64 = 1 << 63;
-
-/// The common word: an epoch above the count.
-const EPOCH: u64 = 1 << 40;
-const COUNT: u64 = EPOCH - 1;
-
-/// A bound that no count reaches is none.
-pub(super) fn normalize(max: u64) -> u64 {
-    if max < COUNT { max } else { UNBOUNDED }
-}
-
-/// Where a permit is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CountedAt {
-    Common,
-    /// In `own` of this stripe.
-    Owner(u8),
-    /// In `shared` of this stripe.
-    Shared(u8),
-}
-
-/// A stripe's part of the count.
-#[derive(Debug, Default)]
-pub(super) struct InFlightCounter {
-    own: AtomicU64,
-    shared: AtomicU64,
-}
-
-impl InFlightCounter {
-    #[inline]
-    fn add_own(&self, n: u64) {
-        let own = self.own.load(Ordering::Relaxed); // written by this thread alone
-        self.own.store(own.wrapping_add(n), Ordering::Release);
-    }
-
-    fn add_shared(&self, n: u64) {
-        self.shared.fetch_add(n, Ordering::AcqRel);
-    }
-
-    fn count(&self) -> u64 {
-        let shared = self.shared.load(Ordering::Acquire);
-        self.own.load(Ordering::Acquire).wrapping_add(shared)
-    }
-}
+use crate::sync::{Ordering, heavy_barrier, light_barrier, thread_index};
 
 impl Bucket {
     /// Counts a permit in, unless that makes too many.

@@ -7,14 +7,15 @@
 //! | `atomic.rs` | the bucket: the CAS loops |
 //! | `snapshot.rs` | a consistent look; `outcome.rs`: why a take did not happen |
 //! | `reconfigure.rs` | the next configuration and position, as pure functions |
-//! | `stripes.rs` | prepaid batches of a bucket that is hot; `batch.rs`: their sizes, `demand.rs`: which are |
-//! | `in_flight.rs` | permits in flight, counted |
+//! | `stripes.rs` | prepaid batches of a hot bucket; `stripe.rs`: their data, `batch.rs`: their sizes, `demand.rs`: which buckets are hot |
+//! | `in_flight.rs` | permits in flight; `counter.rs`: their count as data |
 //! | `locked.rs` | a bucket under a lock: a further window of a resource |
 //! | `compact.rs` | many buckets of one configuration, a word each |
 
 mod atomic;
 mod batch;
 mod compact;
+mod counter;
 mod demand;
 mod in_flight;
 mod locked;
@@ -23,12 +24,13 @@ pub(crate) mod rate;
 mod reconfigure;
 mod slot;
 mod snapshot;
+mod stripe;
 mod stripes;
 mod word;
 
 pub(crate) use atomic::{Bucket, Transition};
 pub(crate) use compact::{CompactBucket, MAX_SWEEP_AGE, SharedRate, SweepWindow};
-pub(crate) use in_flight::CountedAt;
+pub(crate) use counter::CountedAt;
 pub(crate) use locked::LockedBucket;
 pub(crate) use outcome::{Deficit, Denied, Never, Refused, Retry, worse};
 pub(crate) use rate::Terms;

@@ -188,6 +188,6 @@ impl Calibration {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 #[path = "calibration_tests.rs"]
 mod tests;

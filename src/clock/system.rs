@@ -257,6 +257,6 @@ fn sample(source: &impl Source) -> Sample {
     (0..SAMPLES).map(|_| take()).min_by_key(|sample| sample.width).unwrap_or_else(take)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 #[path = "system_tests.rs"]
 mod tests;

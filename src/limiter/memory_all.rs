@@ -13,6 +13,7 @@ use super::resource::Resource;
 /// # Several resources at once
 ///
 /// All or none: `&[("gpt-4o/requests", 1), ("gpt-4o/tokens", 1_200)]`.
+#[allow(clippy::redundant_closure_for_method_calls)] // the methods are of one lifetime each
 impl MemoryLimiter {
     /// Take tokens of several resources, all or none; no permits: in-flight is neither counted nor
     /// looked at. See [`try_acquire_all`](Self::try_acquire_all).

@@ -36,7 +36,7 @@ impl Permits {
         self.0.push(permit);
     }
 
-    /// Each resource's permit, once each, whatever the order and number of times they were take_set for.
+    /// Each resource's permit, once each, whatever the order and number of times they were asked for.
     pub fn iter(&self) -> impl Iterator<Item = &Permit<'static>> {
         self.0.iter()
     }

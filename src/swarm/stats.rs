@@ -63,6 +63,6 @@ impl Counters {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 #[path = "stats_tests.rs"]
 mod tests;

@@ -285,6 +285,6 @@ fn format_timestamp(at: SystemTime) -> Option<String> {
     OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?.format(&Rfc3339).ok()
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 #[path = "wire_tests.rs"]
 mod tests;

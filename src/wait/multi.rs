@@ -295,13 +295,11 @@ fn take_as_head(claims: &mut [Claim<'_>], queues: &mut Queues<'_>, now: u64) -> 
         return Step::Waiting;
     }
     // Nothing changes between `would_admit` and this, under the locks.
-    match take_exclusive(claims, queues, now) {
-        Ok(()) => Step::Taken,
-        Err(_) => {
-            leave(claims);
-            Step::Waiting
-        }
+    if take_exclusive(claims, queues, now).is_err() {
+        leave(claims);
+        return Step::Waiting;
     }
+    Step::Taken
 }
 
 fn take_exclusive(claims: &[Claim<'_>], queues: &mut Queues<'_>, now: u64) -> Result<(), Refused> {
@@ -315,13 +313,11 @@ fn take_exclusive(claims: &[Claim<'_>], queues: &mut Queues<'_>, now: u64) -> Re
 #[inline]
 fn enter<'a, R: TakeRequest<'a>>(requests: &mut [R]) -> Result<(), usize> {
     for i in 0..requests.len() {
-        match requests[i].bucket().bucket.enter() {
-            Some(at) => *requests[i].counted() = at,
-            None => {
-                leave(&mut requests[..i]);
-                return Err(i);
-            }
-        }
+        let Some(at) = requests[i].bucket().bucket.enter() else {
+            leave(&mut requests[..i]);
+            return Err(i);
+        };
+        *requests[i].counted() = at;
     }
     Ok(())
 }

@@ -15,7 +15,6 @@ pub(crate) use window::Window;
 use super::error::ConfigError;
 use crate::adapt::{Policy, Recovery};
 use crate::bucket::Terms;
-use crate::bucket::rate::MAX_TOKENS;
 
 /// So many windows a limit may have.
 pub(crate) const MOST_WINDOWS: usize = 4;
@@ -308,18 +307,6 @@ impl Limit {
     #[allow(clippy::cast_precision_loss)] // at most 2^52
     pub(crate) fn least_factor(&self) -> f64 {
         1.0 / self.first.capacity as f64
-    }
-
-    /// What part of this limit's tokens is, scaled and rounded down, but never less than one.
-    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // at most 2^52
-    pub(crate) fn tokens(&self, factor: f64) -> u64 {
-        ((self.first.capacity as f64 * factor) as u64).max(1)
-    }
-
-    /// What part of this limit `tokens` a window are.
-    #[allow(clippy::cast_precision_loss)] // at most 2^52
-    pub(crate) fn factor_of(&self, tokens: u64) -> f64 {
-        tokens.min(MAX_TOKENS) as f64 / self.first.capacity as f64
     }
 
     /// This limit as the terms of its buckets, scaled.

@@ -10,7 +10,7 @@ use crate::bucket::rate::{Factor, MAX_TOKENS};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Window {
-    pub(super) capacity: u64,
+    pub(crate) capacity: u64,
     pub(crate) length: Duration,
     /// What the bucket holds, where it is not the default.
     pub(super) burst: Option<NonZeroU64>,

@@ -8,7 +8,7 @@ use super::super::entry::Entry;
 use super::super::error::{NoEntry, TryAcquireError};
 use super::super::multi::TakeSet;
 use super::super::permit::Permit;
-use super::promote::KeysGuard;
+use super::keys::KeysGuard;
 use super::{CompactKey, Registration, Registry, Template};
 use crate::bucket::{Refused, Retry};
 use crate::sync::{NameRef, borrow};

@@ -32,6 +32,7 @@
 //! `Arc::strong_count` is Relaxed; an Acquire fence after it pairs with the Release by which a clone is
 //! dropped. The counts of keys are changed under the lock, and Relaxed.
 
+mod keys;
 mod lookup;
 mod promote;
 mod sweep;
@@ -53,7 +54,7 @@ use crate::clock::Clock;
 use crate::sync::{
     AtomicBool, AtomicU64, Mutex, Name, NameMap, NameRef, Ordering, fence, has_barrier, new_map,
 };
-use sweep::Keys;
+use keys::Keys;
 use template::{Template, Templates};
 
 /// The resources of a limiter.
@@ -161,7 +162,7 @@ impl Registry {
         }
     }
 
-    #[inline]
+    #[cfg(feature = "swarm")]
     pub(super) fn clock(&self) -> &Clock {
         &self.clock
     }
@@ -242,7 +243,9 @@ impl Registry {
         let mut guard = self.lock_keys();
         let entries = self.entries.pin();
         let Some(found) = entries.get(&NameRef(name)) else { return false };
-        guard.discount(name, &*found);
+        #[allow(clippy::needless_borrow)] // in models it is an `Arc`
+        let registration: &Registration = &found;
+        guard.discount(name, registration);
         let entry = found.entry().map(Arc::clone);
         entries.remove(&NameRef(name));
         drop(guard);

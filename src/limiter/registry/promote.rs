@@ -2,34 +2,14 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::super::entry::Entry;
 use super::super::error::{ConfigError, NoEntry, TryAcquireError};
-use super::sweep::Keys;
-use super::{CompactKey, Promoted, Registration, Registry, Template};
+use super::keys::KeysGuard;
+use super::{CompactKey, Promoted, Registration, Template};
 use crate::bucket::{CompactBucket, Refused, SharedRate};
-use crate::sync::{MutexGuard, Name, NameRef};
-
-/// The lock of the keys, and a clock reading made under it.
-pub(super) struct KeysGuard<'a> {
-    pub(super) registry: &'a Registry,
-    pub(super) keys: MutexGuard<'a, Keys>,
-    pub(super) now: u64,
-    /// Promoted keys in which something is due, of which observers may have to be told.
-    pub(super) due: SmallVec<[Arc<Entry>; 4]>,
-}
+use crate::sync::{Name, NameRef};
 
 impl KeysGuard<'_> {
-    /// Unlocks, and does what is due in promoted keys; returns whether anything was. Not under another
-    /// lock: observers may be told.
-    pub(super) fn finish(self) -> bool {
-        let Self { keys, due, .. } = self;
-        drop(keys);
-        due.iter().for_each(|entry| entry.bring_up_to_date());
-        !due.is_empty()
-    }
-
     /// The entry of this name, for use: a key is promoted, or created.
     pub(super) fn promote(&mut self, name: &str) -> Result<Arc<Entry>, NoEntry> {
         self.require_open()?;

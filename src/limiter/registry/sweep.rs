@@ -1,12 +1,11 @@
 //! Evicting idle keys: a few whenever one is created, and a few from time to time.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::super::entry::Entry;
-use super::promote::KeysGuard;
+use super::keys::KeysGuard;
 use super::{CompactKey, Registration, Registry, Template};
 use crate::bucket::{MAX_SWEEP_AGE, SlotState};
 use crate::sync::NameRef;
@@ -26,30 +25,6 @@ const SPARE: usize = 1_024;
 const MIN_IDLE: u64 = 10_000_000_000;
 
 const HOUR: u64 = 3_600_000_000_000;
-
-/// The names of all keys, in the order in which they are visited.
-#[derive(Debug, Default)]
-pub(super) struct Keys {
-    /// Each is the very `Arc` in the map; any other is left of a key that was removed.
-    pub(super) names: VecDeque<Arc<str>>,
-    /// The latest reading at which a key was evicted.
-    pub(super) evicted: u64,
-    /// The reading up to which all were visited often enough.
-    swept: u64,
-    /// The number of keys when this round of visits began, and the visits left in it. The number of keys
-    /// now would not do: the more go, the fewer would be visited, and the last would wait too long.
-    round: usize,
-    left: usize,
-}
-
-impl Keys {
-    fn count_visit(&mut self) {
-        if self.left == 0 {
-            (self.round, self.left) = (self.names.len(), self.names.len());
-        }
-        self.left = self.left.saturating_sub(1);
-    }
-}
 
 impl Registry {
     /// Takes the lock of the keys. A sweep that is due comes first.

@@ -6,7 +6,7 @@ use super::super::entry::Entry;
 use super::super::error::ConfigError;
 use super::super::limit::Limit;
 use super::super::memory::MemoryLimiter;
-use super::promote::KeysGuard;
+use super::keys::KeysGuard;
 use super::{CompactKey, Promoted, Registration, Registry};
 use crate::bucket::{CompactBucket, SharedRate, SlotState};
 use crate::sync::{AtomicU64, Name, NameRef, Ordering};
@@ -249,16 +249,16 @@ impl KeysGuard<'_> {
             }
             Registration::Compact(ref key) => match to {
                 Some(to) if to.is(&key.template) => true,
-                to => match self.migrate_compact(&name, key, to, migrated) {
-                    Some(registration) => {
+                to => {
+                    let next = self.migrate_compact(&name, key, to, migrated);
+                    let stays = next.is_some();
+                    if let Some(registration) = next {
                         entries.insert(Name(Arc::clone(&name)), registration);
-                        true
-                    }
-                    None => {
+                    } else {
                         entries.remove(&NameRef(&name));
-                        false
                     }
-                },
+                    stays
+                }
             },
         };
         if stays {
