@@ -17,14 +17,31 @@ pub(super) fn normalize(max: u64) -> u64 {
     if max < COUNT { max } else { UNBOUNDED }
 }
 
-/// Where a permit is counted.
+/// Where a permit is counted: [`COMMON`](Self::COMMON), or a stripe's index, with [`SHARED`](Self::SHARED)
+/// if in its `shared`. One word, as the permit's other fields are: a permit is moved in words, and a load
+/// that is wider than the store before it waits for that store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CountedAt {
-    Common,
-    /// In `own` of this stripe.
-    Owner(u8),
-    /// In `shared` of this stripe.
-    Shared(u8),
+pub(crate) struct CountedAt(u64);
+
+impl CountedAt {
+    pub(crate) const COMMON: Self = Self(u64::MAX);
+    const SHARED: u64 = 1 << 32;
+
+    #[inline]
+    pub(super) fn owner(stripe: usize) -> Self {
+        Self(stripe as u64)
+    }
+
+    pub(super) fn shared(stripe: usize) -> Self {
+        Self(stripe as u64 | Self::SHARED)
+    }
+
+    /// The stripe, and whether the permit is in its `own`; `None` for the common word.
+    #[inline]
+    pub(super) fn stripe(self) -> Option<(usize, bool)> {
+        let index = (self.0 & !Self::SHARED) as usize;
+        (self != Self::COMMON).then_some((index, self.0 & Self::SHARED == 0))
+    }
 }
 
 /// A stripe's part of the count.

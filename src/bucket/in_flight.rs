@@ -79,7 +79,7 @@ impl Bucket {
             }
             let (new, old) = (Ordering::AcqRel, Ordering::Relaxed); // reloaded after a failure
             if self.hot.in_flight.compare_exchange(common, common + 1, new, old).is_ok() {
-                return Some(CountedAt::Common);
+                return Some(CountedAt::COMMON);
             }
         }
     }
@@ -88,39 +88,37 @@ impl Bucket {
     fn count_in(&self) -> CountedAt {
         let Some(stripes) = self.hot.stripes.get() else {
             self.hot.in_flight.fetch_add(1, Ordering::AcqRel);
-            return CountedAt::Common;
+            return CountedAt::COMMON;
         };
         let index = thread_index();
         if let Some(stripe) = stripes.owned(index) {
             stripe.in_flight.add_own(1);
-            return CountedAt::Owner(index as u8);
+            return CountedAt::owner(index);
         }
         let index = index % STRIPES;
         stripes.at(index).in_flight.add_shared(1);
-        CountedAt::Shared(index as u8)
+        CountedAt::shared(index)
     }
 
     /// Returns `false` if the common word counts none: a name was released once too often.
     #[inline]
     fn count_out(&self, at: CountedAt) -> bool {
-        let (CountedAt::Owner(index) | CountedAt::Shared(index)) = at else {
-            let less = |common: u64| (common & COUNT > 0).then(|| common - 1);
-            return self
-                .hot
-                .in_flight
-                .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
-                .is_ok();
-        };
+        let Some((index, is_own)) = at.stripe() else { return self.count_out_of_common() };
         if let Some(stripes) = self.hot.stripes.get() {
-            let index = usize::from(index);
             let counter = &stripes.at(index).in_flight;
-            if matches!(at, CountedAt::Owner(_)) && thread_index() == index {
+            if is_own && thread_index() == index {
                 counter.add_own(1_u64.wrapping_neg());
             } else {
                 counter.add_shared(1_u64.wrapping_neg());
             }
         }
         true
+    }
+
+    #[inline]
+    fn count_out_of_common(&self) -> bool {
+        let less = |common: u64| (common & COUNT > 0).then(|| common - 1);
+        self.hot.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok()
     }
 
     /// Counts a permit out. `None` if it was not counted any more; otherwise whether that may admit a
@@ -134,7 +132,7 @@ impl Bucket {
     /// its stripe does not. Returns whether the queue must be served, as a waiter may have found it
     /// counted twice.
     pub(crate) fn forget(&self, at: CountedAt) -> bool {
-        if at == CountedAt::Common {
+        if at == CountedAt::COMMON {
             return false;
         }
         self.hot.in_flight.fetch_add(1, Ordering::AcqRel);

@@ -87,7 +87,9 @@ impl Wanted for One {
     }
     #[inline]
     fn try_acquire(&self) -> Result<Grant, Denied> {
-        self.entry.try_acquire(self.n)
+        let seen = self.entry.incidents();
+        let counted = self.entry.try_acquire::<Denied>(self.n)?;
+        Ok(Grant { n: self.n, seen, counted })
     }
     #[inline]
     fn into_granted(self, grant: Grant) -> Permit<'static> {
@@ -135,7 +137,7 @@ struct Part {
 
 impl Part {
     fn new(entry: Arc<Entry>, n: u64) -> Self {
-        let grant = Grant { n, seen: entry.incidents(), counted: CountedAt::Common };
+        let grant = Grant { n, seen: entry.incidents(), counted: CountedAt::COMMON };
         Self { entry, grant, ticket: 0 }
     }
 

@@ -125,7 +125,7 @@ impl Entry {
         // A refill of a stripe that failed has returned its batch to the word: too little for this call,
         // but maybe enough for a waiter.
         if taken.is_err() && self.bucket.has_waiters_beside_stripes() {
-            self.serve_queue(FairBucket::serve);
+            self.serve();
         }
         taken.map_err(E::from)
     }
@@ -159,81 +159,82 @@ impl Entry {
         self.incidents.load(Ordering::Acquire)
     }
 
-    /// Takes `n` tokens and counts a permit in.
+    /// Takes `n` tokens and counts a permit in. The caller reads [`incidents`](Self::incidents) before, and
+    /// makes the grant: it is written once, in its place in the permit.
     #[inline]
-    pub(crate) fn try_acquire<E: From<Denied>>(&self, n: u64) -> Result<Grant, E> {
-        let seen = self.incidents();
+    pub(crate) fn try_acquire<E: From<Denied>>(&self, n: u64) -> Result<CountedAt, E> {
         if self.bucket.is_bounded_in_flight() {
-            return self.try_acquire_bounded(n, seen);
+            return self.try_acquire_bounded(n);
         }
         self.check(n)?;
-        let mut counted = CountedAt::Common;
-        if n > 0 {
-            counted = self.bucket.enter_unbounded().ok_or_else(|| self.step_out())?;
+        if n == 0 {
+            return Ok(CountedAt::COMMON);
         }
-        Ok(Grant { n, seen, counted })
+        self.bucket.enter_unbounded().ok_or_else(|| self.step_out())
     }
 
     /// A bound on permits was set this moment. The tokens are void: a refund to a bucket that has
     /// refilled meanwhile would admit more than a full bucket.
     #[cold]
-    fn step_out(&self) -> Denied {
-        self.serve_queue(FairBucket::serve);
-        Denied::TooManyInFlight
+    fn step_out<E: From<Denied>>(&self) -> E {
+        self.serve();
+        Denied::TooManyInFlight.into()
     }
 
     #[inline(never)]
-    fn try_acquire_bounded<E: From<Denied>>(&self, n: u64, seen: u64) -> Result<Grant, E> {
+    fn try_acquire_bounded<E: From<Denied>>(&self, n: u64) -> Result<CountedAt, E> {
         // A call that is denied anyway must not be counted meanwhile, least of all in place of the head
         // of the queue. So it looks first.
         self.peek(n)?;
         if n == 0 {
-            return Ok(Grant { n, seen, counted: CountedAt::Common });
+            return Ok(CountedAt::COMMON);
         }
         let counted = self.bucket.enter_bounded().ok_or(Denied::TooManyInFlight)?;
-        let grant = Grant { n, seen, counted };
-        self.check(n).map(|()| grant).inspect_err(|_| self.end_by(grant, false))
+        self.check(n).map(|()| counted).inspect_err(|_| self.end_by(0, counted, false))
     }
 
     // ---- ending -------------------------------------------------------------------------------
 
     /// Ends a permit by the limit's policy.
     #[inline]
-    pub(crate) fn end(&self, grant: Grant) {
-        self.end_by(grant, self.refunds.load(Ordering::Relaxed)); // publishes nothing
+    pub(crate) fn end(&self, grant: &Grant) {
+        let refunds = self.refunds.load(Ordering::Relaxed); // publishes nothing
+        self.end_by(grant.n, grant.counted, refunds);
     }
 
-    /// Ends a permit, with a refund or without. One that is not counted any more refunds nothing.
+    /// Ends a permit of `n` tokens, with a refund or without. One that is not counted any more refunds
+    /// nothing.
     #[inline]
-    pub(crate) fn end_by(&self, grant: Grant, refund: bool) {
-        let Some(may_admit) = self.bucket.leave(grant.counted) else { return };
-        if (refund && self.refund(grant.n)) || may_admit {
-            self.serve_queue(FairBucket::serve);
+    pub(crate) fn end_by(&self, n: u64, counted: CountedAt, refunds: bool) {
+        let Some(may_admit) = self.bucket.leave(counted) else { return };
+        if (refunds && self.refund(n)) || may_admit {
+            self.serve();
         }
     }
 
-    /// Ends a permit that was forgotten.
+    /// Ends a permit of `n` tokens that was forgotten.
     pub(crate) fn release(&self, n: u64) {
         if n > 0 {
-            self.end(Grant { n, seen: 0, counted: CountedAt::Common });
+            self.end(&Grant { n, seen: 0, counted: CountedAt::COMMON });
         }
     }
 
     /// Leaves a permit in flight, for [`Entry::release`] to end.
-    pub(crate) fn forget(&self, grant: Grant) {
+    pub(crate) fn forget(&self, grant: &Grant) {
         if self.bucket.forget(grant.counted) {
-            self.serve_queue(FairBucket::serve);
+            self.serve();
         }
     }
 
     /// Returns whether the queue must be served.
+    #[inline(never)]
     fn refund(&self, n: u64) -> bool {
         self.settled(|bucket| bucket.refund(n))
     }
 
     /// Ends a permit that cost `actual` tokens. One that is not counted any more, because its name was
     /// released once too often, changes nothing.
-    pub(crate) fn settle(&self, grant: Grant, actual: u64) {
+    pub(crate) fn settle(&self, grant: &Grant, actual: u64) {
         let n = grant.n;
         let left = if n > 0 { self.bucket.leave(grant.counted) } else { Some(false) };
         let Some(may_admit) = left else { return };
@@ -242,7 +243,7 @@ impl Entry {
             self.charge_slow(actual - n);
         }
         if (actual < n && self.refund(n - actual)) || may_admit {
-            self.serve_queue(FairBucket::serve);
+            self.serve();
         }
     }
 
@@ -250,7 +251,7 @@ impl Entry {
 
     #[inline]
     pub(crate) fn claim(&self, n: u64, ticket: Ticket) -> Claim<'_> {
-        Claim { bucket: &self.bucket, n, ticket, counted: CountedAt::Common }
+        Claim { bucket: &self.bucket, n, ticket, counted: CountedAt::COMMON }
     }
 
     pub(crate) fn wait_limits(&self) -> WaitLimits {
@@ -259,6 +260,12 @@ impl Entry {
             max_waiting: self.max_waiting.load(Ordering::Relaxed), // publishes nothing
             may_be_refunded: refunds && self.bucket.in_flight() > 0,
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn serve(&self) {
+        self.serve_queue(FairBucket::serve);
     }
 
     /// Serves the queue, in a slot that still answers.

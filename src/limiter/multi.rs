@@ -24,7 +24,7 @@ impl<'a> Part<'a> {
     /// Before a take: see [`Entry::incidents`].
     #[inline]
     fn new(entry: &'a Arc<Entry>, n: u64) -> Self {
-        Self { entry, grant: Grant { n, seen: entry.incidents(), counted: CountedAt::Common } }
+        Self { entry, grant: Grant { n, seen: entry.incidents(), counted: CountedAt::COMMON } }
     }
 }
 

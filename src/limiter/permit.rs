@@ -61,12 +61,12 @@ impl<'a> Permit<'a> {
 
     /// Ends it and leaves its tokens spent, whatever the policy.
     pub fn spend(mut self) {
-        self.finish(|entry, grant| entry.end_by(grant, false));
+        self.finish(|entry, grant| entry.end_by(grant.n, grant.counted, false));
     }
 
     /// Ends it and gives its tokens back, whatever the policy: the work did not happen.
     pub fn refund(mut self) {
-        self.finish(|entry, grant| entry.end_by(grant, true));
+        self.finish(|entry, grant| entry.end_by(grant.n, grant.counted, true));
     }
 
     /// Ends it at its actual cost in tokens, whatever the policy: an unused rest is given back, an excess
@@ -77,7 +77,7 @@ impl<'a> Permit<'a> {
     /// touched. A permit of 0 tokens was never in flight, and is charged all the same.
     pub fn settle(mut self, actual: u64) {
         if let Some(holder) = self.entry.take() {
-            holder.entry().settle(self.grant, actual);
+            holder.entry().settle(&self.grant, actual);
         }
     }
 
@@ -96,11 +96,11 @@ impl<'a> Permit<'a> {
     }
 
     #[inline]
-    fn finish(&mut self, end: impl FnOnce(&Entry, Grant)) {
+    fn finish(&mut self, end: impl FnOnce(&Entry, &Grant)) {
         if let Some(holder) = self.entry.take()
             && self.grant.n > 0
         {
-            end(holder.entry(), self.grant);
+            end(holder.entry(), &self.grant);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::acquire::{self, Acquire};
 use super::capacity::Capacity;
-use super::entry::Entry;
+use super::entry::{Entry, Grant};
 use super::error::{AcquireError, TryAcquireError};
 use super::permit::Permit;
 
@@ -65,8 +65,9 @@ impl Resource {
     /// As [`try_acquire`](Self::try_acquire).
     #[inline]
     pub fn try_acquire_n(&self, n: u64) -> Result<Permit<'_>, TryAcquireError> {
-        let grant = self.0.try_acquire::<TryAcquireError>(n)?;
-        Ok(Permit::borrowed(&self.0, grant))
+        let seen = self.0.incidents();
+        let counted = self.0.try_acquire::<TryAcquireError>(n)?;
+        Ok(Permit::borrowed(&self.0, Grant { n, seen, counted }))
     }
 
     /// Wait for one token and a permit: see [`Acquire`].

@@ -169,7 +169,8 @@ impl FairBucket {
 
     /// Takes `n` tokens that this thread's stripe has prepaid. `None` if the stripes are closed; `false`
     /// if the stripe has too few, so that [`FairBucket::take`] must decide.
-    #[inline]
+    #[allow(clippy::inline_always)] // as `Bucket::take`
+    #[inline(always)]
     pub(crate) fn take_prepaid(&self, n: u64) -> Option<bool> {
         if !self.bucket.was_hot() {
             return None;

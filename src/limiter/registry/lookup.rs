@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::super::entry::Entry;
+use super::super::entry::{Entry, Grant};
 use super::super::error::{NoEntry, TryAcquireError};
 use super::super::multi::TakeSet;
 use super::super::permit::Permit;
@@ -91,12 +91,14 @@ impl Registry {
         if let Some(found) = entries.get(&NameRef(name))
             && let Some(entry) = found.configured()
         {
-            let grant = entry.try_acquire::<TryAcquireError>(n)?;
-            return Ok(Permit::owned(Arc::clone(entry), grant));
+            let seen = entry.incidents();
+            let counted = entry.try_acquire::<TryAcquireError>(n)?;
+            return Ok(Permit::owned(Arc::clone(entry), Grant { n, seen, counted }));
         }
         let entry = self.entry(name)?;
-        let grant = entry.try_acquire::<TryAcquireError>(n)?;
-        Ok(Permit::owned(entry, grant))
+        let seen = entry.incidents();
+        let counted = entry.try_acquire::<TryAcquireError>(n)?;
+        Ok(Permit::owned(entry, Grant { n, seen, counted }))
     }
 
     /// The entry of a name, for use: a key is promoted, or created.
