@@ -25,7 +25,7 @@ cargo clippy --workspace --all-targets --quiet -- -D warnings
 cargo clippy --workspace --all-targets --quiet --all-features -- -D warnings
 cargo clippy --quiet --no-default-features --lib -- -D warnings
 cargo clippy --quiet --no-default-features --features tokio --lib -- -D warnings
-cargo clippy --quiet --no-default-features --features serde --lib --test text_serde -- -D warnings
+cargo clippy --quiet --no-default-features --features serde --lib --test local -- -D warnings
 
 say "a light core"
 crates=$(cargo tree -e normal --no-default-features --prefix none | sort -u | grep -vc '^tollgate ')
@@ -35,7 +35,8 @@ echo "$crates crates besides itself"
 say "tests, debug"
 cargo test --quiet
 say "tests over NATS, and with serde"
-cargo test --quiet --all-features --test nats --test swarm_nats --test text_serde
+cargo test --quiet --all-features --test nats
+cargo test --quiet --all-features --test local text_serde
 cargo test --quiet --all-features --doc
 say "tests, without default features"
 cargo test --quiet --no-default-features --lib --tests
@@ -44,7 +45,7 @@ cargo test --quiet --release --lib --tests
 
 say "tests of hot buckets, as where there is no membarrier"
 RUSTFLAGS="--cfg tollgate_no_membarrier" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/no-membarrier" \
-    cargo test --quiet --no-default-features --test stripes --test stripes_threads
+    cargo test --quiet --no-default-features --test stripes
 
 say "docs"
 for features in --all-features '' --no-default-features; do

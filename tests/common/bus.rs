@@ -1,18 +1,14 @@
 //! What every bus does: tests that take any.
 
-#![allow(dead_code)] // each suite uses its part
-
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::timeout;
 use tollgate::{Delivery, MessageBus, Subscription};
 
-/// A guard against hanging, not a measure.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+use super::watchdog::HANG;
 
 pub(crate) async fn next(subscription: &mut Box<dyn Subscription>) -> Delivery {
-    let delivery = timeout(SOON, subscription.next()).await.expect("a delivery, in time");
+    let delivery = timeout(HANG, subscription.next()).await.expect("a delivery");
     delivery.expect("a subscription that goes on")
 }
 
@@ -36,10 +32,11 @@ macro_rules! conformance {
         $(#[tokio::test]
         async fn $test() {
             let (_guard, bus) = $start;
-            bus::$test(std::sync::Arc::new(bus)).await;
+            $crate::common::bus::$test(std::sync::Arc::new(bus)).await;
         })*
     };
 }
+pub(crate) use conformance;
 
 pub(crate) async fn each_subscriber_gets_each_message_in_order(bus: Arc<dyn MessageBus>) {
     let mut first = bus.subscribe("a").await.unwrap();

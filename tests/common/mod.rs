@@ -1,10 +1,16 @@
-//! What the suites share: a plain reference limiter, both limiters behind one trait, and the
+//! Shared by the suites: a plain reference limiter, both limiters behind one trait, and the
 //! contract as a check of a log of admissions.
 
-#![allow(dead_code)] // each suite uses its part
+#![allow(dead_code, unused_imports, unused_macros)] // each suite uses its part
 
 pub(crate) mod any;
+#[cfg(feature = "swarm")]
+pub(crate) mod bus;
 pub(crate) mod keys;
+#[cfg(feature = "swarm")]
+pub(crate) mod part_two;
+#[cfg(feature = "swarm")]
+pub(crate) mod swarm;
 pub(crate) mod watchdog;
 pub(crate) mod windows;
 

@@ -1,7 +1,5 @@
 //! What the suites of the swarm share.
 
-#![allow(dead_code)] // each suite uses its part
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -1,11 +1,9 @@
 //! Any sequence of calls, on tollgate and on the reference limiter side by side.
 
-mod common;
-
 use std::time::Duration;
 
-use common::any::{set, terms, terms_on_a_grid};
-use common::{ByHandle, Gate, Log, MutexBucket, SECOND, Terms};
+use crate::common::any::{set, terms, terms_on_a_grid};
+use crate::common::{ByHandle, Gate, Log, MutexBucket, SECOND, Terms};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]

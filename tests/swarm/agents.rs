@@ -1,16 +1,10 @@
 //! Agents on one bus: what they tell each other, and what comes of it.
-#![cfg(all(feature = "swarm", not(loom)))]
-
-#[path = "common/part_two.rs"]
-mod part_two;
-#[path = "common/swarm.rs"]
-mod swarm;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use swarm::{A_MOMENT, SECOND, agent, config, memory, total, updates};
+use crate::common::swarm::{A_MOMENT, SECOND, agent, config, memory, total, updates};
 use tokio::time::{Instant, sleep, timeout};
 use tollgate::{
     BusError, BusFuture, Delivery, DistributedConfig, DistributedLimiter, Limit, ManualClock,
@@ -20,7 +14,7 @@ use tollgate::{
 #[tokio::test]
 async fn the_tour() {
     let bus = memory();
-    part_two::part_two(Arc::clone(&bus), bus).await;
+    crate::common::part_two::part_two(Arc::clone(&bus), bus).await;
 }
 
 #[tokio::test(start_paused = true)]

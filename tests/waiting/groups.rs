@@ -1,8 +1,6 @@
 //! Waiting for several resources at once: nothing is held meanwhile, nobody is overtaken, nobody starves,
 //! and nobody waits for ever.
 
-mod common;
-
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,8 +8,8 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::Dice;
-use common::watchdog::Watchdog;
+use crate::common::Dice;
+use crate::common::watchdog::Watchdog;
 use tollgate::{
     AcquireAll, AcquireError, Limit, ManualClock, MemoryLimiter, OnRelease, Resource,
     TryAcquireError,

@@ -1,7 +1,5 @@
 //! A NATS server of a test's own.
 
-#![allow(dead_code)] // each suite uses its part
-
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, TcpListener};
@@ -11,8 +9,7 @@ use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// What a server may take to start, on a machine that is busy.
-const SOON: Duration = Duration::from_secs(20);
+use crate::common::watchdog::HANG;
 
 /// A server on a port of its own, which ends with the value.
 pub(crate) struct Server {
@@ -38,10 +35,6 @@ impl Server {
             }
         }
         panic!("no nats-server after 20 attempts");
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
     }
 
     pub(crate) fn url(&self) -> String {
@@ -76,7 +69,7 @@ impl Server {
         self.child = loop {
             match launch(self.port, &self.arguments, &self.log) {
                 Ok(child) => break child,
-                Err(log) => assert!(since.elapsed() < SOON, "no server once more: {log}"),
+                Err(log) => assert!(since.elapsed() < HANG, "no server once more: {log}"),
             }
         };
     }
@@ -109,7 +102,7 @@ fn launch(port: u16, arguments: &[String], log: &Path) -> Result<Child, String> 
         if child.try_wait().expect("the server's state").is_some() {
             return Err(said);
         }
-        assert!(since.elapsed() < SOON, "the server is not ready: {said}");
+        assert!(since.elapsed() < HANG, "the server is not ready: {said}");
         sleep(Duration::from_millis(2));
     }
 }

@@ -1,11 +1,6 @@
 //! The bus within a process.
-#![cfg(all(feature = "swarm", not(loom)))]
 
-#[path = "common/bus.rs"]
-#[macro_use]
-mod bus;
-
-use bus::{message, next};
+use crate::common::bus::{conformance, message, next};
 use tollgate::{Delivery, MemoryBus, MessageBus};
 
 conformance!(((), MemoryBus::new()));

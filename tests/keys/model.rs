@@ -1,14 +1,12 @@
 //! A key that comes and goes, and becomes whole, beside references that stay: any sequence of calls.
 
-mod common;
-
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::any::{set, spread, terms, terms_on_a_grid};
-use common::{DAY, Dice, Gate, Log, MutexBucket, SECOND, Terms};
+use crate::common::any::{set, spread, terms, terms_on_a_grid};
+use crate::common::{DAY, Dice, Gate, Log, MutexBucket, SECOND, Terms};
 use proptest::prelude::*;
 use tollgate::{ManualClock, MemoryLimiter, Permit};
 
@@ -113,7 +111,7 @@ fn any_op(terms: Terms) -> impl Strategy<Value = Op> {
     let bucket = terms.due(terms.burst).min(20 * SECOND);
     prop_oneof![
         12 => op(terms),
-        2 => common::any::terms().prop_map(Op::Reconfigure),
+        2 => crate::common::any::terms().prop_map(Op::Reconfigure),
         1 => Just(Op::Reconfigure(terms)),
         1 => (1..=bucket).prop_map(Op::Pause),
     ]

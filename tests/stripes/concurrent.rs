@@ -1,14 +1,12 @@
 //! Prepaid batches beside many threads: no window ever has more than the bound, and nothing is lost.
 
-mod common;
-
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex, RwLock};
 use std::thread;
 use std::time::Duration;
 
-use common::watchdog::Watchdog;
-use common::{Change, Dice, Log, SECOND, Terms, drain, heat, manual, turns};
+use crate::common::watchdog::Watchdog;
+use crate::common::{Change, Dice, Log, SECOND, Terms, drain, heat, manual, turns};
 use tollgate::{Clock, Limit, ManualClock, MemoryLimiter, OnRelease, Permit, Resource};
 
 /// Time goes on in steps of so many nanoseconds: each reading is one at which a take is a sign of demand.

@@ -1,12 +1,10 @@
 //! Keys whose template is given another limit, or is removed, and keys that leave it.
 
-mod common;
-
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use common::keys::{FULL, MINUTE, SECOND, available, drain, limiter, tens};
+use crate::common::keys::{FULL, MINUTE, SECOND, available, drain, limiter, tens};
 use tollgate::{AcquireError, ConfigError, Limit, RateLimiter, TryAcquireError};
 
 #[test]

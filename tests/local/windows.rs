@@ -1,11 +1,9 @@
 //! A limit of several windows: exact in each, all or nothing, whatever is done to it.
 
-mod common;
-
 use std::time::Duration;
 
-use common::windows::{Windows, any_terms, any_windows, together};
-use common::{Dice, SECOND, Terms};
+use crate::common::windows::{Windows, any_terms, any_windows, together};
+use crate::common::{Dice, SECOND, Terms};
 use tollgate::{Limit, ManualClock, MemoryLimiter, Permit, Recovery, Resource, TryAcquireError};
 
 /// Debug builds take fewer turns of what only repeats.

@@ -5,16 +5,12 @@
 //! The announcements tell which factor is justified at any time: that of the lowest cut, as far as it
 //! has recovered. An agent has to be at it when whatever was announced has had time to arrive, and
 //! may not be below, but for the time that messages take. `TOLLGATE_SWARM_SEED=7` runs one seed.
-#![cfg(all(feature = "swarm", not(loom)))]
-
-#[path = "common/network.rs"]
-mod network;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use network::{At, End, Network, Parting};
+use crate::network::{At, End, Network, Parting};
 use tokio::time::sleep;
 use tollgate::{Clock, DistributedConfig, DistributedLimiter, Limit};
 

@@ -1,14 +1,12 @@
 //! Keys of a template: made on first use, gone when they are as new, and bound all the same.
 
-mod common;
-
 use std::any::Any;
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use common::keys::{FULL, MINUTE, SECOND, available, drain, limiter, tens};
+use crate::common::keys::{FULL, MINUTE, SECOND, available, drain, limiter, tens};
 use tollgate::{
     AcquireError, ConfigError, Limit, MemoryLimiter, OnRelease, Recovery, TryAcquireError,
 };
@@ -301,7 +299,7 @@ fn closing_closes_keys() {
 #[test]
 fn any_clock() {
     let (limiter, time) = tens();
-    let day = 86_400 * common::SECOND;
+    let day = 86_400 * crate::common::SECOND;
     time.set(40 * day);
     assert_eq!(drain(&limiter, "user:a"), 10);
     for now in [40 * day - 1, 39 * day, 1, 0] {

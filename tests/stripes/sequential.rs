@@ -1,14 +1,12 @@
 //! Prepaid batches from outside, one decision at a time: what open stripes may change, and what they
 //! may not.
 
-mod common;
-
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use common::watchdog::Watchdog;
-use common::{Change, Dice, SECOND, drain, heat, manual};
+use crate::common::watchdog::Watchdog;
+use crate::common::{Change, Dice, SECOND, drain, heat, manual};
 use tollgate::{Limit, ManualClock, MemoryLimiter, OnRelease, Resource, TryAcquireError};
 
 const HOUR: Duration = Duration::from_hours(1);

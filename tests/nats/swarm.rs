@@ -1,21 +1,15 @@
 //! A swarm over a real server, which dies and comes back.
-#![cfg(not(loom))]
-
-#[path = "common/nats.rs"]
-mod nats;
-#[path = "common/part_two.rs"]
-mod part_two;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use nats::Server;
+use crate::common::part_two::part_two;
+use crate::common::watchdog::HANG;
+use crate::server::Server;
 use tokio::time::{Instant, sleep, timeout};
 use tollgate::{DistributedConfig, DistributedLimiter, MessageBus, NatsBus};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// More than anything here takes: a guard against hanging.
-const GUARD: Duration = Duration::from_secs(30);
 
 async fn connect(server: &Server) -> Arc<dyn MessageBus> {
     Arc::new(NatsBus::connect(&server.url()).await.expect("a connection"))
@@ -40,14 +34,14 @@ async fn all_show(agents: &[DistributedLimiter], expected: u64) -> Duration {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(GUARD, all).await.expect("all agents hear of it");
+    timeout(HANG, all).await.expect("all agents hear of it");
     start.elapsed()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_tour() {
     let server = Server::start();
-    part_two::part_two(connect(&server).await, connect(&server).await).await;
+    part_two(connect(&server).await, connect(&server).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -125,8 +119,7 @@ async fn an_announcement_takes_effect_on_ten_others_soon() {
         let (api, start) = (i.to_string(), Instant::now());
         agents[i % 11].announce_reduced(&api, "429");
         for _ in 0..10 {
-            let (resource, at) =
-                timeout(GUARD, told.recv()).await.expect("all hear of it").unwrap();
+            let (resource, at) = timeout(HANG, told.recv()).await.expect("all hear of it").unwrap();
             assert_eq!(resource, api, "one cut, once");
             took.push(at - start);
         }
@@ -150,7 +143,7 @@ async fn close_does_not_hang_with_the_server_gone_or_silent() {
         }
         agent.announce_reduced("api", "429");
         let start = Instant::now();
-        timeout(GUARD, agent.close()).await.expect("it closes");
+        timeout(HANG, agent.close()).await.expect("it closes");
         let took = start.elapsed();
         println!("closed in {took:?}");
         assert!(took <= 5 * SECOND, "{took:?}");

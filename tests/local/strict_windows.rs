@@ -1,12 +1,10 @@
 //! Strict windows: never more than was allowed in any stretch of time as long, its two ends included,
 //! wherever it begins; and no less than the rate that the docs promise.
 
-mod common;
-
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use common::{Dice, SECOND};
+use crate::common::{Dice, SECOND};
 use tollgate::{Limit, ManualClock, MemoryLimiter, Recovery, Resource};
 
 const SEEDS: u64 = if cfg!(debug_assertions) { 500 } else { 4_000 };

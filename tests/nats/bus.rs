@@ -1,16 +1,10 @@
 //! The bus over NATS, on servers that come and go.
-#![cfg(not(loom))]
-
-#[path = "common/bus.rs"]
-#[macro_use]
-mod bus;
-#[path = "common/nats.rs"]
-mod nats;
 
 use std::time::{Duration, Instant};
 
-use bus::{SOON, message, next};
-use nats::Server;
+use crate::common::bus::{conformance, message, next};
+use crate::common::watchdog::HANG;
+use crate::server::Server;
 use tokio::time::{sleep, timeout};
 use tollgate::async_nats::{self, ConnectOptions};
 use tollgate::{BusError, MessageBus, NatsBus, Subscription};
@@ -27,7 +21,7 @@ conformance!(start().await);
 async fn until(bus: &NatsBus, subject: &str, expected: &Result<(), BusError>) {
     let since = Instant::now();
     while bus.publish(subject, "again".into()).await != *expected {
-        assert!(since.elapsed() < SOON, "{bus:?}, not {expected:?}");
+        assert!(since.elapsed() < HANG, "{bus:?}, not {expected:?}");
         sleep(Duration::from_millis(1)).await;
     }
 }
@@ -42,7 +36,7 @@ async fn until_heard(bus: &NatsBus, subscription: &mut Box<dyn Subscription>, te
             Ok(Some(delivery)) if delivery == message(text) => return,
             heard => assert_ne!(heard, Ok(None)),
         }
-        assert!(since.elapsed() < SOON, "{text:?} is not heard");
+        assert!(since.elapsed() < HANG, "{text:?} is not heard");
     }
 }
 
@@ -79,7 +73,7 @@ async fn a_client_that_there_is_will_do() {
     assert_eq!(format!("{bus:?}"), "NatsBus(Connected)");
     // Its end is the end of the subscription.
     client.drain().await.unwrap();
-    assert_eq!(timeout(SOON, subscription.next()).await, Ok(None));
+    assert_eq!(timeout(HANG, subscription.next()).await, Ok(None));
     assert!(failure(bus.publish("a", "two".into()).await).contains("send"));
     assert!(bus.subscribe("a").await.is_err());
     assert!(bus.flush().await.is_err());
@@ -94,7 +88,7 @@ async fn nothing_is_kept_for_after_an_outage() {
     let since = Instant::now();
     for _ in 0..1_000 {
         assert_eq!(bus.publish("a", "stale".into()).await, Err(BusError::Disconnected));
-        assert!(since.elapsed() < SOON, "it waits");
+        assert!(since.elapsed() < HANG, "it waits");
     }
     assert_eq!(bus.flush().await, Err(BusError::Disconnected));
     server.restart();
@@ -110,7 +104,7 @@ async fn subscriptions_outlive_the_server() {
     let mut before = bus.subscribe("a").await.unwrap();
     server.kill();
     until(&bus, "elsewhere", &Err(BusError::Disconnected)).await;
-    let mut meanwhile = timeout(SOON, bus.subscribe("a")).await.unwrap().unwrap();
+    let mut meanwhile = timeout(HANG, bus.subscribe("a")).await.unwrap().unwrap();
     for outage in ["first", "second"] {
         server.restart();
         until_heard(&other, &mut before, outage).await;
@@ -127,11 +121,11 @@ async fn a_silent_server_is_given_up() {
     server.pause();
     // Nothing waits for it for long, not even with full buffers.
     let since = Instant::now();
-    while timeout(SOON, bus.publish("elsewhere", vec![0; 100_000])).await.unwrap().is_ok() {
-        assert!(since.elapsed() < SOON, "{bus:?}");
+    while timeout(HANG, bus.publish("elsewhere", vec![0; 100_000])).await.unwrap().is_ok() {
+        assert!(since.elapsed() < HANG, "{bus:?}");
     }
-    let _ = timeout(SOON, bus.flush()).await.unwrap();
-    let _ = timeout(SOON, bus.subscribe("b")).await.unwrap();
+    let _ = timeout(HANG, bus.flush()).await.unwrap();
+    let _ = timeout(HANG, bus.subscribe("b")).await.unwrap();
     until(&bus, "elsewhere", &Err(BusError::Disconnected)).await;
     server.resume();
     until_heard(&bus, &mut subscription, "one").await;
@@ -195,10 +189,10 @@ async fn a_payload_too_large_is_an_error_and_no_more() {
 async fn nobody_there_is_an_error() {
     let mut server = Server::start();
     server.kill();
-    let why = failure(timeout(SOON, NatsBus::connect(&server.url())).await.unwrap());
+    let why = failure(timeout(HANG, NatsBus::connect(&server.url())).await.unwrap());
     assert!(why.contains("refused"), "{why}");
     for url in ["", "nats://", "http://localhost", "a b", "nats://localhost:99999", "nats://h,"] {
-        assert!(timeout(SOON, NatsBus::connect(url)).await.unwrap().is_err(), "{url:?}");
+        assert!(timeout(HANG, NatsBus::connect(url)).await.unwrap().is_err(), "{url:?}");
     }
 }
 
@@ -214,7 +208,7 @@ async fn one_server_of_several_will_do() {
 #[tokio::test]
 async fn credentials_are_given_with_the_options() {
     async fn refused(server: &Server, options: ConnectOptions) -> String {
-        failure(timeout(SOON, NatsBus::connect_with(&server.url(), options)).await.unwrap())
+        failure(timeout(HANG, NatsBus::connect_with(&server.url(), options)).await.unwrap())
     }
     async fn admitted(server: &Server, options: ConnectOptions) {
         let bus = NatsBus::connect_with(&server.url(), options).await.unwrap();

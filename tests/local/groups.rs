@@ -1,16 +1,14 @@
 //! Several resources at once: all or nothing, in whatever order they are named, however many threads
 //! ask and whatever is done to the limits meanwhile.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::watchdog::Watchdog;
-use common::windows::{Windows, any_windows, together};
-use common::{Dice, SECOND, Terms};
+use crate::common::watchdog::Watchdog;
+use crate::common::windows::{Windows, any_windows, together};
+use crate::common::{Dice, SECOND, Terms};
 use tollgate::{Limit, ManualClock, MemoryLimiter, OnRelease, Permits, TryAcquireError};
 
 const SEEDS: u64 = if cfg!(debug_assertions) { 800 } else { 10_000 };

@@ -1,13 +1,13 @@
 //! The contract, on tollgate by handle, by name and with open stripes, and on the reference limiter: never a token
 //! early, never one too many, and none withheld.
 
-mod common;
-
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{ByHandle, ByName, DAY, Dice, Gate, Log, MutexBucket, SECOND, Striped, Terms, turns};
+use crate::common::{
+    ByHandle, ByName, DAY, Dice, Gate, Log, MutexBucket, SECOND, Striped, Terms, turns,
+};
 use tollgate::{Limit, ManualClock, MemoryLimiter, Recovery};
 
 /// Each case as a test of each limiter.

@@ -1,0 +1,19 @@
+//! Limits of one process that are asked and answer at once: decisions, windows, groups, text, and bad
+//! input.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod adversarial;
+mod exactness;
+mod groups;
+mod invalid_input;
+mod invalid_windows;
+mod reference_model;
+mod regressions;
+mod settle;
+mod strict_windows;
+mod text;
+#[cfg(feature = "serde")]
+mod text_serde;
+mod windows;

@@ -1,0 +1,7 @@
+//! Prepaid batches: the stripes of a bucket that is in great demand.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod concurrent;
+mod sequential;

@@ -1,0 +1,10 @@
+//! Limiters that tell each other of cuts, over a bus within the process.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod agents;
+mod memory_bus;
+mod network;
+mod peers;
+mod simulation;

@@ -1,0 +1,7 @@
+//! Waiting for permits, of one resource and of several at once.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod groups;
+mod single;
