@@ -4,4 +4,5 @@
 mod common;
 
 mod concurrent;
+mod in_flight;
 mod sequential;
