@@ -1,4 +1,4 @@
-//! What a resource looks like from outside, and who is told when it changes.
+//! Capacity snapshots, and the observers of capacity changes.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::sync::Mutex;
 
-/// A resource at one moment. Its `Display` is one line, in which the second figure is the burst:
+/// A snapshot of a resource. `Display` writes one line; the second figure is the burst:
 /// `openai-api: 5/5 available, 0 in-flight, window=1s`, and `; 9995/10000, window=86400s` for each
 /// further window.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,38 +15,38 @@ use crate::sync::Mutex;
 pub struct Capacity {
     /// The resource's name.
     pub resource: String,
-    /// Promoted tokens that could be taken now, from all windows at once; 0 during a pause. While threads
-    /// take from prepaid batches it may be off by what those hold, 2,048 at most.
+    /// Whole tokens that could be taken now, from all windows at once; 0 during a pause. While
+    /// threads take from prepaid batches it may be off by what those hold, at most 2,048.
     pub available: u64,
-    /// Promoted tokens that the first window's bucket holds at present: the burst, less after a cut.
+    /// The first window's burst at present, in whole tokens: lower after a cut.
     pub total: u64,
-    /// Tokens that accrue in the first window at present, rounded down.
+    /// The first window's rate at present, in tokens per window, rounded down.
     pub per_window: u64,
-    /// The limit's first window.
+    /// Length of the first window.
     pub window: Duration,
-    /// Permits that have not ended.
+    /// Permits that have not ended, forgotten ones included.
     pub in_flight: u64,
-    /// Calls that wait.
+    /// Waiting calls.
     pub waiting: u64,
     /// The first window's burst before any cut.
     pub limit: u64,
-    /// Each window by itself, the first one first.
+    /// Every window, the first one included.
     pub windows: Vec<WindowCapacity>,
 }
 
-/// One window of a resource at one moment.
+/// A snapshot of one window of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WindowCapacity {
-    /// Promoted tokens that could be taken now from this window; 0 during a pause.
+    /// Whole tokens that could be taken now from this window; 0 during a pause.
     pub available: u64,
-    /// Promoted tokens that its bucket holds at present: the burst, less after a cut.
+    /// The burst at present, in whole tokens: lower after a cut.
     pub total: u64,
-    /// Tokens that accrue in it at present, rounded down.
+    /// The rate at present, in tokens per window, rounded down.
     pub per_window: u64,
-    /// How long it is.
+    /// Length of the window.
     pub window: Duration,
-    /// Its burst before any cut.
+    /// The burst before any cut.
     pub limit: u64,
 }
 
@@ -67,43 +67,43 @@ impl fmt::Display for Capacity {
     }
 }
 
-/// A resource's capacity changed.
+/// A change of a resource's capacity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CapacityUpdate {
     /// The resource's name.
     pub resource: String,
-    /// Who changed it: `local`, or this agent's own id, where it was this limiter.
+    /// The agent that made the change. For this limiter: `local`, or its agent id in a swarm.
     pub agent_id: String,
-    /// Whether it was this limiter and not a neighbour, whatever ids they use.
+    /// Whether this limiter made the change. Reliable also where peers share an `agent_id`.
     pub is_ours: bool,
-    /// What the first window's bucket holds now, in whole tokens.
+    /// The first window's burst now, in whole tokens.
     pub new_capacity: u64,
-    /// Tokens that accrue in the first window now, rounded down: the rate.
+    /// The first window's rate now, in tokens per window, rounded down.
     pub per_window: u64,
-    /// In words, as it was given.
+    /// The reason given by that agent.
     pub reason: String,
-    /// When.
+    /// The time of the change, by the calendar of the agent that made it.
     pub timestamp: SystemTime,
-    /// What kind of change.
+    /// The kind of change.
     pub kind: UpdateKind,
 }
 
-/// What changed a capacity.
+/// The cause of a capacity change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum UpdateKind {
-    /// It was reduced after an upstream's refusal.
+    /// Reduced because the upstream refused a request.
     Cut,
-    /// It came back, a step or all the way.
+    /// A step of recovery, or the return to the full limit.
     Recovery,
-    /// It was configured anew.
+    /// Reconfigured.
     Config,
 }
 
 pub(crate) type Callback = Arc<dyn Fn(&CapacityUpdate) + Send + Sync>;
 
-/// Who wants to hear of changes. Told outside all locks, so that a callback may call the limiter.
+/// Callbacks for capacity changes. Called outside all locks, so a callback may call the limiter.
 #[derive(Default)]
 pub(crate) struct Observers(Mutex<Vec<Callback>>);
 
@@ -112,8 +112,8 @@ impl Observers {
         self.0.lock().push(callback);
     }
 
-    /// A callback that panics is its owner's bug: the others are told all the same, and whoever
-    /// caused the change goes on.
+    /// A panic of one callback neither keeps the others from running nor reaches the caller that
+    /// made the change.
     pub(crate) fn tell(&self, update: &CapacityUpdate) {
         let callbacks = self.0.lock().clone();
         for callback in callbacks {

@@ -1,4 +1,4 @@
-//! What all resources of one limiter have in common.
+//! State shared by all resources of a limiter.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::capacity::Observers;
 use crate::adapt::Policy;
 
-/// Who they belong to, how they react to a refusal, and who is told.
 pub(crate) struct Context {
     pub(crate) agent_id: String,
+    /// The default reaction to a refusal. A limit may override parts of it.
     pub(crate) policy: Policy,
     pub(crate) observers: Observers,
     pub(crate) on_cut: Option<NameCallback>,

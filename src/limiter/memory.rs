@@ -1,4 +1,4 @@
-//! The limiter of one process: resources by name.
+//! The in-process limiter: resources by name.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,37 +14,39 @@ use super::registry::Registry;
 use super::resource::Resource;
 use crate::clock::Clock;
 
-/// Rate limits by name, within this process. Cheap to clone; clones share everything.
+/// Rate limits by name, within one process. Cheap to clone; clones share all state.
 ///
-/// | you want to | call |
+/// | to | call |
 /// | --- | --- |
-/// | know at once, and count nothing in flight | [`check`](Self::check) |
-/// | know at once, and hold a permit | [`try_acquire`](Self::try_acquire) |
+/// | take without waiting, without a permit | [`check`](Self::check) |
+/// | take without waiting, and hold a permit | [`try_acquire`](Self::try_acquire) |
 /// | wait in a task | [`acquire`](Self::acquire) |
 /// | wait in a thread | [`blocking_acquire`](Self::blocking_acquire) |
-/// | limit each user, address or key | [`per_key`](Self::per_key), once; then by name |
-/// | skip the look-up of the name | [`resource`](Self::resource), then the same verbs |
+/// | limit each user, address or key | [`per_key`](Self::per_key) once, then any call by name |
+/// | avoid the name lookup | [`resource`](Self::resource), then the same methods |
 ///
 /// # Exactness
 ///
-/// For any run of admissions, at clock readings `t1` to `t2`: the tokens are at most
-/// `burst + rate x (t2 - t1)`, plus what users gave back. Whatever the interleaving, a stalled
-/// thread, a clock that steps back, a new configuration or idle years only deny.
+/// For any run of admissions, from clock reading `t1` to `t2`, the tokens are at most
+/// `burst + rate x (t2 - t1)`, plus tokens that callers gave back. This holds for every
+/// interleaving: stalled threads, backward clock steps, reconfigurations and idle years only cause
+/// denials.
 ///
-/// A bucket of 1,024 tokens or more that is in great demand hands them out in prepaid batches, without
-/// a clock reading for each: then the reading is any of the time of the call. A burst after a rest may
-/// be short by what was taken from batches before it, an eighth of the burst and 2,048 tokens at most.
+/// Under high demand a bucket of 1,024 tokens or more hands them out in prepaid batches, without a
+/// clock reading for each token; the reading of such an admission is any time during the call. A
+/// burst after idle time may be short by what was taken from batches before it: at most an eighth
+/// of the burst, and at most 2,048 tokens.
 #[derive(Clone)]
 pub struct MemoryLimiter(pub(super) Arc<Registry>);
 
 impl MemoryLimiter {
-    /// A limiter without resources, on the machine's time.
+    /// A limiter without resources, on the system clock.
     #[must_use]
     pub fn new() -> Self {
         Self::with_clock(Clock::system())
     }
 
-    /// A limiter on another clock, a [`ManualClock`](crate::ManualClock) in tests.
+    /// A limiter on another clock, such as a [`ManualClock`](crate::ManualClock) in tests.
     #[must_use]
     pub fn with_clock(clock: impl Into<Clock>) -> Self {
         Self::with_context(clock.into(), Context::default())
@@ -56,13 +58,13 @@ impl MemoryLimiter {
 
     // ---- configuring --------------------------------------------------------------------------
 
-    /// `capacity` tokens a `window`, all of which a released permit gives back
+    /// Configures `capacity` tokens per `window`, given back when their permit ends
     /// ([`OnRelease::Refund`]). For an upstream that counts requests use
     /// [`configure`](Self::configure) with a [`Limit`], whose tokens stay spent.
     ///
     /// # Errors
     ///
-    /// See [`ConfigError`]; nothing was changed.
+    /// See [`ConfigError`]; nothing changed.
     pub fn set_capacity(
         &self,
         resource: &str,
@@ -73,43 +75,44 @@ impl MemoryLimiter {
         self.configure(resource, limit).map(|_| ())
     }
 
-    /// Add a resource, with a full bucket, or give one that exists another limit: at once, for
-    /// waiters and handles too. Tokens held are kept up to the new burst, a debt is kept, what
-    /// accrued counts at the old rate until now; the factor of a cut and a pause go on.
+    /// Adds a resource with a full bucket, or changes the limit of an existing one. The change
+    /// takes effect at once, for waiters and handles too. Time until now accrues at the old rate.
+    /// Tokens are kept up to the new burst, and a debt, the factor of a cut and a pause are kept.
     ///
     /// # Errors
     ///
-    /// See [`ConfigError`]; nothing was changed.
+    /// See [`ConfigError`]; nothing changed.
     pub fn configure(&self, resource: &str, limit: Limit) -> Result<Resource, ConfigError> {
         self.0.configure(resource, &limit).map(Resource)
     }
 
-    /// A handle to a resource, or `None` where there is none of this name.
+    /// A handle to a resource; `None` if there is none of this name.
     #[must_use]
     pub fn resource(&self, resource: &str) -> Option<Resource> {
         self.0.entry(resource).ok().map(Resource)
     }
 
-    /// Remove a resource; whether there was one. Its waiters and handles get `UnknownResource`.
+    /// Removes a resource and returns whether it existed. Its waiters and handles fail with
+    /// `UnknownResource`.
     pub fn remove(&self, resource: &str) -> bool {
         self.0.remove(resource)
     }
 
-    /// All resources that were configured, by name.
+    /// All configured resources, sorted by name. Keys of templates are not included.
     #[must_use]
     pub fn resources(&self) -> Vec<Capacity> {
         self.0.capacities()
     }
 
-    /// Close for good: every waiter, and every later call, gets `Closed`. Permits that are out may
-    /// still end.
+    /// Closes the limiter for good: waiters and later calls fail with `Closed`. Outstanding permits
+    /// may still end.
     pub fn close(&self) {
         self.0.close();
     }
 
     // ---- taking -------------------------------------------------------------------------------
 
-    /// Take one token, no permit: in-flight is neither counted nor looked at.
+    /// Takes one token without a permit: not counted as in flight nor limited by `max_in_flight`.
     ///
     /// # Errors
     ///
@@ -119,7 +122,7 @@ impl MemoryLimiter {
         self.check_n(resource, 1)
     }
 
-    /// Take `n` tokens, all or none; 0 is granted and takes nothing.
+    /// Takes `n` tokens, all or none; 0 is granted and takes nothing.
     ///
     /// # Errors
     ///
@@ -129,12 +132,12 @@ impl MemoryLimiter {
         self.0.check(resource, n)
     }
 
-    /// Would `n` tokens be admitted now? Takes nothing. The error's
-    /// [`retry_after`](TryAcquireError::retry_after) says when.
+    /// Whether `n` tokens would be admitted now. Takes nothing. The error's
+    /// [`retry_after`](TryAcquireError::retry_after) says when they would.
     ///
     /// # Errors
     ///
-    /// What [`check_n`](Self::check_n) would say.
+    /// Those that [`check_n`](Self::check_n) would return.
     pub fn peek(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
         match self.0.configured(resource) {
             Some(entry) => Ok(entry.peek(n)?),
@@ -142,7 +145,7 @@ impl MemoryLimiter {
         }
     }
 
-    /// Take one token and a permit, or fail at once. Never overtakes those who wait.
+    /// Takes one token with a permit, or fails at once. Never overtakes waiters.
     ///
     /// # Errors
     ///
@@ -152,7 +155,7 @@ impl MemoryLimiter {
         self.try_acquire_n(resource, 1)
     }
 
-    /// Take `n` tokens and one permit for them, or fail at once.
+    /// Takes `n` tokens with one permit, or fails at once.
     ///
     /// # Errors
     ///
@@ -165,12 +168,12 @@ impl MemoryLimiter {
         self.0.try_acquire(resource, n)
     }
 
-    /// Wait for one token and a permit: see [`Acquire`] for order, timeout and cancelling.
+    /// Waits for one token with a permit: see [`Acquire`] for order, timeout and cancel safety.
     pub fn acquire(&self, resource: &str) -> Acquire {
         self.acquire_n(resource, 1)
     }
 
-    /// Wait for `n` tokens and one permit for them.
+    /// Waits for `n` tokens with one permit.
     pub fn acquire_n(&self, resource: &str, n: u64) -> Acquire {
         match self.0.entry(resource) {
             Ok(entry) => Acquire::of(entry, n),
@@ -178,8 +181,8 @@ impl MemoryLimiter {
         }
     }
 
-    /// Block this thread until there is a token and a permit. Needs no runtime; inside one, use
-    /// [`acquire`](Self::acquire), which does not hold up the other tasks.
+    /// Blocks this thread until it has one token with a permit. Needs no runtime; inside one, use
+    /// [`acquire`](Self::acquire), which does not block other tasks.
     ///
     /// # Errors
     ///
@@ -188,7 +191,7 @@ impl MemoryLimiter {
         self.blocking_acquire_n(resource, 1, None)
     }
 
-    /// The same, but for at most `timeout`, on the limiter's clock.
+    /// [`blocking_acquire`](Self::blocking_acquire) for at most `timeout`, on the limiter's clock.
     ///
     /// # Errors
     ///
@@ -201,7 +204,7 @@ impl MemoryLimiter {
         self.blocking_acquire_n(resource, 1, Some(timeout))
     }
 
-    /// The same for `n` tokens, with or without a timeout.
+    /// [`blocking_acquire`](Self::blocking_acquire) for `n` tokens, with or without a timeout.
     ///
     /// # Errors
     ///
@@ -217,14 +220,14 @@ impl MemoryLimiter {
 
     // ---- ending -------------------------------------------------------------------------------
 
-    /// End one forgotten permit of one token, by the limit's policy: only after
-    /// [`forget`](Permit::forget), or it ends the place of a permit that is still held. Without a permit
-    /// in flight, or a resource of this name, this does nothing.
+    /// Ends one forgotten permit of one token by the limit's policy. Call it only after
+    /// [`forget`](Permit::forget): otherwise a permit that is still held stops counting as in
+    /// flight. Does nothing if no permit is in flight or the resource does not exist.
     pub fn release(&self, resource: &str) {
         self.release_n(resource, 1);
     }
 
-    /// End one forgotten permit of `n` tokens.
+    /// Ends one forgotten permit of `n` tokens: see [`release`](Self::release).
     pub fn release_n(&self, resource: &str, n: u64) {
         if let Some(entry) = self.0.promoted(resource) {
             entry.release(n);
@@ -233,34 +236,36 @@ impl MemoryLimiter {
 
     // ---- adapting -----------------------------------------------------------------------------
 
-    /// The upstream said "too many requests": cut rate and burst to three quarters, exactly, but not
-    /// below one token a window, nor a millionth of the limit. What is shown is rounded down. The limit
-    /// comes back as its [`recovery`](Limit::recovery) says, which by default is: not.
+    /// Reports that the upstream said "too many requests": cuts rate and burst to exactly three
+    /// quarters, but not below one token per window or a millionth of the limit. Displayed figures
+    /// are rounded down. The limit returns by its [`recovery`](Limit::recovery); by default it does
+    /// not.
     ///
-    /// Refusals come in storms, one for each request on its way. Within 5 seconds of a cut they
-    /// belong to its incident, and cut no further; [`Permit::throttled`] knows better, for it knows
-    /// when its request was sent.
+    /// Refusals come in storms, one for each request in transit. Within the
+    /// [`cooldown`](Limit::cooldown), by default 5 seconds after a cut, they belong to its incident
+    /// and cut no further. Prefer [`Permit::throttled`]: only the permit knows when its request was
+    /// sent.
     pub fn announce_reduced(&self, resource: &str, reason: &str) {
         self.with(resource, |handle| handle.announce_reduced(reason));
     }
 
-    /// Admit nothing for `how_long`: what a `Retry-After` asks for. Tokens held are kept, none
-    /// accrue. Of overlapping pauses the later end counts.
+    /// Admits nothing for `how_long`, as a `Retry-After` header asks. Tokens are kept, none accrue.
+    /// Of overlapping pauses the later end counts.
     pub fn pause_for(&self, resource: &str, how_long: Duration) {
         self.with(resource, |handle| handle.pause_for(how_long));
     }
 
-    /// The resource at this moment, or `None` where there is none of this name.
+    /// A snapshot of the resource; `None` if there is none of this name.
     #[must_use]
     pub fn capacity(&self, resource: &str) -> Option<Capacity> {
         self.0.view(resource).ok().map(|entry| entry.capacity())
     }
 
-    /// Wake `callback` after every change of a resource's capacity, in the whole tokens of its bucket
-    /// or of a window, on the thread that
-    /// changed or noticed it, outside all locks: it may call this limiter. That may be the thread
-    /// that serves everybody's timers, so it should return soon, and not wait. Callbacks add up. One
-    /// that panics is not heard; the others are called all the same.
+    /// Calls `callback` after every change of a resource's windows, or of its burst or rate in
+    /// whole tokens, on the thread that made or noticed the change. It runs outside all locks and
+    /// may call this limiter. The thread may be the one that serves all timers, so the callback
+    /// should return quickly and must not block. Callbacks add up. A panic in one is ignored; the
+    /// others still run.
     pub fn on_capacity_change(&self, callback: impl Fn(&CapacityUpdate) + Send + Sync + 'static) {
         self.observe(Arc::new(callback));
     }

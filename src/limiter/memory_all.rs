@@ -1,4 +1,4 @@
-//! What a limiter does for who wants several resources at once.
+//! All-or-nothing calls of a limiter, over several resources.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,46 +15,41 @@ use super::resource::Resource;
 /// All or none: `&[("gpt-4o/requests", 1), ("gpt-4o/tokens", 1_200)]`.
 #[allow(clippy::redundant_closure_for_method_calls)] // the methods are of one lifetime each
 impl MemoryLimiter {
-    /// Take tokens of several resources, all or none; no permits: in-flight is neither counted nor
-    /// looked at. See [`try_acquire_all`](Self::try_acquire_all).
+    /// [`try_acquire_all`](Self::try_acquire_all) without permits: see [`check`](Self::check).
     ///
     /// # Errors
     ///
-    /// See [`TryAcquireError`]; nothing was taken. `retry_after` is the latest of all.
+    /// See [`TryAcquireError`]; nothing was taken. `retry_after` is the latest of all resources.
     pub fn check_all(&self, wanted: &[(&str, u64)]) -> Result<(), TryAcquireError> {
         Ok(self.0.with_take_set(wanted, |set| set.check())??)
     }
 
-    /// [`check_all`](Self::check_all) by handles, without the look-up of names. The handles must be
-    /// this limiter's.
+    /// [`check_all`](Self::check_all) by handles of this limiter, without name lookups.
     ///
     /// # Errors
     ///
-    /// As [`check_all`](Self::check_all); [`TryAcquireError::UnknownResource`] for another limiter's
-    /// handle.
+    /// As [`check_all`](Self::check_all); `UnknownResource` for another limiter's handle.
     #[inline]
     pub fn check_all_of(&self, wanted: &[(&Resource, u64)]) -> Result<(), TryAcquireError> {
         Ok(self.take_set_of(wanted)?.check()?)
     }
 
-    /// Take tokens of several resources and a permit of each, all or none, or fail at once:
-    /// `&[("gpt-4o/requests", 1), ("gpt-4o/tokens", 1_200)]`. Names may come in any order, and several
-    /// times: then they are added up. Never overtakes those who wait.
+    /// Takes tokens of several resources with a permit for each, all or none, or fails at once:
+    /// `&[("gpt-4o/requests", 1), ("gpt-4o/tokens", 1_200)]`. Names may be in any order; tokens of
+    /// a repeated name add up. Never overtakes waiters.
     ///
     /// # Errors
     ///
-    /// See [`TryAcquireError`]; nothing was taken. `retry_after` is the latest of all.
+    /// See [`TryAcquireError`]; nothing was taken. `retry_after` is the latest of all resources.
     pub fn try_acquire_all(&self, wanted: &[(&str, u64)]) -> Result<Permits, TryAcquireError> {
         Ok(self.0.with_take_set(wanted, |set| set.try_acquire())??)
     }
 
-    /// [`try_acquire_all`](Self::try_acquire_all) by handles, without the look-up of names. The
-    /// handles must be this limiter's.
+    /// [`try_acquire_all`](Self::try_acquire_all) by handles of this limiter, without name lookups.
     ///
     /// # Errors
     ///
-    /// As [`try_acquire_all`](Self::try_acquire_all); [`TryAcquireError::UnknownResource`] for another
-    /// limiter's handle.
+    /// As [`try_acquire_all`](Self::try_acquire_all); `UnknownResource` for another limiter's handle.
     #[inline]
     pub fn try_acquire_all_of(
         &self,
@@ -63,8 +58,8 @@ impl MemoryLimiter {
         Ok(self.take_set_of(wanted)?.try_acquire()?)
     }
 
-    /// Wait for tokens of several resources and a permit of each, all or none, holding nothing
-    /// meanwhile: see [`AcquireAll`].
+    /// Waits for tokens of several resources with a permit for each, all or none. Holds nothing
+    /// while it waits: see [`AcquireAll`] for order, timeout and cancel safety.
     pub fn acquire_all(&self, wanted: &[(&str, u64)]) -> AcquireAll {
         match self.0.with_take_set(wanted, |set| set.to_list()) {
             Ok(list) => AcquireAll::of(list),
@@ -72,8 +67,8 @@ impl MemoryLimiter {
         }
     }
 
-    /// [`acquire_all`](Self::acquire_all) by handles, without the look-up of names. Another limiter's
-    /// handle is an [`AcquireError::UnknownResource`].
+    /// [`acquire_all`](Self::acquire_all) by handles of this limiter, without name lookups. Fails
+    /// with [`AcquireError::UnknownResource`] for another limiter's handle.
     pub fn acquire_all_of(&self, wanted: &[(&Resource, u64)]) -> AcquireAll {
         match self.take_set_of(wanted) {
             Ok(set) => AcquireAll::of(set.to_list()),
@@ -81,7 +76,7 @@ impl MemoryLimiter {
         }
     }
 
-    /// [`acquire_all`](Self::acquire_all) for a thread, with or without a timeout.
+    /// [`acquire_all`](Self::acquire_all) for threads. A timeout runs on the limiter's clock.
     ///
     /// # Errors
     ///

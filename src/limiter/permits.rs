@@ -1,4 +1,4 @@
-//! Permits of several resources that were granted together.
+//! The permits of an all-or-nothing acquisition.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use smallvec::SmallVec;
 
 use super::permit::Permit;
 
-/// One permit for each of several resources, granted all or none. Dropping it ends each by its limit's
-/// [`OnRelease`](crate::OnRelease); so does a panic or a cancelled task that drops it.
+/// One permit per resource, granted all or none. Dropping it, also by a panic or a cancelled task,
+/// ends each permit by its limit's [`OnRelease`](crate::OnRelease).
 ///
 /// ```
 /// use tollgate::{Limit, MemoryLimiter};
@@ -36,25 +36,24 @@ impl Permits {
         self.0.push(permit);
     }
 
-    /// Each resource's permit, once each, whatever the order and number of times they were asked for.
+    /// One permit per resource, whatever the order in which and how often the request named it.
     pub fn iter(&self) -> impl Iterator<Item = &Permit<'static>> {
         self.0.iter()
     }
 
-    /// Each permit by itself, to end as it likes.
+    /// The permits, to be ended one by one.
     pub fn into_parts(self) -> impl Iterator<Item = Permit<'static>> {
         self.0.into_iter()
     }
 
-    /// The permit of a resource, to say that its upstream [refused](Permit::throttled).
+    /// The permit of a resource, for example to report a [refusal](Permit::throttled).
     #[must_use]
     pub fn get(&self, resource: &str) -> Option<&Permit<'static>> {
         self.iter().find(|permit| permit.resource() == resource)
     }
 
-    /// End each: those that are named here by what they cost in the end, as
-    /// [`Permit::settle`] does, the others by their limits' policy. Of a name that comes several times
-    /// the costs are added up; one that is not among the permits is passed over.
+    /// Ends the named permits at their actual costs, in tokens, as [`Permit::settle`] does, and the
+    /// others by their limits' policies. Costs of the same name add up; unknown names are ignored.
     pub fn settle(self, actual: &[(&str, u64)]) {
         for permit in self.into_parts() {
             let mut named = actual.iter().filter(|(name, _)| *name == permit.resource()).peekable();
@@ -65,17 +64,17 @@ impl Permits {
         }
     }
 
-    /// End each and leave its tokens spent, whatever the policy.
+    /// Ends all permits and leaves their tokens spent, whatever the policy.
     pub fn spend(self) {
         self.into_parts().for_each(Permit::spend);
     }
 
-    /// End each and give its tokens back, whatever the policy: the work did not happen.
+    /// Ends all permits and gives their tokens back, whatever the policy: the work did not happen.
     pub fn refund(self) {
         self.into_parts().for_each(Permit::refund);
     }
 
-    /// Leave each in flight: see [`Permit::forget`].
+    /// Leaves all permits in flight: see [`Permit::forget`].
     pub fn forget(self) {
         self.into_parts().for_each(Permit::forget);
     }

@@ -1,4 +1,4 @@
-//! A handle: a resource without the look-up of its name.
+//! Handles: resources without a name lookup.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,15 +10,16 @@ use super::entry::{Entry, Grant};
 use super::error::{AcquireError, TryAcquireError};
 use super::permit::Permit;
 
-/// A handle to one resource, for hot paths: no look-up, no allocation. Cheap to clone.
+/// A handle to one resource, for hot paths: no name lookup, no allocation. Cheap to clone.
 ///
-/// It sees every later configuration. Once the resource was removed each call fails with
-/// `UnknownResource`; configuring the name again does not revive it.
+/// Later configurations apply to it. Once the resource is removed every call fails with
+/// `UnknownResource`; configuring the name again does not revive the handle.
 #[derive(Clone)]
 pub struct Resource(pub(super) Arc<Entry>);
 
 impl Resource {
-    /// Take one token, no permit: in-flight is neither counted nor looked at. The fastest call.
+    /// Takes one token without a permit: not counted as in flight nor limited by `max_in_flight`.
+    /// The fastest call.
     ///
     /// # Errors
     ///
@@ -28,7 +29,7 @@ impl Resource {
         self.0.check(1)
     }
 
-    /// Take `n` tokens, all or none; 0 is granted and takes nothing.
+    /// Takes `n` tokens, all or none; 0 is granted and takes nothing.
     ///
     /// # Errors
     ///
@@ -38,17 +39,17 @@ impl Resource {
         self.0.check(n)
     }
 
-    /// Would `n` tokens be admitted now? Takes nothing. The error's
-    /// [`retry_after`](TryAcquireError::retry_after) says when.
+    /// Whether `n` tokens would be admitted now. Takes nothing. The error's
+    /// [`retry_after`](TryAcquireError::retry_after) says when they would.
     ///
     /// # Errors
     ///
-    /// What [`check_n`](Self::check_n) would say.
+    /// Those that [`check_n`](Self::check_n) would return.
     pub fn peek(&self, n: u64) -> Result<(), TryAcquireError> {
         Ok(self.0.peek(n)?)
     }
 
-    /// Take one token and a permit, or fail at once.
+    /// Takes one token with a permit, or fails at once. Never overtakes waiters.
     ///
     /// # Errors
     ///
@@ -58,7 +59,7 @@ impl Resource {
         self.try_acquire_n(1)
     }
 
-    /// Take `n` tokens and one permit for them, or fail at once.
+    /// Takes `n` tokens with one permit, or fails at once.
     ///
     /// # Errors
     ///
@@ -70,18 +71,18 @@ impl Resource {
         Ok(Permit::borrowed(&self.0, Grant { n, seen, counted }))
     }
 
-    /// Wait for one token and a permit: see [`Acquire`].
+    /// Waits for one token with a permit: see [`Acquire`] for order, timeout and cancel safety.
     pub fn acquire(&self) -> Acquire {
         self.acquire_n(1)
     }
 
-    /// Wait for `n` tokens and one permit for them.
+    /// Waits for `n` tokens with one permit.
     pub fn acquire_n(&self, n: u64) -> Acquire {
         Acquire::of(Arc::clone(&self.0), n)
     }
 
-    /// Block this thread until there is a token and a permit. Needs no runtime; inside one, use
-    /// [`acquire`](Self::acquire), which does not hold up the other tasks.
+    /// Blocks this thread until it has one token with a permit. Needs no runtime; inside one, use
+    /// [`acquire`](Self::acquire), which does not block other tasks.
     ///
     /// # Errors
     ///
@@ -90,7 +91,7 @@ impl Resource {
         self.blocking_acquire_n(1, None)
     }
 
-    /// The same, but for at most `timeout`.
+    /// [`blocking_acquire`](Self::blocking_acquire) for at most `timeout`, on the limiter's clock.
     ///
     /// # Errors
     ///
@@ -102,7 +103,7 @@ impl Resource {
         self.blocking_acquire_n(1, Some(timeout))
     }
 
-    /// The same for `n` tokens, with or without a timeout.
+    /// [`blocking_acquire`](Self::blocking_acquire) for `n` tokens, with or without a timeout.
     ///
     /// # Errors
     ///
@@ -115,28 +116,30 @@ impl Resource {
         acquire::blocking(Arc::clone(&self.0), n, timeout)
     }
 
-    /// End one forgotten permit of one token, by the limit's policy. Without a permit in flight
-    /// this does nothing.
+    /// Ends one forgotten permit of one token by the limit's policy: see
+    /// [`MemoryLimiter::release`](crate::MemoryLimiter::release).
     pub fn release(&self) {
         self.release_n(1);
     }
 
-    /// End one forgotten permit of `n` tokens.
+    /// Ends one forgotten permit of `n` tokens.
     pub fn release_n(&self, n: u64) {
         self.0.release(n);
     }
 
-    /// An upstream refused: see [`MemoryLimiter::announce_reduced`](crate::MemoryLimiter::announce_reduced).
+    /// Reports a refusal by the upstream: see
+    /// [`MemoryLimiter::announce_reduced`](crate::MemoryLimiter::announce_reduced).
     pub fn announce_reduced(&self, reason: &str) {
         self.0.refused(None, reason);
     }
 
-    /// Admit nothing for `how_long`: see [`MemoryLimiter::pause_for`](crate::MemoryLimiter::pause_for).
+    /// Admits nothing for `how_long`: see
+    /// [`MemoryLimiter::pause_for`](crate::MemoryLimiter::pause_for).
     pub fn pause_for(&self, how_long: Duration) {
         self.0.pause_for(how_long);
     }
 
-    /// The resource at this moment.
+    /// A snapshot of the resource.
     pub fn capacity(&self) -> Capacity {
         self.0.capacity()
     }

@@ -1,12 +1,12 @@
-//! Words, numbers and signs of a text, and what an error says of them.
+//! The lexer of limits' text: words, numbers and signs, and the error that points at one of them.
 
 use std::error::Error;
 use std::fmt;
 
-/// Of a longer text an error shows no more characters.
-const SHOWN: usize = 200;
+/// An error quotes at most this many characters of a text.
+const MAX_QUOTED: usize = 200;
 
-/// Why a text is no limit: where, what was found there, and what was expected.
+/// A text does not parse as a [`Limit`](crate::Limit): where, what was found and what was expected.
 ///
 /// ```
 /// # use tollgate::Limit;
@@ -23,19 +23,19 @@ pub struct ParseLimitError {
 }
 
 impl ParseLimitError {
-    /// Where the text is wrong, in bytes from its beginning.
+    /// Where the error is, in bytes from the start of the text.
     #[must_use]
     pub fn position(&self) -> usize {
         self.start
     }
 
-    /// What is there: a word, a number or a sign. Empty if the text ends there.
+    /// The word, number or sign at that position. Empty at the end of the text.
     #[must_use]
     pub fn found(&self) -> &str {
         &self.text[self.start..self.end]
     }
 
-    /// What would be right there, as a list in words.
+    /// What would be valid at that position: a list, in words.
     #[must_use]
     pub fn expected(&self) -> &str {
         &self.expected
@@ -52,7 +52,7 @@ impl fmt::Display for ParseLimitError {
 }
 
 fn quote(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
-    match text.char_indices().nth(SHOWN) {
+    match text.char_indices().nth(MAX_QUOTED) {
         Some((end, _)) => write!(f, "{:?}...", &text[..end]),
         None => write!(f, "{text:?}"),
     }
@@ -62,38 +62,37 @@ impl Error for ParseLimitError {}
 
 pub(super) type Parsed<T> = Result<T, ParseLimitError>;
 
-/// Reads on from a position, past the white space, and knows what was looked for there in vain: so
-/// an error lists all that could have been.
-pub(super) struct Scanner<'a> {
+/// A position in the text, always past white space. It collects what was tried in vain at that
+/// position, so that an error lists every valid alternative.
+pub(super) struct Lexer<'a> {
     text: &'a str,
-    at: usize,
+    position: usize,
     expected: String,
 }
 
-impl<'a> Scanner<'a> {
+impl<'a> Lexer<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        let at = text.len() - text.trim_start().len();
-        Self { text, at, expected: String::new() }
+        let position = text.len() - text.trim_start().len();
+        Self { text, position, expected: String::new() }
     }
 
-    /// Where the next thing begins.
-    pub(super) fn at(&self) -> usize {
-        self.at
+    pub(super) fn position(&self) -> usize {
+        self.position
     }
 
-    /// Whether these words are next, and passes them if they are. No word is the end.
+    /// Consumes `words` if they come next; the empty string is the end of the text.
     pub(super) fn accept(&mut self, words: &str) -> bool {
-        let is_next = self.accept_quietly(words);
+        let is_next = self.accept_silently(words);
         match words {
             _ if is_next => {}
-            "" => self.miss("the end"),
-            _ => self.miss(&format!("{words:?}")),
+            "" => self.note_expected("the end"),
+            _ => self.note_expected(&format!("{words:?}")),
         }
         is_next
     }
 
-    /// The same, without a note: of what the caller notes as one.
-    pub(super) fn accept_quietly(&mut self, words: &str) -> bool {
+    /// [`accept`](Self::accept) for one of several words that the caller notes as one.
+    pub(super) fn accept_silently(&mut self, words: &str) -> bool {
         let mut rest = self.rest();
         for word in words.split(' ') {
             let found = token(rest);
@@ -102,68 +101,67 @@ impl<'a> Scanner<'a> {
             }
             rest = rest[found.len()..].trim_start();
         }
-        self.pass(self.rest().len() - rest.len());
+        self.advance(self.rest().len() - rest.len());
         true
     }
 
-    /// The same, where nothing else may be.
-    pub(super) fn need(&mut self, word: &str) -> Parsed<()> {
+    /// [`accept`](Self::accept) where only `word` is valid.
+    pub(super) fn expect(&mut self, word: &str) -> Parsed<()> {
         if self.accept(word) { Ok(()) } else { Err(self.error()) }
     }
 
-    /// A whole number. One that is out of range becomes the greatest, which is too great for all uses.
+    /// A whole number, saturated: `u128::MAX` is out of range for every use.
     pub(super) fn number(&mut self) -> Option<u128> {
         let number = &self.rest()[..digits(self.rest())];
         if number.is_empty() {
-            self.miss("a number");
+            self.note_expected("a number");
             return None;
         }
-        self.pass(number.len());
+        self.advance(number.len());
         let digits =
             number.bytes().filter(u8::is_ascii_digit).map(|digit| u128::from(digit - b'0'));
         Some(digits.fold(0, |sum: u128, digit| sum.saturating_mul(10).saturating_add(digit)))
     }
 
-    /// A number with or without a fraction.
+    /// A number, possibly with a fraction.
     pub(super) fn factor(&mut self) -> Parsed<f64> {
-        let (start, rest) = (self.at, self.rest());
+        let (start, rest) = (self.position, self.rest());
         let whole = digits(rest);
         let fraction = rest[whole..].strip_prefix('.').map_or(0, digits);
         let length = if fraction > 0 { whole + 1 + fraction } else { whole };
         let factor = rest[..length].replace('_', "").parse::<f64>();
         let Some(factor) = factor.ok().filter(|_| whole > 0) else {
-            self.miss("a factor");
+            self.note_expected("a factor");
             return Err(self.error());
         };
-        self.pass(length);
-        if factor.is_finite() { Ok(factor) } else { Err(self.too_much(start, "a smaller factor")) }
+        self.advance(length);
+        if factor.is_finite() { Ok(factor) } else { Err(self.too_large(start, "a smaller factor")) }
     }
 
-    /// Notes that this was looked for in vain.
-    pub(super) fn miss(&mut self, what: &str) {
+    pub(super) fn note_expected(&mut self, what: &str) {
         if !self.expected.is_empty() {
             self.expected.push_str(", ");
         }
         self.expected.push_str(what);
     }
 
-    /// What is next is nothing that was looked for.
+    /// The error that the next token is none of those expected.
     pub(super) fn error(&self) -> ParseLimitError {
-        self.error_at(self.at, token(self.rest()).len(), &self.expected)
+        self.error_at(self.position, token(self.rest()).len(), &self.expected)
     }
 
-    /// What was just read, from `start` on, is more than can be said.
-    pub(super) fn too_much(&self, start: usize, expected: &str) -> ParseLimitError {
-        self.error_at(start, self.text[start..self.at].trim_end().len(), expected)
+    /// The error that the value from `start` to here is too large.
+    pub(super) fn too_large(&self, start: usize, expected: &str) -> ParseLimitError {
+        self.error_at(start, self.text[start..self.position].trim_end().len(), expected)
     }
 
     fn rest(&self) -> &'a str {
-        &self.text[self.at..]
+        &self.text[self.position..]
     }
 
-    /// Goes on behind so many bytes, and the white space there.
-    fn pass(&mut self, length: usize) {
-        self.at = self.text.len() - self.rest()[length..].trim_start().len();
+    /// Skips `length` bytes and the white space after them.
+    fn advance(&mut self, length: usize) {
+        self.position = self.text.len() - self.rest()[length..].trim_start().len();
         self.expected.clear();
     }
 
@@ -173,9 +171,9 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// The word, the digits or the sign that the text begins with.
+/// The leading word, digits or sign.
 fn token(text: &str) -> &str {
-    let run = |is_it: fn(char) -> bool| text.find(|c| !is_it(c)).unwrap_or(text.len());
+    let run = |belongs: fn(char) -> bool| text.find(|c| !belongs(c)).unwrap_or(text.len());
     let length = match text.chars().next() {
         None => 0,
         Some(c) if c.is_alphabetic() => run(char::is_alphabetic),
@@ -185,7 +183,7 @@ fn token(text: &str) -> &str {
     &text[..length]
 }
 
-/// How many bytes of digits the text begins with, the first being no underscore.
+/// Length of the leading digits and underscores, in bytes. The first must be a digit.
 fn digits(text: &str) -> usize {
     if !text.starts_with(|c: char| c.is_ascii_digit()) {
         return 0;

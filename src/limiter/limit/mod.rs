@@ -1,4 +1,4 @@
-//! What a resource may do, and what of it is refused.
+//! Limits: construction, validation, and the bucket terms that follow from them.
 
 mod lexer;
 mod text;
@@ -16,48 +16,47 @@ use super::error::ConfigError;
 use crate::adapt::{Policy, Recovery};
 use crate::bucket::Terms;
 
-/// So many windows a limit may have.
-pub(crate) const MOST_WINDOWS: usize = 4;
+const MAX_WINDOWS: usize = 4;
 
-/// Something for each window of a limit.
-pub(crate) type EachWindow<T> = SmallVec<[T; MOST_WINDOWS]>;
+/// One value per window of a limit.
+pub(crate) type EachWindow<T> = SmallVec<[T; MAX_WINDOWS]>;
 
-/// What the end of a permit does to its tokens.
+/// What happens to a permit's tokens when the permit ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnRelease {
-    /// The tokens stay spent; only the permit's place in flight is freed. For upstreams that count
+    /// The tokens stay spent; the permit only stops counting as in flight. For upstreams that count
     /// requests: a *rate* limit.
     #[default]
     Spend,
-    /// The tokens go back into the bucket at once. This bounds how many are at work at a time, and
-    /// admits more than the rate when work is short: a *concurrency* limit with a refill.
+    /// The tokens return to the bucket at once. This bounds how many requests run at a time, and
+    /// admits more than the rate when requests are short: a *concurrency* limit with a refill.
     Refund,
 }
 
-/// What a resource may do: `capacity` tokens a `window`, in a bucket that holds as many, unless
-/// [`burst`](Self::burst) says otherwise.
+/// A rate limit: `capacity` tokens per `window`, in a token bucket that holds `capacity` tokens
+/// unless [`burst`](Self::burst) is set.
 ///
-/// Any value can be built; [`MemoryLimiter::configure`](crate::MemoryLimiter::configure) tells what
-/// is wrong with it. A limit can be [read from text](#impl-FromStr-for-Limit) and shown as text:
-/// `"100/min"`, `"10/s burst 20"`.
+/// Building never fails; [`MemoryLimiter::configure`](crate::MemoryLimiter::configure) validates. A
+/// limit can be [parsed from text](#impl-FromStr-for-Limit) and shown as text: `"100/min"`,
+/// `"10/s burst 20"`.
 ///
 /// # Which burst
 ///
-/// The bound is strict: what a full bucket cannot hold is lost, and never caught up. Waiters are
-/// woken a little late (about 0.1 ms by the timer thread here, 1 to 2 ms by a busy runtime), so a
-/// bucket that fills up within that time delivers less than its rate. For the whole rate take
-/// `burst >= rate x 10 ms`, which is 10 at 1,000/s and 200 at 20,000/s. With a burst of 1 each
-/// token's lateness is lost: at 100/s that is about 1 %, at 1,000/s about 10 %.
+/// The bound is strict: tokens that a full bucket cannot hold are lost, and never made up for.
+/// Waiters wake a little late (about 0.1 ms with the crate's timer thread, 1 to 2 ms with a busy
+/// runtime), so a bucket that fills up within that time delivers less than its rate. For the full
+/// rate choose `burst >= rate x 10 ms`, which is 10 at 1,000/s and 200 at 20,000/s. With a burst of
+/// 1 each wake-up's lateness is lost: about 1 % at 100/s, about 10 % at 1,000/s.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limit {
     first: Window,
-    more: [Option<Window>; MOST_WINDOWS - 1],
+    more: [Option<Window>; MAX_WINDOWS - 1],
     pub(super) on_release: Option<OnRelease>,
     pub(super) max_in_flight: Option<u64>,
     pub(super) max_waiting: Option<u64>,
     pub(super) recovery: Option<Recovery>,
     pub(super) cooldown: Option<Duration>,
-    /// What could not be put together.
+    /// An error of building, reported on validation.
     pub(super) fault: Option<Fault>,
 }
 
@@ -69,7 +68,7 @@ pub(super) enum Fault {
 }
 
 impl Limit {
-    /// `capacity` tokens every `window`, refilled evenly: 5 a second is one every 200 ms.
+    /// `capacity` tokens per `window`, refilled evenly: 5 a second is one every 200 ms.
     #[must_use]
     pub const fn new(capacity: u64, window: Duration) -> Self {
         Self::of(Window { capacity, length: window, burst: None, is_strict: false })
@@ -78,7 +77,7 @@ impl Limit {
     const fn of(first: Window) -> Self {
         Self {
             first,
-            more: [None; MOST_WINDOWS - 1],
+            more: [None; MAX_WINDOWS - 1],
             on_release: None,
             max_in_flight: None,
             max_waiting: None,
@@ -88,12 +87,12 @@ impl Limit {
         }
     }
 
-    /// Strict: never more than `n` tokens in *any* stretch of time as long as `window`, its two ends
-    /// included, wherever it begins. For upstreams that count in fixed or sliding windows.
+    /// A strict limit: at most `n` tokens in *any* interval of length `window`, both ends included.
+    /// For upstreams that count in fixed or sliding windows.
     ///
-    /// A bucket of `per_second(n)` lets `n` through at once and `n` more in the second after: twice
-    /// what an upstream may count. A strict bucket makes room: of `n`, its burst `b` may come at once,
-    /// and `n + 1 - b` accrue evenly in a window, which together stay below `n + 1`.
+    /// A bucket of `per_second(n)` admits `n` at once and `n` more in the following second: twice
+    /// what the upstream allows in a window. A strict bucket admits its burst `b` at once, and
+    /// `n + 1 - b` accrue evenly in a window. The sum stays below `n + 1`.
     ///
     /// ```text
     ///  tokens in the window that began with a burst
@@ -107,36 +106,35 @@ impl Limit {
     ///    0                           window
     /// ```
     ///
-    /// So the burst costs rate, and which of the two you need is yours to say, by
-    /// [`burst`](Self::burst):
+    /// A larger burst lowers the rate. Choose with [`burst`](Self::burst):
     ///
     /// | `at_most(100, minute)` | at once | then |
     /// | --- | --- | --- |
     /// | `.burst(1)` | 1 | 100 a minute, one every 0.6 s |
-    /// | by default a tenth | 10 | 91 a minute |
+    /// | the default, a tenth | 10 | 91 a minute |
     /// | `.burst(50)` | 50 | 51 a minute |
     /// | `.burst(100)` | 100 | 1 a minute |
     ///
-    /// It is strict by this process's clock, at the time a token is granted. An upstream counts at the
-    /// time a request arrives: leave room for jitter on the way, by a longer window. A cut scales
-    /// both burst and rate; recovery without a cap stops at what was configured. Tokens that users
-    /// give back may be granted again. A window in which one limit was replaced by another has at most
+    /// The bound holds by this process's clock, at the time a token is granted. An upstream counts
+    /// when a request arrives: allow for network jitter with a longer window. A cut scales burst
+    /// and rate; even an uncapped recovery stops at the configured limit. Tokens that the caller
+    /// gives back may be granted again. A window in which one limit replaced another admits at most
     /// what the larger of the two allows.
     #[must_use]
     pub const fn at_most(n: u64, window: Duration) -> Self {
         Self::of(Window { capacity: n, length: window, burst: None, is_strict: true })
     }
 
-    /// And in other windows too: `per_second(10).and(Limit::per_day(10_000))`. All or nothing: a
-    /// request is admitted where every window has room for it, and else costs nothing in any. Up to
-    /// four windows.
+    /// Adds the windows of `other`: `per_second(10).and(Limit::per_day(10_000))`. A request is
+    /// admitted if every window has room for it; otherwise it takes nothing from any. Up to four
+    /// windows.
     ///
-    /// Each window keeps its own burst; set the first's before or after. What a permit's end does, how
-    /// many are in flight or wait, recovery and cooldown belong to the resource: set them on the
-    /// first, not on `other`, which is a [`ConfigError`].
+    /// Each window keeps its own burst; set the first's before or after. `on_release`,
+    /// `max_in_flight`, `max_waiting`, `recovery` and `cooldown` belong to the resource: set them
+    /// on the first limit. On `other` they are a [`ConfigError`].
     ///
-    /// Several windows are kept under a lock, which an uncontended call takes in a few nanoseconds:
-    /// a limit of one window is lock-free.
+    /// A limit of one window is lock-free. Several windows share a lock, which costs an uncontended
+    /// call a few nanoseconds.
     #[must_use]
     pub const fn and(mut self, other: Self) -> Self {
         if other.on_release.is_some()
@@ -150,18 +148,18 @@ impl Limit {
         if other.fault.is_some() {
             self.fault = other.fault;
         }
-        self = self.with(other.first);
+        self = self.with_window(other.first);
         let mut i = 0;
         while i < other.more.len() {
             if let Some(window) = other.more[i] {
-                self = self.with(window);
+                self = self.with_window(window);
             }
             i += 1;
         }
         self
     }
 
-    const fn with(mut self, window: Window) -> Self {
+    const fn with_window(mut self, window: Window) -> Self {
         let mut i = 0;
         while i < self.more.len() {
             if self.more[i].is_none() {
@@ -198,7 +196,7 @@ impl Limit {
         Self::new(n, Duration::from_hours(24))
     }
 
-    /// The bucket holds `n` tokens: so many are admitted at once after a rest. See
+    /// The bucket holds `n` tokens: up to `n` are admitted at once after idle time. See
     /// [which burst](Self#which-burst).
     #[must_use]
     pub const fn burst(mut self, n: u64) -> Self {
@@ -211,65 +209,64 @@ impl Limit {
         self
     }
 
-    /// What the end of a permit does to its tokens. Default: [`OnRelease::Spend`].
+    /// What happens to a permit's tokens when it ends. Default: [`OnRelease::Spend`].
     #[must_use]
     pub const fn on_release(mut self, policy: OnRelease) -> Self {
         self.on_release = Some(policy);
         self
     }
 
-    /// At most `n` permits at a time, whatever the tokens. `check` takes no permit.
+    /// At most `n` permits at a time, in addition to the rate. `check` takes no permit.
     #[must_use]
     pub const fn max_in_flight(mut self, n: u64) -> Self {
         self.max_in_flight = Some(n);
         self
     }
 
-    /// At most `n` wait at a time; the next fails with
-    /// [`QueueFull`](crate::AcquireError::QueueFull). 0: nobody waits.
+    /// At most `n` callers wait at a time; the next one fails with
+    /// [`QueueFull`](crate::AcquireError::QueueFull). 0: no caller waits.
     #[must_use]
     pub const fn max_waiting(mut self, n: u64) -> Self {
         self.max_waiting = Some(n);
         self
     }
 
-    /// How the limit recovers after a cut. Default: not by itself; on a `DistributedLimiter`, as it
-    /// was configured.
+    /// How the limit recovers after a cut. Default: not by itself; on a `DistributedLimiter`, as in
+    /// its configuration.
     #[must_use]
     pub const fn recovery(mut self, recovery: Recovery) -> Self {
         self.recovery = Some(recovery);
         self
     }
 
-    /// How long after a cut refusals belong to its incident, and cut no further: see
+    /// How long after a cut refusals belong to the same incident and do not cut further: see
     /// [`MemoryLimiter::announce_reduced`](crate::MemoryLimiter::announce_reduced). Default: 5
-    /// seconds; on a `DistributedLimiter`, as it was configured. 0: each announcement cuts.
+    /// seconds; on a `DistributedLimiter`, as in its configuration. 0: each announcement cuts.
     ///
-    /// Keep it shorter than a recovery takes to undo a cut. Otherwise the limit is back before it may
-    /// be cut again, and never gets down to what an upstream allows that allows much less.
+    /// Keep it shorter than the time in which recovery undoes a cut. Otherwise the limit is back
+    /// before it can be cut again, and never gets down to an upstream that allows much less.
     #[must_use]
     pub const fn cooldown(mut self, how_long: Duration) -> Self {
         self.cooldown = Some(how_long);
         self
     }
 
-    /// The first window, which stands for the limit where there is room for one.
+    /// The first window, which represents the limit where only one can be shown.
     pub(crate) fn first(&self) -> &Window {
         &self.first
     }
 
-    /// All windows, the first one first.
     pub(crate) fn windows(&self) -> impl Iterator<Item = &Window> {
         std::iter::once(&self.first).chain(self.more.iter().flatten())
     }
 
-    /// Which window of `old` each window goes on from: one of the same length if there is one, or
-    /// else the next that is left over.
+    /// For each window the index of the window of `old` whose state it continues: one of the same
+    /// length if there is one, otherwise the first one left.
     pub(crate) fn windows_from(&self, old: &Self) -> EachWindow<Option<usize>> {
         let mut left: EachWindow<Option<Duration>> =
             old.windows().map(|window| Some(window.length)).collect();
-        let mut take = |is_it: &dyn Fn(Duration) -> bool| {
-            let found = left.iter().position(|length| length.is_some_and(is_it));
+        let mut take = |matches: &dyn Fn(Duration) -> bool| {
+            let found = left.iter().position(|length| length.is_some_and(matches));
             found.inspect(|index| left[*index] = None)
         };
         let mut from: EachWindow<Option<usize>> =
@@ -294,7 +291,7 @@ impl Limit {
         self.max_waiting.unwrap_or(u64::MAX)
     }
 
-    /// How this limit reacts to a refusal, where its limiter reacts by `policy`.
+    /// The limiter's `policy` with what this limit overrides.
     pub(crate) fn policy(&self, policy: Policy) -> Policy {
         Policy {
             recovery: self.recovery.or(policy.recovery),
@@ -303,7 +300,7 @@ impl Limit {
         }
     }
 
-    /// The factor at which one token a window is left: no cut goes below.
+    /// The lowest factor of a cut: one token per window is left.
     #[allow(clippy::cast_precision_loss)] // at most 2^52
     pub(crate) fn least_factor(&self) -> f64 {
         1.0 / self.first.capacity as f64
@@ -328,7 +325,7 @@ impl Limit {
             terms.push(window.terms(factor)?);
         }
         if terms.len() > 1 {
-            // All of them must agree to each token.
+            // A batch is prepaid from one window; every token needs all of them.
             terms.iter_mut().for_each(|terms| terms.batch = 0);
         }
         Ok(terms)

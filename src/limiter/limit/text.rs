@@ -1,18 +1,17 @@
-//! Limits as text: how people write them, and how they are shown.
+//! Limits as text: parser and `Display`.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::lexer::{ParseLimitError, Parsed, Scanner};
+use super::lexer::{Lexer, ParseLimitError, Parsed};
 use super::window::Window;
 use super::{Limit, OnRelease};
 use crate::adapt::Recovery;
 
 const NANOS: u128 = 1_000_000_000;
 
-/// The units of time, the longest first, as they are shown and as else they may be written; and how
-/// many nanoseconds they have.
+/// Units of time, longest first: the name shown, its synonyms, and the length in nanoseconds.
 const UNITS: [(&str, &[&str], u128); 7] = [
     ("day", &["d", "days"], 86_400 * NANOS),
     ("h", &["hour", "hours"], 3_600 * NANOS),
@@ -22,9 +21,9 @@ const UNITS: [(&str, &[&str], u128); 7] = [
     ("us", &["\u{b5}s", "\u{3bc}s"], 1_000), // micro and mu
     ("ns", &[], 1),
 ];
-const UNIT: &str = r#"a unit of time ("ns", "us", "ms", "s", "min", "h", "day")"#;
+const UNIT_EXPECTED: &str = r#"a unit of time ("ns", "us", "ms", "s", "min", "h", "day")"#;
 
-/// Reads a limit: `"100/min"`, `"10/s burst 20 and 10_000/day"`, `"at most 100/min burst 10"`,
+/// Parses a limit: `"100/min"`, `"10/s burst 20 and 10_000/day"`, `"at most 100/min burst 10"`,
 /// `"60/min, in flight 5, waiting 100, recovery x1.1 every 30s"`.
 ///
 /// ```text
@@ -40,7 +39,7 @@ const UNIT: &str = r#"a unit of time ("ns", "us", "ms", "s", "min", "h", "day")"
 ///         | "recovery" "x" factor "every" time ["uncapped"]
 /// ```
 ///
-/// | text | is |
+/// | text | meaning |
 /// | --- | --- |
 /// | `10/s`, `5/90s`, `3 per 7 days` | [`Limit::new`] |
 /// | `at most 100/min` | [`Limit::at_most`] |
@@ -50,25 +49,27 @@ const UNIT: &str = r#"a unit of time ("ns", "us", "ms", "s", "min", "h", "day")"
 /// | `in flight 5` | [`Limit::max_in_flight`] |
 /// | `waiting 100` | [`Limit::max_waiting`] |
 /// | `cooldown 5s` | [`Limit::cooldown`] |
-/// | `recovery x1.1 every 30s` | [`Limit::recovery`]; with `uncapped` without a cap |
+/// | `recovery x1.1 every 30s` | [`Limit::recovery`]; `uncapped` sets no cap |
 ///
-/// Settings are of the whole limit, follow its windows in any order, and each is said once. Numbers
-/// may have underscores, as in Rust; a factor may have a fraction. Upper and lower
-/// case are alike, and white space may be anywhere but within words and numbers, or be left out
-/// between a word and a number.
+/// Settings apply to the whole limit. They follow the windows, in any order, each at most once.
+/// Numbers may contain underscores, as in Rust; a factor may have a fraction. Case is ignored.
+/// White space is allowed anywhere except within words and numbers, and is optional between a word
+/// and a number.
 ///
-/// This is about the text alone. A limit that makes no sense, as `0/s`, is read, and
-/// [`MemoryLimiter::configure`](crate::MemoryLimiter::configure) says what is wrong with it.
+/// # Errors
+///
+/// [`ParseLimitError`] if the text does not follow this grammar. Values are not validated: `0/s`
+/// parses, and [`MemoryLimiter::configure`](crate::MemoryLimiter::configure) rejects it.
 impl FromStr for Limit {
     type Err = ParseLimitError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Scanner::new(text).limit()
+        Lexer::new(text).limit()
     }
 }
 
-/// What a limit is made of.
-impl Scanner<'_> {
+/// The rules of the grammar.
+impl Lexer<'_> {
     fn limit(&mut self) -> Parsed<Limit> {
         let mut limit = self.window()?;
         while self.accept("and") {
@@ -102,53 +103,53 @@ impl Scanner<'_> {
             || self.once(&mut limit.recovery, "recovery", Self::recovery)?)
     }
 
-    /// A setting that was not said yet.
+    /// Parses a setting, unless it was set before.
     fn once<T>(
         &mut self,
         setting: &mut Option<T>,
         words: &str,
         value: fn(&mut Self) -> Parsed<T>,
     ) -> Parsed<bool> {
-        let is_it = setting.is_none() && self.accept(words);
-        if is_it {
+        let is_next = setting.is_none() && self.accept(words);
+        if is_next {
             *setting = Some(value(self)?);
         }
-        Ok(is_it)
+        Ok(is_next)
     }
 
     fn recovery(&mut self) -> Parsed<Recovery> {
-        self.need("x")?;
+        self.expect("x")?;
         let factor = self.factor()?;
-        self.need("every")?;
+        self.expect("every")?;
         Ok(Recovery { interval: self.time()?, factor, cap: !self.accept("uncapped") })
     }
 
     fn time(&mut self) -> Parsed<Duration> {
-        let start = self.at();
+        let start = self.position();
         let count = self.number().unwrap_or(1);
-        let Some((_, _, nanos)) = UNITS.iter().find(|(name, others, _)| {
-            self.accept_quietly(name) || others.iter().any(|other| self.accept_quietly(other))
+        let Some((_, _, nanos)) = UNITS.iter().find(|(name, synonyms, _)| {
+            self.accept_silently(name) || synonyms.iter().any(|name| self.accept_silently(name))
         }) else {
-            self.miss(UNIT);
+            self.note_expected(UNIT_EXPECTED);
             return Err(self.error());
         };
         let time = count.checked_mul(*nanos).and_then(|nanos| {
             let seconds = u64::try_from(nanos / NANOS).ok()?;
             Some(Duration::new(seconds, (nanos % NANOS) as u32))
         });
-        time.ok_or_else(|| self.too_much(start, "a shorter time"))
+        time.ok_or_else(|| self.too_large(start, "a shorter time"))
     }
 
     fn count(&mut self) -> Parsed<u64> {
-        let start = self.at();
+        let start = self.position();
         let number = self.number().ok_or_else(|| self.error())?;
-        u64::try_from(number).map_err(|_| self.too_much(start, "a number below 2^64"))
+        u64::try_from(number).map_err(|_| self.too_large(start, "a number below 2^64"))
     }
 }
 
-/// The shortest text of this limit, which reads back as an equal one: `100/min`, `10/s burst 20`,
-/// `at most 100/min and 10000/day, refund, in flight 5`. Of a limit that cannot be built, of more than
-/// four windows for example, it says so, and does not read back.
+/// The shortest text that parses to an equal limit: `100/min`, `10/s burst 20`,
+/// `at most 100/min and 10000/day, refund, in flight 5`. For a limit that could not be built, for
+/// example of more than four windows, the text ends with the error and does not parse.
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, window) in self.windows().enumerate() {
@@ -183,22 +184,22 @@ impl fmt::Display for Limit {
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at_most = if self.is_strict { "at most " } else { "" };
-        // `#` leaves a count of one out: "10/s".
+        // `#` omits a count of one: "10/s".
         write!(f, "{at_most}{}/{:#}", self.capacity, Time(self.length))?;
         self.burst.map_or(Ok(()), |burst| write!(f, " burst {burst}"))
     }
 }
 
-/// A time as a whole number of the longest unit that it is a multiple of.
+/// A duration as a whole number of the longest unit that divides it.
 struct Time(Duration);
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = self.0.as_nanos();
-        let fits = |(_, _, nanos): &&(_, _, u128)| all != 0 && all.is_multiple_of(*nanos);
-        // No time at all is shown in seconds.
-        let (unit, _, nanos) = UNITS.iter().find(fits).unwrap_or(&UNITS[3]);
-        let count = all / nanos;
+        let total = self.0.as_nanos();
+        let divides = |(_, _, nanos): &&(_, _, u128)| total != 0 && total.is_multiple_of(*nanos);
+        // Zero is shown in seconds.
+        let (unit, _, nanos) = UNITS.iter().find(divides).unwrap_or(&UNITS[3]);
+        let count = total / nanos;
         if count != 1 || !f.alternate() {
             write!(f, "{count}")?;
         }
@@ -207,7 +208,7 @@ impl fmt::Display for Time {
     }
 }
 
-/// As its text (feature `serde`). A limit that `configure` would not accept is an error.
+/// As text (feature `serde`). A limit that `configure` would reject is an error.
 #[cfg(feature = "serde")]
 impl serde::Serialize for Limit {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -216,7 +217,7 @@ impl serde::Serialize for Limit {
     }
 }
 
-/// From its text (feature `serde`), which is read as by `parse`.
+/// From text (feature `serde`), as `parse` reads it.
 #[cfg(feature = "serde")]
 impl<'de> serde::Deserialize<'de> for Limit {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -1,4 +1,4 @@
-//! One window of a limit: how many tokens in which time, and as what bucket.
+//! One window of a limit: tokens per time, and the bucket that enforces it.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -12,14 +12,15 @@ use crate::bucket::rate::{Factor, MAX_TOKENS};
 pub(crate) struct Window {
     pub(crate) capacity: u64,
     pub(crate) length: Duration,
-    /// What the bucket holds, where it is not the default.
+    /// `None`: the default of [`depth`](Self::depth).
     pub(super) burst: Option<NonZeroU64>,
-    /// Never more than `capacity` in any stretch of time as long as the window.
+    /// At most `capacity` tokens in any interval of the window's length.
     pub(super) is_strict: bool,
 }
 
 impl Window {
-    /// What the bucket holds. A strict one by default a tenth of its capacity, at least one token.
+    /// Tokens that the bucket holds. The default is the capacity; for a strict window a tenth of
+    /// it, at least one token.
     pub(crate) fn depth(&self) -> u64 {
         match self.burst {
             Some(burst) => burst.get(),
@@ -28,16 +29,15 @@ impl Window {
         }
     }
 
-    /// Tokens that this holds less than `old`, which it goes on from, and that count as spent. In a strict
-    /// window what was spent stays spent: else its smaller burst would come on top of the larger one.
-    /// Before any cut: what a cut took from the bucket comes back, and was perhaps spent before it.
+    /// Tokens to count as spent when this window replaces `old`: the difference of the bursts of a
+    /// strict window. Otherwise its smaller burst would come on top of tokens taken from the larger
+    /// one. The bursts are those before any cut: what a cut removed may have been spent before it.
     pub(crate) fn lost_depth(&self, old: &Self) -> u64 {
         if self.is_strict { old.depth().saturating_sub(self.depth()) } else { 0 }
     }
 
-    /// Tokens that accrue in a window. What a strict bucket holds may be taken at once, and what
-    /// accrues beside it in the window; with whole tokens, less than one more than the capacity is no
-    /// more than the capacity.
+    /// Tokens that accrue in a window. From a strict bucket a window admits the burst and what
+    /// accrues, together less than capacity + 1; tokens are whole, so at most the capacity.
     fn refill(&self) -> u64 {
         if self.is_strict {
             (self.capacity + 1).saturating_sub(self.depth())
@@ -46,18 +46,18 @@ impl Window {
         }
     }
 
-    /// Tokens that accrue in a window, scaled and rounded down, but never less than one.
+    /// Tokens that accrue in a window, scaled by `factor` and rounded down, at least one.
     #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // at most 2^52 tokens
     pub(crate) fn per_window(&self, factor: f64) -> u64 {
         ((self.refill() as f64 * self.clip(factor)) as u64).max(1)
     }
 
-    /// A recovery without a cap does not take a strict window beyond what it allows.
+    /// An uncapped recovery does not raise a strict window above its capacity.
     fn clip(&self, factor: f64) -> f64 {
         if self.is_strict { factor.min(1.0) } else { factor }
     }
 
-    /// This window as a bucket's terms, scaled.
+    /// The terms of this window's bucket, scaled by `factor`.
     pub(crate) fn terms(&self, factor: f64) -> Result<Terms, ConfigError> {
         let nanos = nanos(self.length);
         if self.length.is_zero() || Duration::from_nanos(nanos) != self.length {
@@ -70,7 +70,7 @@ impl Window {
         if !(1..=most).contains(&self.depth()) {
             return Err(ConfigError::InvalidBurst);
         }
-        // Both ends of a strict window count: its refill takes a nanosecond longer.
+        // Both ends of a strict window count, so its refill takes a nanosecond longer.
         let nanos = nanos.saturating_add(u64::from(self.is_strict));
         Terms::new(self.refill(), nanos, self.depth(), Factor::new(self.clip(factor)))
             .ok_or(ConfigError::RateTooHigh)

@@ -18,9 +18,9 @@ const MAX_KEYS: u64 = 1_000_000;
 ///
 /// A limit for each user, address or API key, without a rate for any of them.
 impl MemoryLimiter {
-    /// A template: each name that begins with `prefix` and was not configured has a bucket of its own by
-    /// `limit`. It is there from its first use on, by any method that takes a name. There may be
-    /// 1,000,000 of them at a time; [`per_key_at_most`](Self::per_key_at_most) sets another number.
+    /// Adds a template: every name that begins with `prefix` and is not configured gets a bucket of
+    /// its own by `limit`, on first use by any method that takes a name. A template has at most
+    /// 1,000,000 keys at a time; [`per_key_at_most`](Self::per_key_at_most) sets another maximum.
     ///
     /// ```
     /// use tollgate::{Limit, MemoryLimiter};
@@ -31,69 +31,69 @@ impl MemoryLimiter {
     /// # Ok::<(), tollgate::ConfigError>(())
     /// ```
     ///
-    /// Of several prefixes that fit the longest counts. The empty one fits every name. The first use of
-    /// a name looks at each of the limiter's templates, so there should be a handful of them, not one for
-    /// each customer.
+    /// If several prefixes match, the longest one applies. The empty prefix matches every name. The
+    /// first use of a name compares it with every template, so have a handful of them, not one per
+    /// customer.
     ///
-    /// # Keys that come and go
+    /// # Eviction
     ///
-    /// A key goes by itself when it has been as new for ten seconds, or at once where there is no room for
-    /// another: its bucket is full, no permit is out or forgotten, nobody waits for it or has a handle to
-    /// it, and it is neither cut nor paused. So one that goes and comes
-    /// again is bound by what it took before, as if it had stayed: the tokens of a key are at most
-    /// `burst + rate x time`. There is nothing to call for it: two keys are looked at whenever one is
-    /// made, and 256 every 67 ms while keys are used, by a call that comes by then.
+    /// A key is evicted after ten idle seconds, or earlier if there is no room for another one.
+    /// Idle means: full bucket, no permit in flight (forgotten ones count), no waiters, no handles,
+    /// no cut and no pause. So eviction loses nothing: the tokens of a key are at most
+    /// `burst + rate x time` across evictions too. There is nothing to call: each creation of a key
+    /// examines two keys, and while keys are used, one call every 67 ms examines 256 or more.
     ///
-    /// # What a key costs
+    /// # Memory
     ///
-    /// A key of which only [`check`](Self::check), [`check_n`](Self::check_n), [`peek`](Self::peek) and
-    /// [`capacity`](Self::capacity) are asked is light: with a name of 16 bytes it takes about 140 bytes,
-    /// all told. Any other call makes it whole, with a rate for those who wait and all that a configured
-    /// resource has, which takes about 1.8 KB; it goes on from the very level, and is light again when it
-    /// has gone and come. Each key of a limit of several windows is whole. A million whole ones take 2 GB: have
-    /// fewer, by [`per_key_at_most`](Self::per_key_at_most).
+    /// A key that is only used by [`check`](Self::check), [`check_n`](Self::check_n),
+    /// [`peek`](Self::peek) and [`capacity`](Self::capacity) is compact: about 140 bytes in total,
+    /// with a name of 16 bytes. Any other call promotes it to a full resource of about 1.8 KB, at
+    /// the same level; after an eviction it is compact again. Keys of a limit of several windows
+    /// are never compact. A million promoted keys use 2 GB: allow fewer by
+    /// [`per_key_at_most`](Self::per_key_at_most).
     ///
-    /// A name is kept as it is, whatever its length: where users choose it, bound that first.
+    /// Names are stored as given: where users choose them, bound their length first.
     ///
-    /// Making a key takes a lock, one for a limiter; using it does not.
+    /// Creating a key takes a lock, one per limiter; using it does not.
     ///
     /// # Single keys
     ///
-    /// * [`configure`](Self::configure) gives a key a limit of its own: it leaves its template, and stays.
-    /// * [`remove`](Self::remove) has a key begin anew.
-    /// * A cut or a pause is the key's alone, and keeps it. A cut that does not
-    ///   [recover](crate::Limit::recovery) keeps it for good.
-    /// * [`peek`](Self::peek) and [`capacity`](Self::capacity) make no key, and answer for one that is
-    ///   not there as for one that is new. [`resources`](Self::resources) has none of them.
-    /// * Where there is no room for another key [`resource`](Self::resource) is `None`, and what neither
-    ///   fails nor waits ([`pause_for`](Self::pause_for), [`announce_reduced`](Self::announce_reduced))
-    ///   does nothing.
+    /// * [`configure`](Self::configure) gives a key its own limit. It leaves its template, and is
+    ///   never evicted.
+    /// * [`remove`](Self::remove) resets a key: the next use creates it again.
+    /// * A cut or a pause applies to one key, and keeps it from being evicted: a cut without
+    ///   [recovery](crate::Limit::recovery) for good.
+    /// * [`peek`](Self::peek) and [`capacity`](Self::capacity) create no key. For an absent key
+    ///   they answer as for a new one. [`resources`](Self::resources) lists no keys.
+    /// * If there is no room for another key, [`resource`](Self::resource) returns `None`, and
+    ///   calls that return no error ([`pause_for`](Self::pause_for),
+    ///   [`announce_reduced`](Self::announce_reduced)) do nothing.
     ///
-    /// # Another limit
+    /// # Changing a template
     ///
-    /// For a prefix that has a template this is another limit for all its keys, live, as
-    /// [`configure`](Self::configure) would give it to each. So it is for keys of a shorter prefix that
-    /// this one fits. It takes time by the number of the limiter's keys, about a second for a million;
-    /// meanwhile each key has one limit or the other. A key that is not there begins full by the new one:
-    /// so do not raise the burst of a [strict](crate::Limit::at_most) limit in the window after it was
-    /// spent.
+    /// For a prefix that has a template the call changes the limit of all its keys, live, as
+    /// [`configure`](Self::configure) does for one resource. The same applies to keys of a shorter
+    /// prefix that match this one. It takes time proportional to the number of the limiter's keys,
+    /// about a second per million; meanwhile each key has the old limit or the new one. An absent
+    /// key starts full under the new limit: do not raise the burst of a
+    /// [strict](crate::Limit::at_most) limit within the window after it was spent.
     ///
     /// # Errors
     ///
-    /// See [`ConfigError`]; nothing was changed.
+    /// See [`ConfigError`]; nothing changed.
     pub fn per_key(&self, prefix: &str, limit: Limit) -> Result<(), ConfigError> {
         self.per_key_at_most(prefix, limit, MAX_KEYS)
     }
 
-    /// [`per_key`](Self::per_key) with at most `most_keys` keys at a time. What would be one more fails
-    /// with [`TooManyKeys`](crate::TryAcquireError::TooManyKeys), unless a few looks find one that may go.
-    /// Fewer than there are already removes none. The looks go over the keys of all templates in turn, so
-    /// that beside a million others the few of a small one may be idle for some time before they make
-    /// room: where that matters, give the small one a limiter of its own.
+    /// [`per_key`](Self::per_key) with at most `most_keys` keys at a time. Creating one more fails
+    /// with [`TooManyKeys`](crate::TryAcquireError::TooManyKeys), unless one of a few examined keys
+    /// can be evicted. Lowering the maximum evicts none. Eviction examines the keys of all
+    /// templates in rotation, so beside a million other keys the idle keys of a small template may
+    /// take some time to make room; if that matters, give the small template its own limiter.
     ///
     /// # Errors
     ///
-    /// See [`ConfigError`]; nothing was changed.
+    /// See [`ConfigError`]; nothing changed.
     pub fn per_key_at_most(
         &self,
         prefix: &str,
@@ -103,9 +103,9 @@ impl MemoryLimiter {
         self.0.set_template(prefix, limit, most_keys)
     }
 
-    /// Remove a template; whether there was one. Its keys are those of the next shorter prefix that has
-    /// one from here on, as after [`per_key`](Self::per_key); where none has, they go, and their waiters
-    /// and handles get `UnknownResource`.
+    /// Removes a template and returns whether it existed. Its keys move to the longest remaining
+    /// prefix that matches, as after [`per_key`](Self::per_key). Without one they are removed, and
+    /// their waiters and handles fail with `UnknownResource`.
     pub fn remove_per_key(&self, prefix: &str) -> bool {
         self.0.remove_template(prefix)
     }
