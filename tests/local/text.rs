@@ -374,3 +374,15 @@ proptest! {
         read(&text.iter().collect::<String>())?;
     }
 }
+
+/// A comma after the last setting that there is: nothing could follow it, so the error is at the comma.
+#[test]
+fn a_comma_that_nothing_can_follow_is_the_mistake() {
+    let all = "1/s, refund, in flight 8, waiting 100, cooldown 5s, recovery x1.1 every 30s";
+    assert!(all.parse::<Limit>().is_ok());
+    for more in [",", ", refund"] {
+        let error = format!("{all}{more}").parse::<Limit>().unwrap_err();
+        assert_eq!((error.position(), error.found()), (all.len(), ","));
+        assert!(error.expected().contains("the end"), "{error}");
+    }
+}

@@ -277,6 +277,13 @@ impl Limit {
         from
     }
 
+    /// Whether a setting that its text could name is left out.
+    fn lacks_a_setting(&self) -> bool {
+        let release = self.on_release.is_none() || self.recovery.is_none();
+        let counts = self.max_in_flight.is_none() || self.max_waiting.is_none();
+        release || counts || self.cooldown.is_none()
+    }
+
     /// Whether a permit's end gives its tokens back.
     pub(crate) fn refunds(&self) -> bool {
         self.on_release == Some(OnRelease::Refund)

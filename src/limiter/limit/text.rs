@@ -76,7 +76,8 @@ impl Lexer<'_> {
             limit = limit.and(self.window()?);
         }
         loop {
-            let comma = self.accept(",");
+            // Nothing may follow a comma once each setting is named: then the comma is the mistake.
+            let comma = limit.lacks_a_setting() && self.accept(",");
             if !self.setting(&mut limit)? {
                 let ends = !comma && self.accept("");
                 return if ends { Ok(limit) } else { Err(self.error()) };
