@@ -1,13 +1,13 @@
-//! An LLM client within its budgets: requests and tokens a minute, and tokens a day. What a call costs
-//! is known only when it ends: it takes an estimate, and settles the count.
+//! An LLM client within its budgets: requests and tokens per minute, and tokens per day. A call's
+//! cost is known only when it ends: the client takes an estimate and settles the count.
 //!
 //! ```text
 //! cargo run --release --example llm_budget
 //! ```
 //!
-//! Time is short here: a minute lasts 0.25 s and a day 60 s. At first the minutes hold the calls back,
-//! then the day, most of whose tokens are gone. The last line is JSON; `utilisation` is what was spent,
-//! as a part of the least that a budget allows in that time: `burst + rate x time`.
+//! Time is scaled: a minute lasts 0.25 s and a day 60 s. First the budgets per minute limit the
+//! calls, then the budget per day. The last line is JSON; `utilisation` is the share spent of what
+//! the tightest budget allows in that time: `burst + rate x time`.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -22,7 +22,7 @@ const MINUTE: Duration = Duration::from_millis(250);
 const DAY: Duration = Duration::from_mins(1);
 const TASKS: u64 = 32;
 const RUN: Duration = Duration::from_secs(3);
-/// What most answers stay below.
+/// Most answers are shorter, in tokens.
 const ANSWER: u64 = 500;
 
 #[tokio::main]
@@ -37,8 +37,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let tasks: JoinSet<Tally> =
         (0..TASKS).map(|seed| work(limiter.clone(), seed, start + RUN)).collect();
     let tally = tasks.join_all().await.into_iter().fold(Tally::default(), Tally::plus);
-    // What the last calls cost more than was estimated is a debt. Time pays it off, and nobody is let
-    // in before.
+    // If the last calls cost more than estimated, wait until time has paid off the debt.
     tokens.acquire().await?.refund();
     let took = start.elapsed();
 
@@ -55,7 +54,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     Ok(if is_kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// One call after another, until there is no room for the next before the end.
+/// Makes one call after another, until the next one cannot be admitted before `end`.
 async fn work(limiter: MemoryLimiter, seed: u64, end: Instant) -> Tally {
     let mut rng = Rng::with_seed(seed);
     let mut tally = Tally::default();
@@ -68,13 +67,13 @@ async fn work(limiter: MemoryLimiter, seed: u64, end: Instant) -> Tally {
             return tally;
         };
         let cost = call_model(prompt, &mut rng).await;
-        // Should this task be cancelled during the call, the estimate stays spent: see `OnRelease`.
+        // If this task is cancelled during the call, the estimate stays spent: see `OnRelease`.
         permits.settle(&[("llm/tokens", cost)]);
         tally.note(estimate, cost);
     }
 }
 
-/// What a call cost: most answers are shorter than expected, one in ten is longer.
+/// Returns the cost: most answers are shorter than estimated, one in ten is longer.
 async fn call_model(prompt: u64, rng: &mut Rng) -> u64 {
     let answer = if rng.u8(0..10) == 0 { ANSWER..=2 * ANSWER } else { 20..=ANSWER };
     let answer = rng.u64(answer);
@@ -82,13 +81,13 @@ async fn call_model(prompt: u64, rng: &mut Rng) -> u64 {
     prompt + answer
 }
 
-/// What calls were thought to cost, and did.
+/// Estimated and actual costs of calls, in tokens.
 #[derive(Clone, Copy, Default)]
 struct Tally {
     calls: u64,
     tokens: u64,
     estimated: u64,
-    /// What was estimated too much, and too little.
+    /// Sums of the overestimates; `charged` sums the underestimates.
     given_back: u64,
     charged: u64,
     dearer: u64,
@@ -136,7 +135,7 @@ impl Tally {
     }
 }
 
-/// What was spent, and what one window of a limit allows in that time.
+/// Tokens spent, and those that one window of a limit allows in that time.
 struct Budget {
     name: String,
     window: Duration,

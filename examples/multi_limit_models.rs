@@ -1,4 +1,4 @@
-//! Several models with a limit each: who is admitted, what is left, what a refused call is told.
+//! Several models with one limit each: admissions, refusals and remaining tokens.
 //!
 //! ```text
 //! cargo run --release --example multi_limit_models
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         if let Some(Err(refused)) = calls.last() {
             println!("    {}", advice(refused));
         }
-        // The permits end with `calls`; their tokens stay spent, for these upstreams count calls.
+        // The permits end with `calls`. Their tokens stay spent: these upstreams count calls.
     }
 
     println!("\nA batch takes all its tokens, or none:");
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What to do about a refusal: wait so long, ask for less, or mend the program.
+/// What to do about a refusal: wait, ask for less, or fix the program.
 fn advice(refused: &TryAcquireError) -> String {
     match refused.retry_after() {
         Some(wait) => format!("refused; the next attempt may succeed after {wait:.1?}"),

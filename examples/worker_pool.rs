@@ -1,4 +1,4 @@
-//! A worker pool with one limit for all: threads take jobs from a queue, and a permit for each.
+//! A worker pool with one shared limit: threads take jobs from a queue, and one permit per job.
 //!
 //! ```text
 //! cargo run --release --example worker_pool
@@ -21,14 +21,14 @@ struct Job(u32);
 fn main() -> Result<(), Box<dyn Error>> {
     let limiter = MemoryLimiter::new();
     let limit = Limit::per_second(RATE.into()).burst(BURST.into());
-    // The handle skips the look-up of the name: for what is asked for often.
+    // A handle avoids the name lookup in hot paths.
     let database = limiter.configure("database", limit)?;
 
     let (queue, jobs) = mpsc::channel();
     for id in 1..=JOBS {
         queue.send(Job(id))?;
     }
-    drop(queue); // no more will come: the workers end with the last job
+    drop(queue); // closes the queue: the workers end after the last job
 
     println!("{JOBS} jobs, {WORKERS} workers, {RATE} jobs a second after a burst of {BURST}:");
     let start = Instant::now();
@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let done: Vec<u32> = thread::scope(|scope| {
         let workers: Vec<_> =
             (0..WORKERS).map(|_| scope.spawn(|| worker(&database, &jobs))).collect();
-        // What a worker did before a panic is not known. Its permit has ended all the same.
+        // A worker that panicked counts no jobs. Its permit has ended nevertheless.
         workers.into_iter().map(|worker| worker.join().unwrap_or(0)).collect()
     });
     let seconds = start.elapsed().as_secs_f64();
@@ -51,15 +51,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Works until there are no more jobs; how many it did.
+/// Processes jobs until the queue is empty and closed; returns how many.
 fn worker(database: &Resource, jobs: &Mutex<mpsc::Receiver<Job>>) -> u32 {
     let mut done = 0;
     let next = || jobs.lock().ok()?.recv().ok();
     while let Some(job) = next() {
-        // Waits its turn; fails only where the limiter was closed.
+        // First come, first served. Fails only if the limiter is closed.
         let Ok(permit) = database.blocking_acquire() else { break };
         process(&job);
-        drop(permit); // no longer in flight; the token stays spent, as this limit counts requests
+        drop(permit); // no longer in flight; the token stays spent: this limit counts requests
         done += 1;
     }
     done

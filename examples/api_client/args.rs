@@ -1,4 +1,4 @@
-//! What the command line may say.
+//! The command line.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use crate::options::{Stop, mistake, number, seconds};
 
 pub(crate) const USAGE: &str = "\
 usage: api_client [options]
-  --upstream URL   aim at this server, http://host:port/path, instead of one of our own
-  --rate N         requests a second that the server allows (50)
-  --burst N        and so many at once after a rest (10)
-  --tasks N        that send requests (64)
-  --seconds N      that each phase lasts (3)";
+  --upstream URL   send requests to this server, http://host:port/path, not to a built-in one
+  --rate N         requests per second that the server allows (50)
+  --burst N        requests at once that it allows after idle time (10)
+  --tasks N        tasks that send requests (64)
+  --seconds N      length of each phase (3)";
 
 #[derive(Debug)]
 pub(crate) struct Args {

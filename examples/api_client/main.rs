@@ -1,11 +1,11 @@
-//! Many tasks call an API that means its limit, with and without tollgate.
+//! Many tasks call an API that enforces a limit, with and without tollgate.
 //!
 //! ```text
 //! cargo run --release --example api_client
 //! cargo run --release --example api_client -- --upstream http://127.0.0.1:8080/ --seconds 10
 //! ```
 //!
-//! The second form takes any server, nginx for one, with this in its configuration:
+//! The second form works with any server, for example nginx with this configuration:
 //!
 //! ```text
 //! limit_req_zone $binary_remote_addr zone=api:1m rate=50r/s;
@@ -13,8 +13,8 @@
 //! limit_req_status 429;
 //! ```
 //!
-//! The last line is JSON about the phase with tollgate. `utilisation` is what succeeded, as a part
-//! of what the server allows in that time: `burst + rate x seconds`.
+//! The last line is JSON for the phase with tollgate. `utilisation` is the share that succeeded of
+//! what the server allows in that time: `burst + rate x seconds`.
 
 mod args;
 #[path = "../shared/http.rs"]
@@ -53,7 +53,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 
     let url = match &args.upstream {
         Some(url) => url.clone(),
-        None => server::start("127.0.0.1:0", rate, burst).await?, // another one, whose bucket is full again
+        None => server::start("127.0.0.1:0", rate, burst).await?, // a new one, with a full bucket
     };
     println!("\nWith tollgate, on {url}:");
     if args.upstream.is_some() {
@@ -69,21 +69,21 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 
 /// The server's rate, with half of its burst.
 ///
-/// Requests leave with one spacing and arrive with another: one that is held up on its way comes
-/// in together with those behind it. With latencies that differ by up to `j` seconds, up to
-/// `rate x j` requests more than the client's burst arrive at once. So much smaller than the
-/// server's the client's burst must be: here 5 of 10, which at 50/s allows for 100 ms. A server
-/// with a burst of 1 leaves no room at all; then ask for a little less than its rate.
+/// Network jitter changes the spacing of requests: a delayed one arrives together with those sent
+/// after it. With latencies that differ by up to `j` seconds, up to `rate x j` requests more than
+/// the client's burst arrive at once. The client's burst must be smaller than the server's by that
+/// much: here 5 of 10, which at 50/s allows for 100 ms. A server with a burst of 1 leaves no room
+/// at all; then use a little less than its rate.
 fn client_limit(args: &Args) -> Limit {
     Limit::per_second(args.rate.into())
         .burst((args.burst / 2).max(1).into())
-        // After a 429 the limit is reduced, and grows back by a tenth each second. The cooldown is
-        // shorter than the way back, so that a server which allows much less is heeded all the same.
+        // After a 429 the limit is cut, and recovers by a tenth each second. The cooldown is
+        // shorter than the recovery, so that repeated cuts reach a much lower rate.
         .cooldown(Duration::from_secs(1))
         .recovery(Recovery { interval: Duration::from_secs(1), ..Recovery::default() })
 }
 
-/// Ask tollgate before each request, and heed the server where it refuses one nevertheless.
+/// Acquires a permit before each request, and reacts to refusals of the server.
 async fn send_by_permit(mut client: Client, api: Resource, end: Instant) -> Tally {
     let mut tally = Tally::default();
     while let Some(left) = end.checked_duration_since(Instant::now())
@@ -91,8 +91,8 @@ async fn send_by_permit(mut client: Client, api: Resource, end: Instant) -> Tall
     {
         let answer = client.get().await;
         if let Ok(Answer { status: 429, retry_after }) = answer {
-            // Pause first, so that nobody is admitted between the two. However many are refused
-            // together, they cut the limit once: the permit knows when its request was sent.
+            // Pause first: otherwise a request could be admitted between the two calls. All
+            // refusals of one incident make one cut: the permit knows when its request was sent.
             api.pause_for(retry_after.unwrap_or(Duration::from_secs(1)));
             permit.throttled("429 from the API");
         }
@@ -101,7 +101,7 @@ async fn send_by_permit(mut client: Client, api: Resource, end: Instant) -> Tall
     tally
 }
 
-/// Send, and after a moment send again, whatever the server said.
+/// Sends requests with a short pause between them, whatever the server answers.
 async fn send_at_will(mut client: Client, end: Instant) -> Tally {
     let mut tally = Tally::default();
     while Instant::now() < end {
@@ -111,7 +111,7 @@ async fn send_at_will(mut client: Client, end: Instant) -> Tally {
     tally
 }
 
-/// Run so many tasks, which send until the given end, and sum up what they saw.
+/// Runs the tasks until the end of the phase and sums up their tallies.
 async fn run<F>(args: &Args, task: impl Fn(Instant) -> F) -> Report
 where
     F: Future<Output = Tally> + Send + 'static,
@@ -122,14 +122,14 @@ where
     Report { tally, seconds: start.elapsed().as_secs_f64() }
 }
 
-/// What became of requests.
+/// Outcomes of requests.
 #[derive(Default)]
 struct Tally {
     ok: u32,
     refused: u32,
     other: u32,
     errors: u32,
-    /// An example of them.
+    /// One of these errors.
     error: Option<io::Error>,
 }
 
@@ -157,7 +157,7 @@ impl Tally {
     }
 }
 
-/// A phase's end.
+/// The result of a phase.
 struct Report {
     tally: Tally,
     seconds: f64,
@@ -173,7 +173,7 @@ impl Report {
         self.requests() > self.tally.errors
     }
 
-    /// What succeeded, as a part of what the server allows.
+    /// The share that succeeded of what the server allows.
     fn utilisation(&self, args: &Args) -> f64 {
         let allowed = f64::from(args.burst) + f64::from(args.rate) * self.seconds;
         f64::from(self.tally.ok) / allowed

@@ -1,4 +1,4 @@
-//! Part 1: the limiter of one process.
+//! Part 1: the in-process limiter.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -44,8 +44,7 @@ fn try_acquire(limiter: &MemoryLimiter) -> Result<(), TryAcquireError> {
         match limiter.try_acquire("openai-api") {
             Ok(permit) => {
                 println!("  ✓ Request {request}: acquired token");
-                // Dropped, the permit would end here. Forgotten, it stays in flight until somebody
-                // calls `release`.
+                // A dropped permit would end here. A forgotten one stays in flight until `release`.
                 permit.forget();
             }
             Err(TryAcquireError::Exhausted { .. }) => {
@@ -86,8 +85,7 @@ fn reduce(limiter: &MemoryLimiter) {
     show(limiter, "external-service");
 }
 
-/// Fifty requests at once, of which the database takes ten at a time, and ten more a second: too
-/// few for the last ones, whose patience ends first.
+/// Fifty requests at once; the database admits ten and ten more a second, so the last time out.
 async fn concurrently(limiter: &MemoryLimiter) {
     println!("\nConcurrent access pattern ({WORKERS} workers, {REQUESTS} requests each):");
     let workers: JoinSet<usize> = (0..WORKERS).map(|_| worker(limiter.clone())).collect();
@@ -96,15 +94,15 @@ async fn concurrently(limiter: &MemoryLimiter) {
     println!("  Results: {succeeded}/{all} succeeded, {} failed (timeout)", all - succeeded);
 }
 
-/// Sends its requests together; how many of them succeeded.
+/// Sends its requests concurrently; returns how many succeeded.
 async fn worker(limiter: MemoryLimiter) -> usize {
     let requests: JoinSet<bool> = (0..REQUESTS).map(|_| request(limiter.clone())).collect();
     requests.join_all().await.into_iter().filter(|succeeded| *succeeded).count()
 }
 
 async fn request(limiter: MemoryLimiter) -> bool {
-    let patience = Duration::from_millis(650);
-    let Ok(_permit) = limiter.acquire("database").timeout(patience).await else { return false };
+    let timeout = Duration::from_millis(650);
+    let Ok(_permit) = limiter.acquire("database").timeout(timeout).await else { return false };
     sleep(Duration::from_millis(250)).await; // the query; the permit is held until it is done
     true
 }

@@ -1,12 +1,12 @@
-//! A tour. Part 1 is one limiter: try, wait, release, a reduced capacity, and many callers at once.
-//! Part 2 is two agents of a swarm: what one of them is told slows both down.
+//! A tour. Part 1 is one limiter: try, wait, release, a reduced capacity, and concurrent callers.
+//! Part 2 is two agents of a swarm: a 429 to one of them slows both down.
 //!
 //! ```text
 //! cargo run --release --example rate_limiting
 //! cargo run --release --features nats --example rate_limiting -- nats://127.0.0.1:4222
 //! ```
 //!
-//! The first form has the agents talk within the process, the second over a NATS server.
+//! In the first form the agents communicate within the process, in the second over a NATS server.
 
 mod local;
 mod swarm;

@@ -1,4 +1,4 @@
-//! Part 2: two agents share an upstream, over whatever bus.
+//! Part 2: two agents share an upstream, over any bus.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use tollgate::{CapacityUpdate, DistributedConfig, DistributedLimiter, MessageBus
 
 const SECOND: Duration = Duration::from_secs(1);
 const REQUESTS: usize = 8;
-/// More than an announcement takes on any bus.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longer than an announcement takes on any bus.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) async fn tour(bus: Arc<dyn MessageBus>) -> Result<(), Box<dyn Error>> {
     let agents = [join(&bus, "agent-1").await?, join(&bus, "agent-2").await?];
@@ -30,7 +30,7 @@ pub(crate) async fn tour(bus: Arc<dyn MessageBus>) -> Result<(), Box<dyn Error>>
     show("    ", &agents);
     let mut heard = updates(second);
     first.announce_reduced("shared-api", "received 429 from API");
-    let update = timeout(PATIENCE, heard.recv()).await.ok().flatten();
+    let update = timeout(TIMEOUT, heard.recv()).await.ok().flatten();
     let update = update.ok_or("agent-2 did not hear of the cut")?;
     println!("  After announcement (both agents reduce capacity):");
     show("    ", &agents);
@@ -47,21 +47,21 @@ pub(crate) async fn tour(bus: Arc<dyn MessageBus>) -> Result<(), Box<dyn Error>>
 
 async fn join(bus: &Arc<dyn MessageBus>, id: &str) -> Result<DistributedLimiter, Box<dyn Error>> {
     let agent = DistributedLimiter::new(DistributedConfig::new(Arc::clone(bus), id)).await?;
-    // Each agent has a limit of its own, and takes from its own bucket: only cuts are shared.
+    // Each agent has its own limit and bucket: only cuts are shared.
     agent.set_capacity("shared-api", 10, SECOND)?;
     Ok(agent)
 }
 
-/// What changes an agent's capacity, as it comes.
+/// A stream of the agent's capacity changes.
 fn updates(agent: &DistributedLimiter) -> mpsc::UnboundedReceiver<CapacityUpdate> {
     let (tell, updates) = mpsc::unbounded_channel();
     agent.on_capacity_change(move |update| {
-        let _ = tell.send(update.clone()); // nobody listens any more: well
+        let _ = tell.send(update.clone()); // no error if the receiver is gone
     });
     updates
 }
 
-/// Sends requests together; how many of them succeeded.
+/// Sends requests concurrently; returns how many succeeded.
 async fn requests(agent: &DistributedLimiter) -> usize {
     let requests: JoinSet<bool> = (0..REQUESTS).map(|_| request(agent.clone())).collect();
     requests.join_all().await.into_iter().filter(|succeeded| *succeeded).count()
@@ -69,14 +69,14 @@ async fn requests(agent: &DistributedLimiter) -> usize {
 
 async fn request(agent: DistributedLimiter) -> bool {
     let Ok(_permit) = agent.acquire("shared-api").timeout(SECOND).await else { return false };
-    sleep(Duration::from_millis(50)).await; // the call; its permit is released at its end
+    sleep(Duration::from_millis(50)).await; // the call; its permit ends with it
     true
 }
 
 fn show(indent: &str, agents: &[DistributedLimiter; 2]) {
     for (number, agent) in (1..).zip(agents) {
         if let Some(capacity) = agent.capacity("shared-api") {
-            // As it prints, with the agent in place of the resource.
+            // The usual text, with the agent instead of the resource.
             let capacity = capacity.to_string().replace("shared-api", &format!("Agent-{number}"));
             println!("{indent}{capacity}");
         }

@@ -1,5 +1,5 @@
-//! A small HTTP/1.1 client: it sends `GET`, keeps its connection where it may, and reads a body to
-//! its end, told by its length, in chunks, or by the end of the connection.
+//! A small HTTP/1.1 client: it sends `GET`, keeps connections alive, and reads each body to its
+//! end: by length, by chunks, or to the end of the connection.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// For all of a request: connecting, sending, and the answer to its last byte.
+/// For a whole request: connecting, sending, and the answer to its last byte.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST_LINE: u64 = 16 * 1024;
 const MOST_HEADERS: usize = 100;
@@ -56,17 +56,17 @@ impl std::fmt::Display for Url {
     }
 }
 
-/// What a server said; its body was read and dropped.
+/// A server's answer. The body was read and dropped.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// `Retry-After`, where it is a number of seconds.
+    /// `Retry-After`, if it is a number of seconds.
     pub(crate) retry_after: Option<Duration>,
 }
 
 type Connection = BufReader<TcpStream>;
 
-/// One connection's worth of requests, one after another.
+/// Sends requests one after another, over one connection where possible.
 #[derive(Debug)]
 pub(crate) struct Client {
     authority: String,
@@ -80,7 +80,7 @@ impl Client {
         Self { authority, request, connection: None }
     }
 
-    /// After an error the next request has a new connection.
+    /// After an error the next request opens a new connection.
     pub(crate) async fn get(&mut self) -> io::Result<Answer> {
         let kept = self.connection.take().filter(is_idle);
         let exchange = async {
@@ -98,17 +98,17 @@ impl Client {
     }
 }
 
-/// Still open, and silent. A server that has closed a connection at rest made no error.
+/// Open and without unread data. A server may close an idle connection: this is no error.
 fn is_idle(connection: &Connection) -> bool {
     let byte = connection.get_ref().try_read(&mut [0]);
     connection.buffer().is_empty() && byte.is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
 }
 
-/// Up to its last byte, and whether the connection may be used again.
+/// Reads the answer to its last byte. Returns whether the connection may be reused.
 async fn read_answer(connection: &mut Connection) -> io::Result<(Answer, bool)> {
     let mut head = Head::read(connection).await?;
     while head.answer.status < 200 {
-        head = Head::read(connection).await?; // "100 Continue" and its like announce the answer
+        head = Head::read(connection).await?; // 1xx, such as "100 Continue", precedes the answer
     }
     match head {
         _ if matches!(head.answer.status, 204 | 304) => {}
@@ -122,7 +122,7 @@ async fn read_answer(connection: &mut Connection) -> io::Result<(Answer, bool)> 
     Ok((head.answer, head.keep))
 }
 
-/// What of an answer's head matters here.
+/// The relevant parts of an answer's head.
 struct Head {
     answer: Answer,
     length: Option<u64>,
@@ -217,7 +217,7 @@ async fn skip_to_end(reader: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<
     tokio::io::copy_buf(reader, &mut tokio::io::sink()).await
 }
 
-/// A line without its end.
+/// A line without its line end.
 async fn read_line(connection: &mut Connection) -> io::Result<String> {
     let mut line = Vec::new();
     connection.take(LONGEST_LINE).read_until(b'\n', &mut line).await?;

@@ -1,4 +1,4 @@
-//! Words of a command line, and what may be wrong with them.
+//! Parsing of command-line options.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Why there are no arguments to work with.
+/// Why the program stops instead of running.
 #[derive(Debug)]
 pub(crate) enum Stop {
     Help,
@@ -14,7 +14,7 @@ pub(crate) enum Stop {
 }
 
 impl Stop {
-    /// Say so, and how it is meant.
+    /// Prints the usage, after the mistake if there is one.
     pub(crate) fn exit(self, usage: &str) -> ExitCode {
         match self {
             Self::Help => {

@@ -1,4 +1,4 @@
-//! An API that means its limit: beyond it, it answers 429. It counts for itself, without tollgate.
+//! An API that enforces a limit with 429 answers. It counts by itself, without tollgate.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::http::Url;
 
-/// Serve on `address` for as long as the program runs, from a full bucket.
+/// Serves on `address` until the program ends, from a full bucket.
 pub(crate) async fn start(address: &str, rate: u32, burst: u32) -> io::Result<Url> {
     let listener = TcpListener::bind(address).await?;
     let url = Url::of(listener.local_addr()?);
@@ -22,12 +22,12 @@ pub(crate) async fn start(address: &str, rate: u32, burst: u32) -> io::Result<Ur
     Ok(url)
 }
 
-/// Answer one request after another, until the client closes the connection.
+/// Answers requests until the client closes the connection.
 async fn serve(stream: TcpStream, bucket: Arc<Mutex<Bucket>>) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     while stream.read_line(&mut line).await? > 0 {
-        // Each request is a GET without a body: it ends with the first empty line.
+        // A request is a GET without a body: an empty line ends it.
         if line.trim_end().is_empty() {
             let admitted = bucket.lock().unwrap_or_else(PoisonError::into_inner).take();
             stream.write_all(answer(admitted).as_bytes()).await?;
@@ -60,7 +60,7 @@ impl Bucket {
         Self { rate, burst, tokens: burst, last: Instant::now() }
     }
 
-    /// Take one token, or say in how many seconds there will be one.
+    /// Takes one token, or fails with the seconds until there is one.
     fn take(&mut self) -> Result<(), f64> {
         let now = Instant::now();
         let elapsed = now.duration_since(self.last).as_secs_f64();

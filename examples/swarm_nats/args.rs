@@ -1,4 +1,4 @@
-//! What the command line may say.
+//! The command line.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use crate::options::{Stop, mistake, number, seconds};
 pub(crate) const USAGE: &str = "\
 usage: swarm_nats --serve ADDRESS [options]
        swarm_nats --upstream URL [options]
-  --serve ADDRESS  be the upstream, too: an API on this address, host:port
-  --rate N         requests a second that it allows (40)
-  --burst N        and so many at once after a rest (80)
-  --upstream URL   send requests to this one, http://host:port/path
-  --nats URL       what the agents talk over (nats://127.0.0.1:4222)
-  --agent-id ID    who this is, to the others (agent- and a number)
-  --share N        requests a second that this agent may send (20)
-  --tasks N        that send requests (16)
-  --seconds N      that all of it lasts (10)";
+  --serve ADDRESS  also run the upstream: an API on this address, host:port
+  --rate N         requests per second that it allows (40)
+  --burst N        requests at once that it allows after idle time (80)
+  --upstream URL   send requests to this server, http://host:port/path
+  --nats URL       the agents' NATS server (nats://127.0.0.1:4222)
+  --agent-id ID    this agent's id (agent- and the process id)
+  --share N        requests per second that this agent may send (20)
+  --tasks N        tasks that send requests (16)
+  --seconds N      length of the run (10)";
 
 #[derive(Debug)]
 pub(crate) struct Args {
@@ -30,7 +30,7 @@ pub(crate) struct Args {
 
 #[derive(Debug)]
 pub(crate) enum Upstream {
-    /// Of another process.
+    /// In another process.
     At(Url),
     Own {
         address: String,

@@ -1,4 +1,4 @@
-//! One agent of a swarm: start several, and see how what one of them is told slows all of them down.
+//! One agent of a swarm. Start several: a 429 to one of them slows all of them down.
 //!
 //! ```text
 //! nats-server &
@@ -8,14 +8,13 @@
 //! agent --agent-id c --upstream http://127.0.0.1:8080/
 //! ```
 //!
-//! Each of the three may send 20 requests a second, and the upstream, which one of them is, allows 40
-//! in all. When it has had enough one agent is told 429, and a millisecond later all are at half.
-//! They recover together, by a tenth a second, until the upstream has had enough again. Stop the NATS
-//! server in the middle and start it again: each goes on by itself, and they find together again.
-//! Ctrl-C ends an agent early, but properly.
+//! Each of the three agents may send 20 requests a second; the upstream, run by one of them, allows
+//! 40 in total. Above that it answers 429 to one agent, and a millisecond later all are at half
+//! rate. They recover together, by a tenth a second, until the next 429. If the NATS server stops
+//! and restarts, each agent continues alone and rejoins the others. Ctrl-C ends an agent cleanly.
 //!
-//! The last line is JSON. `cuts_made` are this agent's, `cuts_heard` the others'; `capacity` is what
-//! the agent may send a second at the end.
+//! The last line is JSON. `cuts_made` are this agent's, `cuts_heard` the others'; `capacity` is the
+//! agent's rate per second at the end.
 
 mod args;
 #[path = "../shared/http.rs"]
@@ -63,9 +62,9 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let cuts = tell(&args, &mut updates, start).await;
     let capacity = api.capacity().per_window;
 
-    let closed = limiter.close(); // at once, which ends the senders' waits
+    let closed = limiter.close(); // takes effect at once, and ends the senders' waits
     let tally = senders.join_all().await.into_iter().fold(Tally::default(), Tally::plus);
-    closed.await; // and says what was not yet said
+    closed.await; // flushes pending announcements
 
     let Tally { ok, refused, failed } = tally;
     let (id, stats) = (&args.agent_id, limiter.stats());
@@ -76,7 +75,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     );
     println!(
         r#"{{"agent_id":{},"requests":{},"status_429":{refused},"cuts_made":{},"cuts_heard":{},"capacity":{capacity}}}"#,
-        serde_json::Value::from(id.as_str()), // in quotes
+        serde_json::Value::from(id.as_str()), // quoted
         ok + refused + failed,
         cuts.made,
         cuts.heard,
@@ -84,32 +83,31 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     Ok(if ok + refused > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A limiter of the swarm, and what changes its limits, as it comes.
+/// Joins the swarm. Returns the limiter and a stream of its capacity changes.
 async fn join(args: &Args) -> Result<(DistributedLimiter, Updates), Box<dyn Error>> {
     let bus = NatsBus::connect(&args.nats).await;
     let bus = bus.map_err(|error| format!("no NATS at {}: {error}", args.nats))?;
     let limiter = DistributedLimiter::new(DistributedConfig {
-        // So that a few seconds show it. The default is a tenth each half minute.
+        // Fast enough for a run of a few seconds. The default is a tenth every half minute.
         recovery_interval: Duration::from_secs(1),
         cooldown: Duration::from_secs(2),
         ..DistributedConfig::new(Arc::new(bus), args.agent_id.as_str())
     });
     let limiter = limiter.await?;
     let (tell, updates) = mpsc::unbounded_channel();
-    // Whoever changes a limit calls this, and should not have to wait until it is printed.
+    // The callback runs on the thread that changes the limit, and printing could block that thread.
     limiter.on_capacity_change(move |update| _ = tell.send(update.clone()));
     Ok((limiter, updates))
 }
 
-/// Ask before each request, and heed the server where it refuses one. Until the limiter closes.
+/// Acquires a permit before each request, and reacts to refusals, until the limiter closes.
 async fn send(mut client: Client, api: Resource) -> Tally {
     let mut tally = Tally::default();
     while let Ok(permit) = api.acquire().await {
         match client.get().await {
             Ok(Answer { status: 200, .. }) => tally.ok += 1,
             Ok(Answer { status: 429, retry_after }) => {
-                // The pause is this agent's own. The cut is the swarm's: however many requests of
-                // however many agents are refused in one go, it is made once.
+                // The pause is local; the cut is shared, one for all refusals of an incident.
                 api.pause_for(retry_after.unwrap_or_default());
                 permit.throttled("429 from the API");
                 tally.refused += 1;
@@ -120,7 +118,7 @@ async fn send(mut client: Client, api: Resource) -> Tally {
     tally
 }
 
-/// Print what changes the limit until the time is over, or Ctrl-C; how often it was cut.
+/// Prints changes of the limit until the time is over, or Ctrl-C; returns the number of cuts.
 async fn tell(args: &Args, updates: &mut Updates, start: Instant) -> Cuts {
     let mut ctrl_c = pin!(tokio::signal::ctrl_c());
     let mut end = pin!(sleep_until(start + args.duration));
@@ -137,7 +135,7 @@ async fn tell(args: &Args, updates: &mut Updates, start: Instant) -> Cuts {
     }
 }
 
-/// How often who cut.
+/// The number of cuts by this agent and by others.
 #[derive(Default)]
 struct Cuts {
     made: u32,
@@ -145,7 +143,7 @@ struct Cuts {
 }
 
 impl Cuts {
-    /// Count it, and put it in words.
+    /// Counts the update and describes it.
     fn note(&mut self, update: &CapacityUpdate) -> String {
         let CapacityUpdate { agent_id, reason, .. } = update;
         match (update.kind, update.is_ours) {
@@ -163,7 +161,7 @@ impl Cuts {
     }
 }
 
-/// What became of requests.
+/// Outcomes of requests.
 #[derive(Clone, Copy, Default)]
 struct Tally {
     ok: u32,
