@@ -1,8 +1,8 @@
-//! Blocked threads: how late they get their permits: `cargo bench --bench lateness`.
+//! How late blocked threads get their permits: `cargo bench --bench lateness`.
 //!
-//! A permit is due when its token has accrued, or when it was asked for, if that is later; lateness is
-//! the time from then until the thread that waited has it. The control takes the next slot of one word
-//! and sleeps until it is due: the least that a blocked thread can be late.
+//! A permit is due when its token has accrued, or when it was requested if that is later. Lateness
+//! is the time from then until the waiting thread has the permit. The control takes the next slot
+//! of one atomic word and sleeps until the slot is due: the lower bound for a blocked thread.
 
 use std::sync::Mutex;
 use std::thread;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tollgate::{Limit, MemoryLimiter, Resource};
 
-/// A token each `token` nanoseconds, up to `burst`.
+/// A token every `token` nanoseconds, up to `burst`.
 #[derive(Clone, Copy)]
 struct Load {
     token: u64,
@@ -18,14 +18,14 @@ struct Load {
     threads: u64,
 }
 
-/// When a permit was asked for and when it was there, in nanoseconds since the start.
+/// When a permit was requested and when it was obtained, in nanoseconds since the start.
 #[derive(Clone, Copy)]
 struct Grant {
     asked: u64,
     got: u64,
 }
 
-/// A bucket by what was granted: the time at which it is full again.
+/// A bucket reconstructed from the grants: the time at which it is full again.
 #[derive(Clone, Copy)]
 struct Bucket {
     full_at: u64,
@@ -37,7 +37,7 @@ impl Bucket {
         Self { full_at: 0, load }
     }
 
-    /// When the next token is there.
+    /// When the next token accrues.
     fn due(&self) -> u64 {
         (self.full_at + self.load.token).saturating_sub(self.load.token * self.load.burst)
     }
@@ -51,7 +51,7 @@ fn nanos(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_nanos()).expect("centuries")
 }
 
-/// All threads' grants, in their order.
+/// The grants of all threads, in order.
 fn run(load: Load, time: Duration, wait: impl Fn(Instant) + Sync) -> Vec<Grant> {
     let start = Instant::now();
     let grants = || {
@@ -71,7 +71,7 @@ fn run(load: Load, time: Duration, wait: impl Fn(Instant) + Sync) -> Vec<Grant> 
     all
 }
 
-/// Of those who waited, how late they were, in order.
+/// The sorted lateness of those grants that had to wait.
 fn lateness(load: Load, grants: &[Grant]) -> Vec<u64> {
     let mut bucket = Bucket::new(load);
     let mut late = Vec::new();
@@ -125,7 +125,7 @@ fn row(name: &str, late: &[u64]) {
 }
 
 fn main() {
-    // `cargo bench` says so; `cargo test --benches` only wants to see that it runs.
+    // `cargo bench` passes `--bench`; `cargo test --benches` only checks that it runs.
     let is_bench = std::env::args().any(|arg| arg == "--bench");
     let time = Duration::from_millis(if is_bench { 5_000 } else { 50 });
     println!("| | waits | median, ms | p99, ms | worst, ms |\n|---|---:|---:|---:|---:|");

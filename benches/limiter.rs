@@ -1,4 +1,4 @@
-//! Each contender on its own, by criterion: `cargo bench --bench limiter`. For ratios see `ratios.rs`.
+//! Each contender alone, with criterion: `cargo bench --bench limiter`. For ratios see `ratios.rs`.
 
 mod contenders;
 
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use contenders::{Contender, GROUPS};
 use criterion::{Criterion, criterion_group, criterion_main};
 
-/// The time of `calls` on each of `threads` threads that start together, and how many were admitted.
+/// Time for `calls` on each of `threads` threads, started together, and the number admitted.
 fn timed(contender: &Contender, threads: usize, calls: u64) -> (Duration, u64) {
     let start = Barrier::new(threads);
     let work = || {

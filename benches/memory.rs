@@ -1,8 +1,8 @@
-//! What a key of a template takes up: `cargo bench --bench memory`, or with a number of keys behind `--`.
-//! Light keys first, and then some that became whole.
+//! Memory per key of a template: `cargo bench --bench memory`, or `-- KEYS`. Compact, then
+//! promoted.
 //!
-//! *asked* is what was asked of the allocator and is still held; *resident* what the process grew by, which
-//! has what the allocator adds, and spare pages.
+//! *asked*: bytes requested from the allocator and not freed. *resident*: growth of the process,
+//! which includes the allocator's overhead and spare pages.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use allocation_counter::measure;
 use tollgate::{Limit, ManualClock, MemoryLimiter};
 
-/// Bytes of the process that are in memory; 0 where the system does not say.
+/// Resident bytes of the process; 0 where the system does not report them.
 fn resident() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or(0) * 4_096
 }
 
-/// Sixteen bytes each.
+/// Sixteen bytes.
 fn name(key: u64) -> String {
     format!("user:{key:011}")
 }
@@ -47,7 +47,7 @@ fn main() {
             took = start.elapsed();
         });
         let grown = resident().saturating_sub(before);
-        // A sweep that is hours late looks at all. What it takes out is freed a little later.
+        // A sweep that is hours late examines all keys. Evicted ones are freed a little later.
         time.advance(Duration::from_hours(200));
         let freed = measure(|| {
             for key in 0..1_000 {

@@ -1,13 +1,13 @@
 //! Ratios between limiters, measured side by side: `cargo bench --bench ratios`.
 //!
-//! The contenders of a group take turns of 2 ms, in an order that rotates, and each round gives one
-//! ratio to the first of the group and one to the second; the table has the medians. A group's row
-//! says who these are: the floor and governor, or who comes nearest. What slows the whole machine for
-//! a while falls out of the ratios. Time is the threads' CPU time, and a turn counts only if each of
-//! its threads had a CPU for itself and they ran side by side.
+//! The contenders of a group run alternately, 2 ms each, in a rotating order. Each round yields the
+//! ratios to the group's first and second contender; the table shows medians. A group's row names
+//! these two: the floor and governor, or the nearest equivalents. A temporary slowdown of the
+//! machine cancels out in the ratios. Time is thread CPU time. A turn counts only if its threads
+//! ran in parallel, each on a CPU of its own.
 //!
 //! `cargo bench --bench ratios -- denied` runs the groups with "denied" in their names.
-//! `ratios --calls "GROUP/CONTENDER" N` makes N calls and ends, for counting instructions.
+//! `ratios --calls "GROUP/CONTENDER" N` makes N calls and exits, for counting instructions.
 
 mod contenders;
 #[path = "contenders/turns.rs"]
@@ -18,7 +18,7 @@ use turns::{Round, TURN, cell, compete, float, median};
 
 const ROUNDS: u64 = 120;
 
-/// The group's rows; the share of turns that were undisturbed, with 1 and 2 threads.
+/// Prints the group's rows; returns the share of undisturbed turns with 1 and 2 threads.
 fn report(group: &Group, rounds: u64) -> [f64; 2] {
     let (first, second) = (group.contenders[0].name, group.contenders[1].name);
     let references = format!(" | x {second} | x {first} | |");
@@ -61,7 +61,7 @@ fn main() {
     {
         return count(name, calls.parse().expect("a number of calls"));
     }
-    // `cargo bench` says so; `cargo test --benches` only wants to see that it runs.
+    // `cargo bench` passes `--bench`; `cargo test --benches` only checks that it runs.
     let rounds = if args.iter().any(|arg| arg == "--bench") { ROUNDS } else { 2 };
     let wanted = args.iter().find(|arg| !arg.starts_with("--")).map_or("", String::as_str);
     let half = "ns a call | x 2nd | x 1st | admitted |";

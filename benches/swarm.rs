@@ -1,9 +1,9 @@
-//! What the swarm costs its agents, and how fast it is.
+//! The swarm's cost and latency.
 //!
-//! * A flood: what a call costs, in CPU time of its thread, while 10,000 hostile messages a second come in, beside a control
-//!   without them, in turns of one run.
-//! * With the feature `nats` and a server (`scripts/nats-server.sh` finds one): the time from an
-//!   announcement until it has taken effect on ten other agents.
+//! * Flood: thread CPU time of a call while 10,000 hostile messages a second arrive, beside a
+//!   control without them, alternating in one run.
+//! * With the feature `nats` and a server (see `scripts/nats-server.sh`): time from an announcement
+//!   until it has taken effect on ten other agents.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ async fn agent(bus: Arc<dyn MessageBus>, id: &str) -> (DistributedLimiter, Resou
     (agent, api)
 }
 
-/// The k-th message of the flood: a kind by its turn.
+/// The k-th message of the flood. The kinds rotate.
 fn hostile(k: u64) -> String {
     let go = |resource: &str, capacity: u64| {
         format!(
@@ -41,12 +41,12 @@ fn hostile(k: u64) -> String {
         0 => "[".repeat(500),
         1 => go("unknown", 1),
         2 => go("api", u64::MAX),
-        // One more cut that is hardly one, so that each changes something.
+        // A new cut by a tiny step, so that each message changes something.
         _ => go("api", 999).replace('}', &format!(r#","incident":"{k:x}","factor":0.999}}"#)),
     }
 }
 
-/// Publishes while `is_on`, and catches up with what it was late for.
+/// Publishes while `is_on` is set, and catches up if it falls behind.
 fn flood(bus: &dyn MessageBus, is_on: &AtomicBool, is_over: &AtomicBool, sent: &AtomicU64) {
     let runtime = runtime();
     let mut last = Instant::now();
@@ -72,7 +72,7 @@ fn nanos_a_call(elapsed: Duration, calls: u64) -> f64 {
     elapsed.as_nanos() as f64 / calls as f64
 }
 
-/// One row: nanoseconds a call of `turn`, without and with the flood, and what there was of it.
+/// One row: nanoseconds per call of `turn` without and with the flood, and the flood's volume.
 fn beside_a_flood(
     name: &str,
     bus: &Arc<dyn MessageBus>,
@@ -93,7 +93,7 @@ fn beside_a_flood(
             flooded.push(turn());
             time += start.elapsed();
             is_on.store(false, Ordering::Relaxed);
-            std::thread::sleep(Duration::from_millis(20)); // what is left of it
+            std::thread::sleep(Duration::from_millis(20)); // drain the flood
         }
         is_over.store(true, Ordering::Relaxed);
     });
@@ -109,7 +109,7 @@ fn floods(turns: usize) {
     println!("| | ns a call | in a flood | x | messages a second | heard |");
     println!("|---|---:|---:|---:|---:|---:|");
 
-    // The task runs on a thread of its own.
+    // The agent's task runs on its own thread.
     let bus: Arc<dyn MessageBus> = Arc::new(MemoryBus::new());
     let workers = Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let workers = workers.expect("a runtime");
@@ -126,7 +126,7 @@ fn floods(turns: usize) {
     };
     beside_a_flood("check, the agent on another thread", &bus, &agent_a, turns, turn);
 
-    // The task shares the only thread with those who acquire.
+    // The agent's task shares its only thread with the callers of `acquire`.
     let bus: Arc<dyn MessageBus> = Arc::new(MemoryBus::new());
     let alone = runtime();
     let (agent_b, api) = alone.block_on(agent(Arc::clone(&bus), "a"));
@@ -146,8 +146,7 @@ fn floods(turns: usize) {
     beside_a_flood("acquire, the agent on the same thread", &bus, &agent_b, turns, turn);
 }
 
-/// From an announcement until it has taken effect on ten other agents, each with a connection of
-/// its own to one server on this machine.
+/// Time until an announcement takes effect on ten agents with a connection each to a local server.
 #[cfg(feature = "nats")]
 mod over_nats {
     use std::collections::HashMap;
@@ -244,7 +243,7 @@ mod over_nats {
 }
 
 fn main() {
-    // `cargo bench` says so; `cargo test --benches` only wants to see that it runs.
+    // `cargo bench` passes `--bench`; `cargo test --benches` only checks that it runs.
     let turns = if std::env::args().any(|arg| arg == "--bench") { TURNS } else { 2 };
     floods(turns);
     #[cfg(feature = "nats")]

@@ -1,4 +1,4 @@
-//! Waiting tasks: how much of the rate arrives, what a wake-up costs, and who goes first:
+//! Waiting tasks: share of the rate delivered, cost of a wake-up, order:
 //! `cargo bench --bench waiting`.
 
 #[path = "contenders/pace.rs"]
@@ -28,7 +28,7 @@ fn compare(load: &Load) {
 }
 
 fn main() {
-    // `cargo bench` says so; `cargo test --benches` only wants to see that it runs.
+    // `cargo bench` passes `--bench`; `cargo test --benches` only checks that it runs.
     let is_bench = std::env::args().any(|arg| arg == "--bench");
     let until = Until::Passed(Duration::from_millis(if is_bench { 2_000 } else { 20 }));
     println!("| | wall, s | delivered, % | CPU, us a turn | out of order, % |");

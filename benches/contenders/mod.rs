@@ -1,9 +1,8 @@
-//! What is compared: each limiter as a loop of calls, in groups that ask the same of each.
+//! The limiters compared: each as a loop of calls, in groups with the same task for each.
 //!
-//! Every call's whole result goes through `black_box`, whatever it holds, and every loop counts what
-//! was admitted: a bench of the wrong path shows. All read quanta's counter, but for leaky-bucket and
-//! throttle-net (std's `Instant`) and tokio's Semaphore (no clock). Limiters live for ever, by `Box::leak`, so
-//! that permits may borrow them.
+//! Every call's whole result passes through `black_box`, and every loop counts admissions, so a
+//! bench of the wrong path shows. All read quanta's counter, except leaky-bucket and throttle-net
+//! (std's `Instant`) and tokio's Semaphore (no clock). Limiters are leaked: permits borrow them.
 
 mod named;
 mod own;
@@ -24,18 +23,18 @@ use tollgate::{Clock, Limit, MemoryLimiter, OnRelease, Permit, Resource};
 pub(crate) use named::Named;
 use own::{Floor, Oracle, Time};
 
-/// Limiters under one load. All are measured against the first, which is the least that such a call can
-/// cost, mostly the floor; and against the second: governor, or who is the nearest peer.
+/// Limiters under one load. All are measured against the first, the lower bound for such a call,
+/// mostly the floor, and against the second: governor or the nearest equivalent.
 pub(crate) struct Group {
     pub(crate) name: &'static str,
-    /// Whether this load is always admitted, or never.
+    /// Whether every call is admitted; otherwise none is.
     pub(crate) admitted: bool,
     pub(crate) contenders: Vec<Contender>,
 }
 
 type Calls = Box<dyn Fn(Range<u64>) -> u64 + Send + Sync>;
 
-/// One limiter, shared by all threads that run it.
+/// One limiter, shared by all threads.
 pub(crate) struct Contender {
     pub(crate) name: &'static str,
     calls: Calls,
@@ -56,7 +55,7 @@ impl Contender {
         Self { name, calls: Box::new(calls) }
     }
 
-    /// Make these calls, and say how many were admitted. The numbers choose names, if anything.
+    /// Makes these calls and returns how many were admitted. The numbers may select names.
     pub(crate) fn run(&self, calls: Range<u64>) -> u64 {
         (self.calls)(calls)
     }
@@ -90,16 +89,16 @@ impl<T: Outcome> Outcome for Poll<T> {
     }
 }
 
-/// A rate whose tokens take whole nanoseconds each, as the floor and governor need it.
+/// A rate of whole nanoseconds per token, as the floor and governor need it.
 #[derive(Clone, Copy)]
 pub(crate) struct Load {
     token: Duration,
     burst: u32,
-    /// Take the bucket's tokens first.
+    /// Empty the bucket first.
     drained: bool,
 }
 
-/// A token each nanosecond: always full, when calls take longer than that.
+/// A token every nanosecond: always full, as calls take longer than that.
 pub(crate) const OPEN: Load =
     Load { token: Duration::from_nanos(1), burst: 1_000_000_000, drained: false };
 const OPEN_SMALL: Load = Load { burst: 100, ..OPEN };
@@ -220,9 +219,9 @@ pub(crate) fn semaphore_try(admitted: bool) -> Contender {
     Contender::new("tokio Semaphore", |_| semaphore.try_acquire())
 }
 
-/// By one of `count` names, in an order that no prefetcher follows.
+/// Calls by one of `count` names, in an order that prefetchers do not follow.
 pub(crate) fn by_name(load: Load, count: usize) -> [Contender; 3] {
-    // Multiples of the golden ratio, as parts of a whole that is `count`.
+    // Multiples of the golden ratio, scaled to `count`.
     let at = move |i: u64| (u64::from((i as u32).wrapping_mul(0x9E37_79B9)) * count as u64) >> 32;
     Named::new(load, count).contenders(move |i| at(i) as usize)
 }
@@ -243,7 +242,7 @@ fn acquires() -> Vec<Contender> {
     ]
 }
 
-/// The awaited call beside the one that cannot wait, which gives a permit that lives as long.
+/// `acquire` beside `try_acquire`, whose owned permit lives as long as that of `acquire`.
 fn acquire_by_handle() -> Vec<Contender> {
     let resource = OPEN.resource(OnRelease::Spend);
     vec![
@@ -269,7 +268,7 @@ fn named(load: Load, count: usize) -> Vec<Contender> {
     [floor(load)].into_iter().chain(by_name(load, count)).collect()
 }
 
-/// The limits of one call, of which the last is `last`, and the others always have room.
+/// Three limits for one call: the last has load `last`, the others always have room.
 fn three(last: Load) -> Vec<Contender> {
     const NAMES: [&str; 3] = ["gpt-4o/requests", "gpt-4o/tokens", "gpt-4o/images"];
     let loads = [OPEN, OPEN, last];
@@ -312,7 +311,7 @@ fn throttle_net(names: [&'static str; 3], last: Load) -> Contender {
     Contender::new("throttle-net", move |_| limiter.try_acquire_costs(black_box(&all)))
 }
 
-/// A group, made when it is run: thousands of names are not left about while others are measured.
+/// Builds a group when it runs, so that thousands of names do not exist while others are measured.
 pub(crate) type MakeGroup = fn() -> Group;
 
 pub(crate) const GROUPS: [MakeGroup; 15] = [

@@ -1,4 +1,4 @@
-//! Limiters that know many names, each with a limit of its own.
+//! Limiters with many names, one limit per name.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use tollgate::MemoryLimiter;
 
 use super::{Contender, Load};
 
-/// The same names, in each limiter.
+/// The same names in every limiter.
 pub(crate) struct Named {
     names: Arc<[String]>,
     governor: Arc<DefaultKeyedRateLimiter<String>>,
-    /// Each name with a limit of its own.
+    /// Each name configured by itself.
     configured: MemoryLimiter,
-    /// All of them by one template.
+    /// All names by one template.
     keyed: MemoryLimiter,
 }
 
@@ -23,8 +23,7 @@ impl Named {
         let governor = DefaultKeyedRateLimiter::<String>::keyed(load.quota());
         let (configured, keyed) = (MemoryLimiter::new(), MemoryLimiter::new());
         keyed.per_key("resource-", load.limit()).expect("a limit");
-        // Once at least, so that each name is known; one limiter after the other, so that what each keeps
-        // lies together.
+        // At least once, so that every name exists; by limiter, so that its memory is contiguous.
         let times = if load.drained { load.burst } else { 1 };
         let each = || names.iter().flat_map(|name| (0..times).map(move |_| name));
         for name in &*names {
@@ -36,7 +35,7 @@ impl Named {
         Self { names, governor: Arc::new(governor), configured, keyed }
     }
 
-    /// A check by name; `at` says which name a call is for.
+    /// A check by name; `at` selects the name of a call.
     pub(crate) fn contenders(
         &self,
         at: impl Fn(u64) -> usize + Clone + Send + Sync + 'static,

@@ -1,9 +1,9 @@
-//! The two measures written for these benches: the least an exact limiter can do, and the plainest.
+//! Two reference limiters: the cheapest exact one, and the simplest exact one.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Nanoseconds by the same counter that tollgate and governor read.
+/// Nanoseconds of the counter that tollgate and governor read too.
 pub(crate) struct Time {
     counter: quanta::Clock,
     start: u64,
@@ -23,7 +23,7 @@ impl Time {
 }
 
 /// The floor: one clock reading and one CAS loop. The word is the time at which the bucket is full
-/// again. Exact where a token takes a whole number of nanoseconds; one rate for life, no waiting.
+/// again. Exact if a token takes a whole number of nanoseconds; fixed rate, no waiting.
 #[repr(align(128))]
 pub(crate) struct Floor {
     full_at: AtomicU64,
@@ -37,7 +37,7 @@ impl Floor {
         Self { full_at: AtomicU64::new(0), token, bucket: token * burst, time: Time::new() }
     }
 
-    /// Fails with the nanoseconds until a token is there.
+    /// Fails with the nanoseconds until the next token.
     #[inline]
     pub(crate) fn check(&self) -> Result<(), u64> {
         let now = self.time.now();
@@ -56,7 +56,7 @@ impl Floor {
     }
 }
 
-/// The plain and exact one: a lock around a level, in tokens times the window.
+/// The simplest exact limiter: a lock around a level, in units of tokens x window.
 pub(crate) struct Oracle {
     bucket: Mutex<Bucket>,
     rate: u128,
@@ -71,7 +71,7 @@ struct Bucket {
 }
 
 impl Oracle {
-    /// `rate` tokens each `window` nanoseconds.
+    /// `rate` tokens per `window` nanoseconds.
     pub(crate) fn new(rate: u64, window: u64, burst: u64) -> Self {
         let (rate, window) = (u128::from(rate), u128::from(window));
         let full = u128::from(burst) * window;
@@ -84,7 +84,7 @@ impl Oracle {
         }
     }
 
-    /// Fails with what is short, in tokens times the window.
+    /// Fails with the missing amount, in units of tokens x window.
     pub(crate) fn check(&self) -> Result<(), u128> {
         let now = self.time.now();
         let mut bucket = self.bucket.lock().expect("nothing panics in here");

@@ -1,4 +1,4 @@
-//! Tasks that wait for their turns: how much of the rate arrives, what a turn costs, who goes first.
+//! Waiting tasks: share of the rate delivered, cost of a wake-up, order.
 
 use std::future::Future;
 use std::num::NonZeroU32;
@@ -11,9 +11,9 @@ use governor::{DefaultDirectRateLimiter, Quota};
 use tokio::runtime::Builder;
 use tollgate::{Limit, MemoryLimiter, Resource};
 
-/// What tasks wait for.
+/// A limiter that tasks wait for.
 pub(crate) trait Pace: Send + Sync + 'static {
-    /// `rate` a second.
+    /// `rate` grants a second.
     fn new(rate: u32, burst: u32) -> Self;
     fn turn(&self) -> impl Future<Output = ()> + Send;
 }
@@ -29,8 +29,8 @@ impl Pace for Resource {
     }
 }
 
-/// Fair, as it is by default. What its timer is late for with each refill is lost, so it refills as
-/// rarely as it can: by a whole burst.
+/// Fair, as by default. It loses its timer's lateness at each refill, so it refills as rarely as
+/// possible: a whole burst at a time.
 impl Pace for leaky_bucket::RateLimiter {
     fn new(rate: u32, burst: u32) -> Self {
         let (most, mut builder) = (burst as usize, Self::builder());
@@ -54,9 +54,9 @@ impl Pace for DefaultDirectRateLimiter {
     }
 }
 
-/// The control: it takes the next slot of one word and sleeps until it is due, by tokio's timer, which is
-/// the least that pacing costs there. Its slots are given out ahead, so that what is late piles up and
-/// is let through at once, in bursts above the limit.
+/// The control: takes the next slot of one atomic word and sleeps until it is due, with tokio's
+/// timer: the lower bound for pacing there. Slots are assigned in advance, so late grants pile up
+/// and pass together, in bursts above the limit.
 pub(crate) struct Ticket {
     start: tokio::time::Instant,
     /// When the bucket is full again, in nanoseconds since the start.
@@ -84,18 +84,18 @@ impl Pace for Ticket {
     }
 }
 
-/// What a run came to.
+/// The result of a run.
 pub(crate) struct Outcome {
     pub(crate) seconds: f64,
-    /// Grants over what the limit allowed, burst and rate x time.
+    /// Grants over what the limit allowed: burst + rate x time.
     pub(crate) delivered: f64,
-    /// CPU time of a turn, of the whole process.
+    /// CPU time of the whole process per grant.
     pub(crate) micros: f64,
-    /// The share of grants for which somebody who had asked before was still waiting.
+    /// Share of grants that overtook an earlier request.
     pub(crate) out_of_order: f64,
 }
 
-/// `rate` a second.
+/// `rate` grants a second.
 #[derive(Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) rate: u32,
@@ -107,11 +107,11 @@ pub(crate) struct Load {
 #[derive(Clone, Copy)]
 pub(crate) enum Until {
     Passed(Duration),
-    /// Each task had so many turns.
+    /// Each task had this many grants.
     Turns(usize),
 }
 
-/// `tasks` take turns, on the calling thread or on so many workers.
+/// Runs the tasks, on the calling thread or on `workers` threads.
 pub(crate) fn run<P: Pace>(load: &Load, workers: usize) -> Outcome {
     let Load { rate, burst, tasks, until } = *load;
     let runtime = match workers {
@@ -141,7 +141,7 @@ pub(crate) fn run<P: Pace>(load: &Load, workers: usize) -> Outcome {
             running.iter().for_each(tokio::task::JoinHandle::abort);
         }
         for task in running {
-            // Done or aborted, which is as good.
+            // Finished or aborted: both are fine.
             let _ = task.await;
         }
         start.elapsed()

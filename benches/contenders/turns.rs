@@ -1,5 +1,4 @@
-//! Contenders that take turns, so that what slows the whole machine for a while falls out of their
-//! ratios.
+//! Contenders run alternately, so that a temporary slowdown of the machine cancels out in ratios.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -9,9 +8,9 @@ use cpu_time::ThreadTime;
 
 use crate::contenders::Contender;
 
-/// Long enough for thousands of calls, short enough to be mostly left alone.
+/// Long enough for thousands of calls, short enough to be mostly undisturbed.
 pub(crate) const TURN: Duration = Duration::from_millis(2);
-/// Calls between two looks at the time.
+/// Calls between two clock readings.
 const CALLS: u64 = 256;
 
 /// One thread's turn.
@@ -36,11 +35,11 @@ impl Turn {
     }
 }
 
-/// The turns that all threads took at one time.
+/// The simultaneous turns of all threads.
 pub(crate) struct Round(pub(crate) Vec<Turn>);
 
 impl Round {
-    /// CPU time of a call; `None` where a thread was kept from its CPU, or ran without the others.
+    /// CPU time per call; `None` if a thread was preempted or ran without the others.
     pub(crate) fn nanos(&self) -> Option<f64> {
         let calls = self.0.iter().map(|turn| turn.calls).sum::<u64>();
         let cpu = self.0.iter().map(|turn| turn.cpu.as_secs_f64()).sum::<f64>();
@@ -56,7 +55,7 @@ impl Round {
     }
 }
 
-/// What a contender did, round by round.
+/// A contender's rounds.
 #[derive(Default)]
 pub(crate) struct Score {
     pub(crate) rounds: Vec<Round>,
@@ -81,13 +80,13 @@ impl Score {
     }
 }
 
-/// Not a number where there are none.
+/// NaN if `values` is empty.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Of a table. There is no value where every turn was disturbed.
+/// A table cell: `-` if every turn was disturbed.
 pub(crate) fn cell(value: f64, digits: usize) -> String {
     if value.is_nan() { "-".to_owned() } else { format!("{value:.digits$}") }
 }
@@ -97,7 +96,7 @@ pub(crate) fn float(n: u64) -> f64 {
     n as f64
 }
 
-/// All contenders on `threads` threads that start each turn together, in an order that rotates.
+/// Runs all contenders on `threads` threads, in a rotating order. Threads start each turn together.
 pub(crate) fn compete(
     contenders: &[Contender],
     threads: u64,
@@ -109,7 +108,7 @@ pub(crate) fn compete(
     let order = |turn: u64| ((turn + turn / count) % count) as usize;
     let take_all = |thread: u64| {
         let take = |turn: u64| {
-            // Who has slept is soon given a CPU, and a free one.
+            // A thread that has slept is scheduled soon, and on a free CPU.
             thread::sleep(Duration::from_micros(100));
             arrived.fetch_add(1, Ordering::AcqRel);
             while arrived.load(Ordering::Acquire) < (turn + 1) * threads {

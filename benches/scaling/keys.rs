@@ -1,4 +1,4 @@
-//! The cost of a call by the number of keys.
+//! Cost of a call by number of keys.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use crate::contenders::{Named, OPEN};
 use crate::turns::{TURN, cell, compete};
 
-/// How the keys of the calls are spread.
+/// The distribution of calls over keys.
 #[derive(Clone, Copy)]
 enum Law {
-    /// All as often.
+    /// All keys equally often.
     Uniform,
-    /// The k-th as often as 1/k says.
+    /// The k-th key with a frequency proportional to 1/k.
     Zipf,
 }
 
@@ -25,7 +25,7 @@ impl Law {
         }
     }
 
-    /// Keys, drawn beforehand: to have the next one is a reading of memory that lies in a row.
+    /// Keys drawn in advance, so that fetching the next one is a sequential memory access.
     fn draw(self, keys: usize) -> Arc<[u32]> {
         let mut random = Rng::with_seed(1);
         let mut draw: Box<dyn FnMut() -> usize> = match self {
@@ -40,7 +40,7 @@ impl Law {
                 Box::new(move || {
                     let at = random.f64() * sum;
                     let rank = sums.partition_point(|sum| *sum <= at).min(keys - 1);
-                    // The frequent ones do not lie beside each other. The factor is prime.
+                    // Keeps frequent keys from being adjacent. The factor is prime.
                     rank * 0x9E37_79B1 % keys
                 })
             }
@@ -69,7 +69,7 @@ pub(crate) fn run(is_bench: bool) -> Vec<Value> {
 fn compare(named: &Named, keys: usize, law: Law, rounds: u64) -> Vec<Value> {
     println!("| **keys: {keys}, {}** | | | | | | |", law.name());
     let draws = law.draw(keys);
-    // Each turn of each thread begins somewhere else: what it names was not named just before.
+    // Each turn of each thread starts elsewhere, at keys that were not used just before.
     let contenders = named.contenders(move |i| {
         let start = (i >> 20).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
         draws[((start + i) % DRAWS) as usize] as usize

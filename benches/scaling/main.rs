@@ -1,17 +1,17 @@
-//! How limiters scale, side by side: `cargo bench --bench scaling`, or one part of it by `-- threads`,
-//! `-- keys` or `-- waiters`. With `--json FILE` it writes what it found for `scripts/charts.py`, too.
+//! How limiters scale, side by side: `cargo bench --bench scaling`, or one part with `-- threads`,
+//! `-- keys` or `-- waiters`. `--json FILE` also writes the results for `scripts/charts.py`.
 //!
 //! * Threads that call one limiter.
-//! * Keys, of which each call names one: all as often, or by Zipf's law.
+//! * Keys, one per call, distributed uniformly or by Zipf's law.
 //! * Tasks that wait for one limiter.
 //!
 //! The first two are measured as in `ratios.rs`, the last as in `waiting.rs`.
 
-#[allow(dead_code)] // the groups are those of `ratios.rs`
+#[allow(dead_code)] // the groups are for `ratios.rs`
 #[path = "../contenders/mod.rs"]
 mod contenders;
 mod keys;
-#[allow(dead_code)] // some of it is for `waiting.rs` alone
+#[allow(dead_code)] // parts are for `waiting.rs` only
 #[path = "../contenders/pace.rs"]
 mod pace;
 mod threads;
@@ -40,7 +40,7 @@ fn machine() -> String {
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    // `cargo bench` says so; `cargo test --benches` only wants to see that it runs.
+    // `cargo bench` passes `--bench`; `cargo test --benches` only checks that it runs.
     let is_bench = args.iter().any(|arg| arg == "--bench");
     let file = args.iter().skip_while(|arg| *arg != "--json").nth(1);
     let names = || args.iter().filter(|arg| !arg.starts_with("--") && Some(*arg) != file);

@@ -1,4 +1,4 @@
-//! Calls a second by the number of threads that make them.
+//! Calls a second by number of threads.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn contenders() -> Vec<Contender> {
     contenders
 }
 
-/// Of all threads together, by the time that they took from the first call to the last.
+/// All threads' calls over the time from the first call to the last.
 fn calls_a_second(round: &Round) -> Option<f64> {
     let calls = round.0.iter().map(|turn| turn.calls).sum::<u64>();
     let start = round.0.iter().map(|turn| turn.start).min()?;
@@ -48,8 +48,8 @@ pub(crate) fn run(is_bench: bool) -> Vec<Value> {
     println!("|---|---:|---:|---:|");
     let mut rows = Vec::new();
     for threads in [1, 2, 4, 8] {
-        // More threads than CPUs disturb each other in every turn. Turns of several time slices each
-        // have all threads run in them, and the calls that come of it are counted by the wall.
+        // More threads than CPUs disturb each other in every turn. So a turn lasts several time
+        // slices, in which all threads run, and calls are counted per wall-clock time.
         let crowded = threads > cores() as u64;
         let mark = if crowded { ", more than there are CPUs" } else { "" };
         println!("| **threads: {threads}{mark}** | | | |");

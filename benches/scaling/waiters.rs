@@ -1,4 +1,4 @@
-//! What waiting costs, and what arrives of the rate, by the number of tasks that wait.
+//! Cost of waiting and share of the rate delivered, by number of waiting tasks.
 
 use std::time::Duration;
 
