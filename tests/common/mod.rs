@@ -14,7 +14,7 @@ pub(crate) mod swarm;
 pub(crate) mod watchdog;
 pub(crate) mod windows;
 
-use std::sync::{Barrier, Mutex, MutexGuard};
+use std::sync::{Barrier, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use tollgate::{Limit, ManualClock, MemoryLimiter, Permit, Resource};
@@ -25,6 +25,18 @@ pub(crate) const DAY: u64 = 86_400 * SECOND;
 /// Debug builds take fewer turns of what only repeats.
 pub(crate) const fn turns(release: u64, debug: u64) -> u64 {
     if cfg!(debug_assertions) { debug } else { release }
+}
+
+/// `n` cases of what is random, or as many times more as the environment's `TOLLGATE_CASES` says.
+pub(crate) fn cases(n: u64) -> u64 {
+    static TIMES: OnceLock<u64> = OnceLock::new();
+    n * TIMES.get_or_init(|| number("TOLLGATE_CASES").unwrap_or(1))
+}
+
+/// A number from the environment.
+pub(crate) fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
 }
 
 /// `tokens` every `window` nanoseconds, and a bucket of `burst`.

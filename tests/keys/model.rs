@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::any::{set, spread, terms, terms_on_a_grid};
-use crate::common::{DAY, Dice, Gate, Log, MutexBucket, SECOND, Terms};
+use crate::common::{DAY, Dice, Gate, Log, MutexBucket, SECOND, Terms, cases, turns};
 use proptest::prelude::*;
 use tollgate::{ManualClock, MemoryLimiter, Permit};
 
@@ -119,7 +119,7 @@ fn any_op(terms: Terms) -> impl Strategy<Value = Op> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(debug_assertions) { 1_000 } else { 4_000 },
+        cases: cases(turns(4_000, 1_000)) as u32,
         failure_persistence: None, rng_seed: proptest::test_runner::RngSeed::Fixed(2026),
         max_shrink_iters: 1_000,
         ..ProptestConfig::default()
@@ -294,7 +294,7 @@ fn threads_never_over_admit_beside_other_limits() {
 
 fn hammer(beside: impl Fn(&MemoryLimiter, u64) + Sync) {
     const KEYS: u64 = 3;
-    const ROUNDS: u64 = if cfg!(debug_assertions) { 3_000 } else { 20_000 };
+    let rounds = cases(turns(20_000, 3_000));
     // A millisecond each, so that keys are full, and go, between the rounds of some.
     let terms = Terms::new(1_000, SECOND, 2);
     let clock = ManualClock::new();
@@ -306,7 +306,7 @@ fn hammer(beside: impl Fn(&MemoryLimiter, u64) + Sync) {
             let (limiter, clock, admitted, beside) = (&limiter, &clock, &admitted, &beside);
             scope.spawn(move || {
                 let mut dice = Dice(seed);
-                for round in 0..ROUNDS {
+                for round in 0..rounds {
                     let key = dice.roll(KEYS);
                     let name = format!("{key}");
                     let taken = match dice.roll(4) {
@@ -341,12 +341,12 @@ fn hammer(beside: impl Fn(&MemoryLimiter, u64) + Sync) {
 /// Many windows of one key, each drained by threads at once: exactly a bucket a window.
 #[test]
 fn each_bucket_is_drained_exactly_once() {
-    const ROUNDS: u64 = if cfg!(debug_assertions) { 500 } else { 3_000 };
+    let rounds = cases(turns(3_000, 500));
     let terms = Terms::new(5, SECOND, 5);
     let clock = ManualClock::new();
     let limiter = MemoryLimiter::with_clock(clock.clone());
     limiter.per_key("", terms.limit()).unwrap();
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let drain = |verb: u64| {
             let count = |_: &u64| match verb {
                 0 => limiter.try_acquire(KEY).is_ok(),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::common::{
-    ByHandle, ByName, DAY, Dice, Gate, Log, MutexBucket, SECOND, Striped, Terms, turns,
+    ByHandle, ByName, DAY, Dice, Gate, Log, MutexBucket, SECOND, Striped, Terms, cases, turns,
 };
 use tollgate::{Limit, ManualClock, MemoryLimiter, Recovery};
 
@@ -86,7 +86,7 @@ fn odd_rates_each_on_its_nanosecond<G: Gate>(new: impl Fn(Terms) -> G) {
 }
 
 fn one_a_second_polled_every_1999_ns<G: Gate>(new: impl Fn(Terms) -> G) {
-    let seconds = turns(20, 5);
+    let seconds = turns(20, 2);
     // With room for a token while one is late, nothing is lost; without, the lateness is.
     for (burst, expected) in [(2, 2 + seconds), (1, seconds)] {
         let terms = Terms::per_second(1).burst(burst);
@@ -123,7 +123,7 @@ fn unrelenting_demand_gets_the_rate<G: Gate>(new: impl Fn(Terms) -> G) {
         let mut dice = Dice(7);
         assert!(gate.take(terms.burst));
         log.admit(0, terms.burst);
-        for _ in 0..turns(20_000, 4_000) {
+        for _ in 0..cases(turns(20_000, 4_000)) {
             gate.advance(1 + dice.roll(longest));
             let there = gate.available();
             assert!(!gate.take(there + 1));
@@ -206,7 +206,7 @@ fn a_second_is_a_token<G: Gate>(new: impl Fn(Terms) -> G) {
     let full = new(Terms::per_second(1));
     let empty = new(Terms::per_second(1).burst(3));
     assert_eq!(empty.drain(9), 3);
-    for turn in 0..turns(1_000_000, 300_000) {
+    for turn in 0..cases(turns(1_000_000, 300_000)) {
         assert!(full.take(1), "from full, turn {turn}");
         assert!(!full.take(1), "from full, turn {turn}");
         full.advance(SECOND);
@@ -224,7 +224,7 @@ fn rerating_still_earns<G: Gate>(new: impl Fn(Terms) -> G) {
     let mut dice = Dice(11);
     assert!(gate.take(1_000));
     let (mut admitted, mut nanotokens) = (0_u64, 0_u64);
-    for _ in 0..turns(50_000, 10_000) {
+    for _ in 0..cases(turns(50_000, 10_000)) {
         let (at_slow, at_fast) = (dice.roll(100_000), dice.roll(900));
         gate.advance(at_slow);
         gate.reconfigure(fast);
@@ -247,7 +247,7 @@ fn rerating_carries_remainders<G: Gate>(new: impl Fn(Terms) -> G) {
     let mut dice = Dice(13);
     assert!(gate.take(3));
     let (mut admitted, mut nanotokens) = (0_u64, 0_u64);
-    for turn in 0..turns(40_000, 8_000) {
+    for turn in 0..cases(turns(40_000, 8_000)) {
         let phase = dice.roll(2_000_000);
         nanotokens += phase * if turn % 2 == 0 { 1 } else { 7 };
         gate.advance(phase);
@@ -268,7 +268,7 @@ fn rerating_fast_rates_carries_remainders<G: Gate>(new: impl Fn(Terms) -> G) {
     let gate = new(even);
     assert!(gate.take(1_000));
     let (mut admitted, mut nanotokens) = (0_u64, 0_u64);
-    for turn in 0..turns(200_000, 50_000) {
+    for turn in 0..cases(turns(200_000, 50_000)) {
         let (now, then) = if turn % 2 == 0 { (even, odd) } else { (odd, even) };
         nanotokens += now.tokens * (1 + turn % 3);
         gate.advance(1 + turn % 3);
@@ -305,7 +305,7 @@ fn a_clock_that_steps_back_only_denies<G: Gate>(new: impl Fn(Terms) -> G) {
         let mut log = Log::new(terms);
         let mut dice = Dice(17);
         let (mut latest, mut total) = (0, 0);
-        for turn in 0..turns(100_000, 20_000) {
+        for turn in 0..cases(turns(100_000, 20_000)) {
             // On the whole it goes on, a little in each turn.
             let reach = terms.due(terms.burst) * 2;
             let line = turn * terms.due(1) / 50;
@@ -330,7 +330,7 @@ fn a_burst_that_flaps<G: Gate>(new: impl Fn(Terms) -> G) {
     let gate = new(wide);
     let mut log = Log::new(wide);
     let mut dice = Dice(19);
-    for _ in 0..turns(50_000, 10_000) {
+    for _ in 0..cases(turns(50_000, 10_000)) {
         gate.advance(dice.roll(5_000_000));
         gate.reconfigure(wide.burst(1 + dice.roll(100)));
         let n = 1 + dice.roll(20);

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use crate::common::watchdog::Watchdog;
 use crate::common::windows::{Windows, any_windows, together};
-use crate::common::{Dice, SECOND, Terms};
+use crate::common::{Dice, SECOND, Terms, cases, turns};
 use tollgate::{Limit, ManualClock, MemoryLimiter, OnRelease, Permits, TryAcquireError};
 
-const SEEDS: u64 = if cfg!(debug_assertions) { 800 } else { 10_000 };
+fn seeds() -> u64 {
+    cases(turns(10_000, 800))
+}
 const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 
 fn limiter() -> (ManualClock, MemoryLimiter) {
@@ -39,7 +41,7 @@ fn summed(wish: &[(&'static str, u64)]) -> BTreeMap<&'static str, u64> {
 /// Each decision is that of exact references that are asked one by one and taken from together.
 #[test]
 fn decides_as_exact_fractions_do() {
-    for seed in 1..=SEEDS {
+    for seed in 1..=seeds() {
         let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         let (time, limiter) = limiter();
         let names = &NAMES[..=dice.roll(8) as usize];
@@ -381,7 +383,7 @@ fn a_refusal_is_by_whoever_takes_longest() {
 /// or with it, and no group gets half.
 #[test]
 fn a_race_for_the_last_token_has_one_winner() {
-    const ROUNDS: u64 = 15_000;
+    let rounds = cases(15_000);
     let _watchdog = Watchdog::new();
     let (time, limiter) = limiter();
     let all =
@@ -400,7 +402,7 @@ fn a_race_for_the_last_token_has_one_winner() {
                 }
             }
         });
-        for round in 0..ROUNDS {
+        for round in 0..rounds {
             time.advance(Duration::from_secs(1));
             let mine = round as usize % 2;
             while all.iter().any(|one| one.peek(1).is_ok()) {
@@ -412,5 +414,5 @@ fn a_race_for_the_last_token_has_one_winner() {
         }
         done.store(true, Ordering::Relaxed);
     });
-    assert_eq!(taken.map(AtomicU64::into_inner), [ROUNDS; 2]);
+    assert_eq!(taken.map(AtomicU64::into_inner), [rounds; 2]);
 }

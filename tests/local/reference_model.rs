@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::any::{set, terms, terms_on_a_grid};
-use crate::common::{ByHandle, Gate, Log, MutexBucket, SECOND, Terms};
+use crate::common::{ByHandle, Gate, Log, MutexBucket, SECOND, Terms, cases, turns};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ fn any_op(terms: Terms, others: impl Strategy<Value = Terms>) -> impl Strategy<V
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(debug_assertions) { 1_500 } else { 6_000 },
+        cases: cases(turns(6_000, 1_500)) as u32,
         failure_persistence: None, rng_seed: proptest::test_runner::RngSeed::Fixed(2026),
         max_shrink_iters: 1_000,
         ..ProptestConfig::default()

@@ -4,10 +4,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::common::{Dice, SECOND};
+use crate::common::{Dice, SECOND, cases, turns};
 use tollgate::{Limit, ManualClock, MemoryLimiter, Recovery, Resource};
 
-const SEEDS: u64 = if cfg!(debug_assertions) { 500 } else { 4_000 };
+fn seeds() -> u64 {
+    cases(turns(4_000, 500))
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Strict {
@@ -146,7 +148,7 @@ impl Run {
 
 #[test]
 fn never_more_in_any_sliding_window() {
-    for seed in 1..=SEEDS {
+    for seed in 1..=seeds() {
         let mut run = Run::new(seed, |limit| limit);
         (0..300).for_each(|_| run.demand());
     }
@@ -156,7 +158,7 @@ fn never_more_in_any_sliding_window() {
 /// at most what the largest of those limits allows that were in force in the window.
 #[test]
 fn never_more_whatever_is_done_to_it() {
-    for seed in 1..=2 * SEEDS {
+    for seed in 1..=2 * seeds() {
         let with = |limit: Limit| {
             let interval = Duration::from_millis([1, 7, 100][seed as usize % 3]);
             let limit = limit.recovery(Recovery { interval, factor: 1.3, cap: seed % 2 == 0 });
@@ -188,14 +190,14 @@ fn never_more_whatever_is_done_to_it() {
 fn never_more_for_many_threads() {
     use std::sync::Barrier;
     use std::sync::atomic::{AtomicU64, Ordering};
-    const PHASES: u64 = if cfg!(debug_assertions) { 1_000 } else { 10_000 };
+    let all_phases = cases(turns(10_000, 1_000));
     let mut run = Run::new(5, |limit| limit);
     let (begin, end, taken) = (Barrier::new(3), Barrier::new(3), AtomicU64::new(0));
     let api = run.api.clone();
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                for phase in 0..PHASES {
+                for phase in 0..all_phases {
                     begin.wait();
                     for turn in 0..10 {
                         let n = 1 + (turn + phase) % 3;
@@ -207,7 +209,7 @@ fn never_more_for_many_threads() {
                 }
             });
         }
-        for _ in 0..PHASES {
+        for _ in 0..all_phases {
             begin.wait();
             if run.dice.roll(60) == 0 {
                 let strict = Strict::any(&mut run.dice, run.strict.window);
@@ -221,7 +223,7 @@ fn never_more_for_many_threads() {
             run.time.advance(Duration::from_nanos(by));
         }
     });
-    assert!(run.log.total > PHASES / 10, "{} admitted", run.log.total);
+    assert!(run.log.total > all_phases / 10, "{} admitted", run.log.total);
 }
 
 /// Taking all there is as soon as it is there gets what the docs say: the burst, and `n + 1 - burst`

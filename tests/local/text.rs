@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::common::{cases, turns};
 use proptest::prelude::*;
 use tollgate::{ConfigError, Limit, MemoryLimiter, OnRelease, ParseLimitError, Recovery};
 
@@ -335,7 +336,7 @@ fn read(text: &str) -> Result<(), TestCaseError> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(debug_assertions) { 2_000 } else { 10_000 },
+        cases: cases(turns(10_000, 2_000)) as u32,
         failure_persistence: None, rng_seed: proptest::test_runner::RngSeed::Fixed(2026),
         ..ProptestConfig::default()
     })]

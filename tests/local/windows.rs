@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use crate::common::windows::{Windows, any_terms, any_windows, together};
-use crate::common::{Dice, SECOND, Terms};
+use crate::common::{Dice, SECOND, Terms, cases, turns};
 use tollgate::{Limit, ManualClock, MemoryLimiter, Permit, Recovery, Resource, TryAcquireError};
 
-/// Debug builds take fewer turns of what only repeats.
-const SEEDS: u64 = if cfg!(debug_assertions) { 1_500 } else { 20_000 };
+fn seeds() -> u64 {
+    cases(turns(20_000, 1_500))
+}
 
 fn limiter() -> (ManualClock, MemoryLimiter) {
     let time = ManualClock::new();
@@ -137,7 +138,7 @@ impl Pair {
 /// and how long a refusal says to wait; clocks that step back included.
 #[test]
 fn decides_as_exact_fractions_do() {
-    for seed in 1..=SEEDS {
+    for seed in 1..=seeds() {
         let mut pair = Pair::new(seed);
         for _ in 0..80 {
             match pair.dice.roll(10) {
@@ -173,7 +174,7 @@ fn decides_as_exact_fractions_do() {
 /// that the reference denies, never a denial where it has more than a sliver to spare.
 #[test]
 fn never_early_and_at_most_a_sliver_late() {
-    for seed in 1..=SEEDS {
+    for seed in 1..=seeds() {
         let mut pair = Pair::new(seed);
         for _ in 0..80 {
             let now = pair.now();
@@ -243,7 +244,7 @@ fn change(windows: &mut Vec<Terms>, dice: &mut Dice) {
 /// before.
 #[test]
 fn retry_after_is_the_first_nanosecond() {
-    for seed in 1..=SEEDS {
+    for seed in 1..=seeds() {
         let mut pair = Pair::new(seed);
         for turn in 0..30 {
             let n = 1 + pair.dice.roll(pair.exact.largest());
@@ -384,7 +385,7 @@ fn what_is_shown_is_of_one_limit() {
     let (_, limiter) = limiter();
     let (few, more) = (Limit::per_second(5), Limit::per_minute(50).and(Limit::per_day(500)));
     let api = limiter.configure("api", few).unwrap();
-    let turns = if cfg!(debug_assertions) { 20_000 } else { 200_000 };
+    let turns = cases(turns(200_000, 20_000));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for turn in 0..turns {

@@ -4,12 +4,14 @@
 //! They are judged by what they admit and by what is announced, not by what they say of themselves.
 //! The announcements tell which factor is justified at any time: that of the lowest cut, as far as it
 //! has recovered. An agent has to be at it when whatever was announced has had time to arrive, and
-//! may not be below, but for the time that messages take. `TOLLGATE_SWARM_SEED=7` runs one seed.
+//! may not be below, but for the time that messages take. `TOLLGATE_SWARM_SEED=7` runs one seed,
+//! `TOLLGATE_SWARM_SEEDS=10000` that many.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::common::number;
 use crate::network::{At, End, Network, Parting};
 use tokio::time::sleep;
 use tollgate::{Clock, DistributedConfig, DistributedLimiter, Limit};
@@ -386,9 +388,9 @@ fn run(seed: u64) -> Result<u64, String> {
 
 #[test]
 fn a_thousand_swarms_agree_and_recover() {
-    let seeds = match std::env::var("TOLLGATE_SWARM_SEED") {
-        Ok(seed) => vec![seed.parse().expect("a number")],
-        Err(_) => (0..SEEDS).collect(),
+    let seeds = match number("TOLLGATE_SWARM_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("TOLLGATE_SWARM_SEEDS").unwrap_or(SEEDS)).collect(),
     };
     let (next, strict) = (AtomicU64::new(0), AtomicU64::new(0));
     let failed = Mutex::new(Vec::new());
