@@ -14,6 +14,7 @@ pub(crate) mod swarm;
 pub(crate) mod watchdog;
 pub(crate) mod windows;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -236,16 +237,25 @@ pub(crate) fn drain(api: &Resource) -> u64 {
     std::iter::repeat_with(|| api.check()).take_while(Result::is_ok).count() as u64
 }
 
-/// What opens the stripes of a bucket of 1,024 or more that is half full: two threads that contend for it.
-/// Nothing is gone after it.
+/// What opens the stripes of a bucket of 1,024 or more that is half full: two threads that contend for it,
+/// each until both have had their turns, however late one of them gets to run. Nothing is gone after it.
 pub(crate) fn heat(resource: &Resource) {
-    let both = Barrier::new(2);
+    const TURNS: u64 = 2_000;
+    let (both, done) = (Barrier::new(2), AtomicU64::new(0));
     let contend = || {
         both.wait();
-        for _ in 0..2_000 {
-            match resource.try_acquire() {
-                Ok(permit) => permit.refund(),
-                Err(_) => return,
+        let mut turn = 0;
+        while turn < TURNS || done.load(Ordering::Relaxed) < 2 {
+            let Ok(permit) = resource.try_acquire() else {
+                done.fetch_add(2, Ordering::Relaxed);
+                return;
+            };
+            permit.refund();
+            turn += 1;
+            if turn == TURNS {
+                done.fetch_add(1, Ordering::Relaxed);
+            } else if turn > TURNS {
+                std::thread::yield_now(); // the other one may have no processor
             }
         }
     };

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::bus::next;
 use crate::common::part_two::part_two;
 use crate::common::watchdog::HANG;
 use crate::server::Server;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tollgate::{DistributedConfig, DistributedLimiter, MessageBus, NatsBus};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -15,8 +16,11 @@ async fn connect(server: &Server) -> Arc<dyn MessageBus> {
     Arc::new(NatsBus::connect(&server.url()).await.expect("a connection"))
 }
 
+/// It does not recover in the time of a test, however long the machine takes.
 async fn agent(bus: &Arc<dyn MessageBus>, id: &str) -> DistributedLimiter {
-    let config = DistributedConfig::new(Arc::clone(bus), id);
+    let recovery_interval = Duration::from_hours(1);
+    let config =
+        DistributedConfig { recovery_interval, ..DistributedConfig::new(Arc::clone(bus), id) };
     let agent = DistributedLimiter::new(config).await.expect("an agent");
     agent.set_capacity("api", 100, SECOND).expect("a limit");
     agent
@@ -26,16 +30,14 @@ fn total(agent: &DistributedLimiter) -> u64 {
     agent.capacity("api").expect("it was configured").total
 }
 
-/// Until all show `expected`; how long that took.
-async fn all_show(agents: &[DistributedLimiter], expected: u64) -> Duration {
-    let start = Instant::now();
+/// Until all show `expected`.
+async fn all_show(agents: &[DistributedLimiter], expected: u64) {
     let all = async {
         while agents.iter().any(|agent| total(agent) != expected) {
             sleep(Duration::from_millis(5)).await;
         }
     };
     timeout(HANG, all).await.expect("all agents hear of it");
-    start.elapsed()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -53,16 +55,13 @@ async fn a_cut_made_while_the_server_is_gone_is_heard_when_it_is_back() {
     }
     server.kill();
     sleep(SECOND).await;
-    let start = Instant::now();
+    // It returns at once: nothing awaits the bus.
     agents[3].announce_reduced("api", "429");
     assert_eq!(total(&agents[3]), 50);
-    assert!(start.elapsed() < SECOND, "announcing does not wait");
     sleep(2 * SECOND).await;
     assert_eq!(total(&agents[4]), 100);
     server.restart();
-    let took = all_show(&agents, 50).await;
-    println!("heard by all {took:?} after the restart");
-    assert!(took < 10 * SECOND, "{took:?}");
+    all_show(&agents, 50).await;
     for agent in agents {
         agent.close().await;
     }
@@ -77,25 +76,24 @@ async fn a_cut_in_the_very_moment_of_a_crash_is_not_lost() {
     agents[0].announce_reduced("api", "429");
     server.kill();
     server.restart();
-    let took = all_show(&agents, 50).await;
-    assert!(took < 10 * SECOND, "{took:?}");
+    all_show(&agents, 50).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_late_joiner_learns_within_a_second() {
+async fn a_late_joiner_learns_of_a_cut_that_was_announced_before() {
     let server = Server::start();
-    let early = agent(&connect(&server).await, "early").await;
+    let bus = connect(&server).await;
+    let early = agent(&bus, "early").await;
+    let mut announced = bus.subscribe("ratelimit.capacity").await.expect("a subscription");
     early.announce_reduced("api", "429");
-    sleep(3 * SECOND).await;
+    next(&mut announced).await;
     let late = agent(&connect(&server).await, "late").await;
-    let took = all_show(&[late], 50).await;
-    println!("a late joiner learns in {took:?}");
-    assert!(took < SECOND, "{took:?}");
+    all_show(&[late], 50).await;
 }
 
-/// `benches/swarm.rs` measures it. Here the bounds are generous: on a busy machine it is still soon.
+/// `benches/swarm.rs` measures how soon.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_announcement_takes_effect_on_ten_others_soon() {
+async fn an_announcement_takes_effect_on_ten_others_once() {
     const ROUNDS: usize = 20;
     let server = Server::start();
     let mut agents = Vec::new();
@@ -108,27 +106,21 @@ async fn an_announcement_takes_effect_on_ten_others_soon() {
         let tell = tell.clone();
         agent.on_capacity_change(move |update| {
             if !update.is_ours {
-                let _ = tell.send((update.resource.clone(), Instant::now()));
+                let _ = tell.send(update.resource.clone());
             }
         });
         agents.push(agent);
     }
     sleep(SECOND).await;
-    let mut took = Vec::new();
     for i in 0..ROUNDS {
-        let (api, start) = (i.to_string(), Instant::now());
+        let api = i.to_string();
         agents[i % 11].announce_reduced(&api, "429");
         for _ in 0..10 {
-            let (resource, at) = timeout(HANG, told.recv()).await.expect("all hear of it").unwrap();
+            let resource = timeout(HANG, told.recv()).await.expect("all hear of it").unwrap();
             assert_eq!(resource, api, "one cut, once");
-            took.push(at - start);
         }
         assert!(agents.iter().all(|agent| agent.capacity(&api).unwrap().total == 50));
     }
-    took.sort();
-    let (median, worst) = (took[took.len() / 2], took[took.len() - 1]);
-    println!("{} effects: median {median:?}, worst {worst:?}", took.len());
-    assert!(median < Duration::from_millis(100), "{median:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,11 +134,7 @@ async fn close_does_not_hang_with_the_server_gone_or_silent() {
             server.kill();
         }
         agent.announce_reduced("api", "429");
-        let start = Instant::now();
         timeout(HANG, agent.close()).await.expect("it closes");
-        let took = start.elapsed();
-        println!("closed in {took:?}");
-        assert!(took <= 5 * SECOND, "{took:?}");
         if is_silent {
             server.resume();
         }

@@ -6,7 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::watchdog::Watchdog;
-use crate::common::{Change, Dice, Log, SECOND, Terms, drain, heat, manual, turns};
+use crate::common::{Change, Dice, Log, SECOND, Terms, cases, drain, heat, manual, turns};
+use crate::many_threads;
 use tollgate::{Clock, Limit, ManualClock, MemoryLimiter, OnRelease, Permit, Resource};
 
 /// Time goes on in steps of so many nanoseconds: each reading is one at which a take is a sign of demand.
@@ -68,6 +69,10 @@ impl Taker<'_> {
 
 /// Three threads take, in phases of plenty and of drought, and one of them moves the clock.
 fn never_over_the_bound(terms: Terms, all_turns: u64) {
+    (0..cases(1)).for_each(|round| never_over_the_bound_from(terms, all_turns, 4 * round));
+}
+
+fn never_over_the_bound_from(terms: Terms, all_turns: u64, seeds: u64) {
     let (limiter, api, time) = manual(terms.limit());
     let other = limiter.configure("other", Limit::per_second(1 << 40)).unwrap();
     let (over, still) = (AtomicBool::new(false), RwLock::new(()));
@@ -78,7 +83,7 @@ fn never_over_the_bound(terms: Terms, all_turns: u64) {
         time: &time,
         still: &still,
         batch: (terms.burst / 64).min(256),
-        dice: Dice(seed),
+        dice: Dice(seeds + seed),
         admitted: Vec::new(),
         in_all: 0,
     };
@@ -98,7 +103,7 @@ fn never_over_the_bound(terms: Terms, all_turns: u64) {
             })
             .collect();
         let mut taker = taker(3);
-        let mut dice = Dice(4);
+        let mut dice = Dice(seeds + 4);
         let mut turns = 0;
         while turns * 3 < all_turns {
             let (phase, every) = (1 + dice.roll(2_000), [16, 64, 4_096][dice.roll(3) as usize]);
@@ -126,18 +131,21 @@ fn never_over_the_bound(terms: Terms, all_turns: u64) {
 
 #[test]
 fn never_over_the_bound_of_a_small_bucket() {
+    let _many = many_threads();
     let terms = Terms::per_second(15_000_000).burst(1_024);
     never_over_the_bound(terms, turns(20_000_000, 200_000));
 }
 
 #[test]
 fn never_over_the_bound_at_an_odd_rate() {
+    let _many = many_threads();
     let terms = Terms::per_second(15_000_007).burst(20_011);
     never_over_the_bound(terms, turns(60_000_000, 600_000));
 }
 
 #[test]
 fn never_over_the_bound_of_a_large_bucket() {
+    let _many = many_threads();
     let terms = Terms::per_second(50_000_000).burst(1_000_000);
     never_over_the_bound(terms, turns(20_000_000, 200_000));
 }
@@ -146,6 +154,7 @@ fn never_over_the_bound_of_a_large_bucket() {
 /// which sets tokens apart, and then stops for good.
 #[test]
 fn unrelenting_demand_gets_the_rate() {
+    let _many = many_threads();
     for (burst, stops) in [(1_024, false), (20_000, false), (20_000, true), (1_000_000, true)] {
         let terms = Terms::per_second(1_000_003).burst(burst);
         let (_, api, time) = manual(terms.limit());
@@ -190,7 +199,8 @@ fn unrelenting_demand_gets_the_rate() {
 /// More threads than stripes take all that there is, in pieces that become smaller.
 #[test]
 fn a_bucket_is_emptied_to_the_last_token() {
-    for (capacity, times) in [(1_000_000, turns(60, 4)), (5_000, turns(1_000, 30))] {
+    let _many = many_threads();
+    for (capacity, times) in [(1_000_000, cases(turns(60, 4))), (5_000, cases(turns(1_000, 30)))] {
         for time in 1..=times {
             let (_, api, _) = manual(Limit::per_hour(capacity));
             if time % 2 == 0 {
@@ -227,8 +237,9 @@ fn a_bucket_is_emptied_to_the_last_token() {
 /// Taken on one thread and given back on another.
 #[test]
 fn permits_go_round_and_come_back() {
+    let _many = many_threads();
     for capacity in [1_024, 20_000, 1_000_000] {
-        for _ in 0..turns(10, 1) {
+        for _ in 0..cases(turns(10, 1)) {
             let (_, api, _) = manual(Limit::per_hour(capacity).on_release(OnRelease::Refund));
             let others = Mutex::new(Vec::new());
             let take = |seed| {
@@ -257,20 +268,29 @@ fn permits_go_round_and_come_back() {
 
 /// Never full, and never below half, so that the stripes stay open: what was admitted and what is left
 /// is what was earned, to the token.
+///
+/// The threads wait for each other every few turns. A thread that stalls with a reading in hand decides by
+/// that reading, and is refused if the others have moved the time by a bucket's worth meanwhile: so they
+/// may not. From one wait to the next all four together take 130,000 tokens at most.
 #[test]
 fn open_stripes_conserve_tokens() {
-    for tokens in [1_000_000_000, 999_999_937, 15_000_007] {
+    let _many = many_threads();
+    for round in 0..3 * cases(1) {
+        let tokens = [1_000_000_000, 999_999_937, 15_000_007][round as usize % 3];
         let terms = Terms::per_second(tokens).burst(1_000_000);
         let (_, api, time) = manual(terms.limit());
         heat(&api);
         api.check_n(200_000).unwrap();
-        let taken = AtomicU64::new(200_000);
+        let (taken, in_step) = (AtomicU64::new(200_000), Barrier::new(4));
         thread::scope(|scope| {
-            for seed in 1..=4 {
-                let (api, time, taken) = (&api, &time, &taken);
+            for seed in 4 * round + 1..=4 * round + 4 {
+                let (api, time, taken, in_step) = (&api, &time, &taken, &in_step);
                 scope.spawn(move || {
                     let mut dice = Dice(seed);
-                    for _ in 0..turns(3_000, 60) {
+                    for turn in 0..turns(3_000, 60) {
+                        if turn % 25 == 0 {
+                            in_step.wait();
+                        }
                         let mut some = 0;
                         while some < 1_000 {
                             let n = if dice.roll(4) == 0 { 1 + dice.roll(300) } else { 1 };
@@ -294,6 +314,7 @@ fn open_stripes_conserve_tokens() {
 /// once that has returned, what is admitted is the new limit's.
 #[test]
 fn a_change_takes_effect_at_once() {
+    let _many = many_threads();
     let changes: [(Change, u64); 5] = [
         (|_, api| api.pause_for(Duration::from_secs(1)), 0),
         (|limiter, _| drop(limiter.configure("api", Limit::per_hour(10)).unwrap()), 10),
@@ -301,7 +322,7 @@ fn a_change_takes_effect_at_once() {
         (|limiter, _| limiter.close(), 0),
         (|limiter, _| assert!(limiter.remove("api")), 0),
     ];
-    for turn in 0..turns(400, 30) {
+    for turn in 0..cases(turns(400, 30)) {
         for (change, most) in changes {
             let (limiter, api, _) = manual(Limit::per_hour(1 << 40).burst(1 << 30));
             let (over, since) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -337,9 +358,10 @@ fn a_change_takes_effect_at_once() {
 /// Two hundred threads, some at a time, each of which takes a few and ends.
 #[test]
 fn threads_that_come_and_go() {
+    let _many = many_threads();
     let _watchdog = Watchdog::new();
     for capacity in [5_000, 100_000] {
-        for seed in 1..=turns(20, 2) {
+        for seed in 1..=cases(turns(20, 2)) {
             let (_, api, _) = manual(Limit::per_hour(capacity));
             heat(&api);
             let mut dice = Dice(seed);
@@ -364,6 +386,7 @@ fn threads_that_come_and_go() {
 /// Stripes that open on the machine's time: a bucket that earns one token a day.
 #[test]
 fn all_that_there_is_on_the_machines_time() {
+    let _many = many_threads();
     let limiter = MemoryLimiter::with_clock(Clock::system());
     let capacity = turns(20_000_000, 1_000_000);
     let limit = Limit::per_day(1).burst(capacity);

@@ -6,7 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::watchdog::Watchdog;
-use crate::common::{Change, Dice, SECOND, drain, heat, manual};
+use crate::common::{Change, Dice, SECOND, cases, drain, heat, manual, turns};
+use crate::few_threads;
 use tollgate::{Limit, ManualClock, MemoryLimiter, OnRelease, Resource, TryAcquireError};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -21,6 +22,7 @@ fn striped(limit: Limit) -> (MemoryLimiter, Resource, ManualClock) {
 /// However often a test takes while its time stands still: each burst after it is a whole one.
 #[test]
 fn a_time_that_stands_still_makes_no_bucket_hot() {
+    let _few = few_threads();
     let (_, api, time) = manual(Limit::per_second(10_000));
     for _ in 0..10 {
         (0..4_000).for_each(|_| api.check().unwrap());
@@ -43,10 +45,11 @@ fn take_on_threads(api: &Resource, threads: u64, each: u64) {
 
 #[test]
 fn an_untouched_bucket_gives_all_that_it_holds_at_once() {
+    let _few = few_threads();
     let mut dice = Dice(29);
     for tokens in [1, 7, 1_000, 999_937, 15_000_007, 999_999_937] {
         for burst in [1_024, 5_000, 1_000_000] {
-            for _ in 0..50 {
+            for _ in 0..cases(turns(20, 5)) {
                 let (_, api, time) = striped(Limit::per_second(tokens).burst(burst));
                 time.set(dice.roll(10 * SECOND));
                 assert_eq!(api.capacity().available, burst);
@@ -60,6 +63,7 @@ fn an_untouched_bucket_gives_all_that_it_holds_at_once() {
 /// What was taken from open stripes while the word was full is not made up for: an eighth at most.
 #[test]
 fn a_burst_after_a_rest() {
+    let _few = few_threads();
     for burst in [1_024, 5_000, 1_000_000] {
         for (threads, each) in [(0, 0), (1, 1), (1, burst / 100), (20, burst / 200)] {
             let (_, api, time) = striped(Limit::per_second(1_000_003).burst(burst));
@@ -76,6 +80,7 @@ fn a_burst_after_a_rest() {
 
 #[test]
 fn what_a_thread_that_stopped_has_set_apart_is_there_for_others() {
+    let _few = few_threads();
     for burst in [1_024, 5_000, 1_000_000] {
         let (_, api, _) = striped(Limit::per_hour(1).burst(burst));
         thread::scope(|scope| {
@@ -97,6 +102,7 @@ fn what_a_thread_that_stopped_has_set_apart_is_there_for_others() {
 
 #[test]
 fn threads_that_come_and_go_lose_nothing() {
+    let _few = few_threads();
     let mut dice = Dice(31);
     for burst in [1_024, 20_000, 1_000_000] {
         let (_, api, _) = striped(Limit::per_hour(1).burst(burst));
@@ -114,6 +120,7 @@ fn threads_that_come_and_go_lose_nothing() {
 /// Another thread holds a stash, somebody waits: the stash is not taken from.
 #[test]
 fn who_is_in_line_is_not_overtaken_from_a_stash() {
+    let _few = few_threads();
     let _watchdog = Watchdog::new();
     let (_, api, time) = striped(Limit::per_hour(3_600).burst(20_000));
     api.check().unwrap();
@@ -133,6 +140,7 @@ fn who_is_in_line_is_not_overtaken_from_a_stash() {
 
 #[test]
 fn who_waits_has_what_is_in_stripes_at_once() {
+    let _few = few_threads();
     let (_, api, _) = striped(Limit::per_hour(1).burst(20_000));
     take_on_threads(&api, 4, 10);
     assert!(api.check_n(19_961).is_err());
@@ -145,6 +153,7 @@ fn who_waits_has_what_is_in_stripes_at_once() {
 /// Each takes effect at once, whatever this thread has set apart.
 #[test]
 fn a_change_ends_what_was_set_apart() {
+    let _few = few_threads();
     let limit = Limit::per_hour(20_000);
     let changes: [(Change, u64); 5] = [
         (|_, api| api.pause_for(Duration::from_secs(1)), 0),
@@ -172,6 +181,7 @@ fn a_change_ends_what_was_set_apart() {
 /// A debt delays whoever comes next, also where this thread has tokens set apart.
 #[test]
 fn a_debt_is_everybodys() {
+    let _few = few_threads();
     let (_, api, time) = striped(Limit::per_hour(3_600).burst(20_000));
     api.check().unwrap();
     api.try_acquire().unwrap().settle(20_100);
@@ -185,6 +195,7 @@ fn a_debt_is_everybodys() {
 
 #[test]
 fn permits_and_their_tokens_come_back() {
+    let _few = few_threads();
     for burst in [1_024, 5_000, 1_000_000] {
         let (_, api, _) = striped(Limit::per_hour(burst).on_release(OnRelease::Refund));
         let mut dice = Dice(37);
@@ -213,6 +224,7 @@ fn permits_and_their_tokens_come_back() {
 /// A bound that comes while stripes count permits: those in flight count.
 #[test]
 fn a_bound_on_permits_that_comes_late() {
+    let _few = few_threads();
     let limit = Limit::per_hour(20_000);
     let (limiter, api, _) = striped(limit);
     let mut held: Vec<_> = (0..5).map(|_| api.try_acquire().unwrap().into_owned()).collect();
