@@ -53,11 +53,13 @@ for features in --all-features '' --no-default-features; do
     RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps $features
 done
 
-say "loom: each model, and each seeded fault"
+say "loom: each model"
 RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom" \
     cargo clippy --quiet -p loom-tests --all-targets -- -D warnings
 RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom" RUST_BACKTRACE=0 \
     cargo test --quiet -p loom-tests --profile loom
+say "loom: each fault can be applied (scripts/faults.py applies them)"
+python3 scripts/faults.py --check
 
 say "examples"
 scripts/check-examples.sh

@@ -1,4 +1,4 @@
-//! The machine's time, corrected by who reads it.
+//! The machine's time, which its readers correct.
 
 use loom::sync::Arc;
 use loom::thread;
@@ -8,10 +8,10 @@ use crate::model;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// The counter is too fast, so that the next line is the slower one. Who reads the present one far
-/// beyond the tick where the other has it end reads more than it will read after that.
+/// The counter is too fast, so the next segment is slower. A reader that used this segment far beyond its
+/// sealed end would later read less on the next one.
 #[test]
-fn a_late_reader_beside_a_correction() {
+fn late_reader_beside_correction() {
     model(|| {
         let clock = Arc::new(SteeredClock::new());
         clock.pass(SECOND);
@@ -27,9 +27,9 @@ fn a_late_reader_beside_a_correction() {
     });
 }
 
-/// A line that is made while another reader still holds on to the one in its slot.
+/// A segment is stored while a reader still uses the one that was in its slot.
 #[test]
-fn a_reader_beside_two_corrections() {
+fn reader_beside_two_corrections() {
     model(|| {
         let clock = Arc::new(SteeredClock::new());
         let other = Arc::clone(&clock);

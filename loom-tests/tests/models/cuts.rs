@@ -1,4 +1,4 @@
-//! A neighbour's cut arrives while the threads of this process go on.
+//! Cuts, those of a neighbour and our own, beside other changes.
 
 use loom::thread;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tollgate::{Limit, Recovery};
 use crate::{SECOND, long_model, model, resource, take};
 
 #[test]
-fn a_neighbours_cut_beside_takers_and_a_reconfiguration() {
+fn remote_cut_beside_takes_and_reconfigure() {
     long_model(|| {
         let (resource, _) = resource(Limit::per_hour(4));
         let (other, neighbour) = (resource.clone(), resource.clone());
@@ -22,10 +22,10 @@ fn a_neighbours_cut_beside_takers_and_a_reconfiguration() {
     });
 }
 
-/// Eight tokens at once are granted before the cut or not at all, so their refusal is of its
-/// incident, in whatever order the cut and the refusal come.
+/// Eight tokens at once can only be granted before the cut. So their refusal belongs to the incident of
+/// the cut, whichever of the two comes first.
 #[test]
-fn a_refusal_of_what_was_granted_before_a_cut_joins_it() {
+fn refusal_of_earlier_grant_joins_remote_cut() {
     model(|| {
         let (resource, _) = resource(Limit::per_hour(8).cooldown(Duration::ZERO));
         let other = resource.clone();
@@ -39,7 +39,7 @@ fn a_refusal_of_what_was_granted_before_a_cut_joins_it() {
 }
 
 #[test]
-fn two_refusals_at_once_cut_once() {
+fn concurrent_refusals_cut_once() {
     model(|| {
         let (resource, _) = resource(Limit::per_hour(8).cooldown(Duration::ZERO));
         let (one, other) = (resource.try_acquire().unwrap(), resource.clone());
@@ -51,9 +51,10 @@ fn two_refusals_at_once_cut_once() {
     });
 }
 
-/// A neighbour's cut that another covers, while a step of that one's recovery falls due.
+/// A neighbour's cut has no effect, because an earlier one is deeper, while a recovery step of that one
+/// falls due.
 #[test]
-fn a_cut_that_changes_nothing_beside_a_step() {
+fn ineffective_cut_beside_recovery_step() {
     model(|| {
         let recovery = Recovery { interval: SECOND, factor: 1.1, cap: true };
         let (resource, time) = resource(Limit::per_hour(10).recovery(recovery));

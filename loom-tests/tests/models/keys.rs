@@ -1,12 +1,12 @@
-//! Keys of a template: taken from, turned and evicted at the same moment. The map is loom's here, and
-//! all else is what is shipped.
+//! Keys of a template that are taken from while they are evicted, promoted or migrated. The map is made of
+//! loom's primitives. All else is the shipped code.
 
 use loom::thread;
 use tollgate::{Limit, ManualClock, MemoryLimiter, Permit};
 
 use crate::{HOUR, SECOND, long_model, model};
 
-/// A key that was used and is full again, so that it goes when another one is made.
+/// A compact key that is idle and full, so that creating another key evicts it.
 fn one_idle_key(limit: Limit) -> (MemoryLimiter, ManualClock) {
     let time = ManualClock::new();
     let limiter = MemoryLimiter::with_clock(time.clone());
@@ -16,8 +16,8 @@ fn one_idle_key(limit: Limit) -> (MemoryLimiter, ManualClock) {
     (limiter, time)
 }
 
-/// The same, but that it is whole.
-fn one_idle_whole_key(limit: Limit) -> MemoryLimiter {
+/// The same with a promoted key.
+fn one_idle_promoted_key(limit: Limit) -> MemoryLimiter {
     let (limiter, time) = one_idle_key(limit);
     drop(limiter.resource("key").unwrap());
     time.advance(11 * SECOND);
@@ -28,9 +28,9 @@ fn take(limiter: &MemoryLimiter, times: usize) -> u64 {
     (0..times).map(|_| u64::from(limiter.check("key").is_ok())).sum()
 }
 
-/// A take from a light key that goes: it is counted, by the key or by the one that comes after it.
+/// A take beside the eviction of its compact key is counted there or by the next key of this name.
 #[test]
-fn a_take_beside_an_eviction() {
+fn take_beside_eviction() {
     model(|| {
         let (limiter, _) = one_idle_key(Limit::per_hour(1));
         let other = limiter.clone();
@@ -42,7 +42,7 @@ fn a_take_beside_an_eviction() {
 }
 
 #[test]
-fn two_takes_beside_an_eviction() {
+fn two_takes_beside_eviction() {
     long_model(|| {
         let (limiter, _) = one_idle_key(Limit::per_hour(1));
         let (one, other) = (limiter.clone(), limiter.clone());
@@ -53,9 +53,9 @@ fn two_takes_beside_an_eviction() {
     });
 }
 
-/// A take from a light key that becomes whole: it is counted there.
+/// A take beside the promotion of its compact key is counted by the promoted one.
 #[test]
-fn a_take_beside_a_promotion() {
+fn take_beside_promotion() {
     model(|| {
         let (limiter, _) = one_idle_key(Limit::per_hour(2));
         let other = limiter.clone();
@@ -67,11 +67,11 @@ fn a_take_beside_a_promotion() {
     });
 }
 
-/// A handle that is fetched while its key goes: either it is that key's, which stays, or the next one's.
+/// A handle that is fetched beside an eviction keeps its key, or belongs to the next one.
 #[test]
-fn a_handle_beside_an_eviction() {
+fn handle_beside_eviction() {
     model(|| {
-        let limiter = one_idle_whole_key(Limit::per_hour(1));
+        let limiter = one_idle_promoted_key(Limit::per_hour(1));
         let other = limiter.clone();
         let beside = thread::spawn(move || {
             let handle = other.resource("key").unwrap();
@@ -83,11 +83,11 @@ fn a_handle_beside_an_eviction() {
     });
 }
 
-/// A permit by name that is granted while its key goes is in flight in the key that is found.
+/// A permit that is granted beside an eviction is in flight in the key that is found afterwards.
 #[test]
-fn a_permit_beside_an_eviction() {
+fn permit_beside_eviction() {
     model(|| {
-        let limiter = one_idle_whole_key(Limit::per_hour(2).max_in_flight(1));
+        let limiter = one_idle_promoted_key(Limit::per_hour(2).max_in_flight(1));
         let other = limiter.clone();
         let beside = thread::spawn(move || other.try_acquire("key").map(Permit::forget).is_ok());
         limiter.check("another").unwrap();
@@ -99,11 +99,11 @@ fn a_permit_beside_an_eviction() {
     });
 }
 
-/// A cut of a key that goes is not lost.
+/// A cut beside an eviction is not lost.
 #[test]
-fn a_cut_beside_an_eviction() {
+fn cut_beside_eviction() {
     long_model(|| {
-        let limiter = one_idle_whole_key(Limit::per_hour(4));
+        let limiter = one_idle_promoted_key(Limit::per_hour(4));
         let other = limiter.clone();
         let beside = thread::spawn(move || other.announce_reduced("key", "429"));
         limiter.check("another").unwrap();
@@ -112,9 +112,9 @@ fn a_cut_beside_an_eviction() {
     });
 }
 
-/// Another limit beside a take: what was taken stays taken.
+/// Another limit keeps what was taken.
 #[test]
-fn a_take_beside_another_limit() {
+fn take_beside_new_template() {
     long_model(|| {
         let (limiter, _) = one_idle_key(Limit::per_hour(3));
         limiter.check("key").unwrap();
@@ -126,14 +126,14 @@ fn a_take_beside_another_limit() {
     });
 }
 
-/// A faster limit beside a take with a later reading: no time counts twice.
+/// A faster limit beside a take with a later reading: no time is counted twice.
 #[test]
-fn another_limit_settles_time_once() {
+fn new_template_settles_time_once() {
     model(|| {
         let time = ManualClock::new();
         let limiter = MemoryLimiter::with_clock(time.clone());
         limiter.per_key("", Limit::per_second(100).burst(3)).unwrap();
-        // A first reading, after which no sweep is due for a while.
+        // The take below extends the sweep window. No sweep is due after it.
         time.advance(SECOND);
         limiter.check_n("key", 3).unwrap();
         let (other, clock) = (limiter.clone(), time.clone());
@@ -143,14 +143,14 @@ fn another_limit_settles_time_once() {
         });
         limiter.per_key("", Limit::per_second(10_000).burst(3)).unwrap();
         let taken = beside.join().unwrap() + take(&limiter, 3);
-        // That time as it was before the limit, or as it is after it.
+        // The time passed at the old rate, or at the new one.
         assert!(taken == 1 || taken == 3, "over-issued, or lost: {taken}");
     });
 }
 
-/// An old reading finds a key that went and came no fuller than one that stayed.
+/// By an old reading a key that was evicted and created again is no fuller than one that stayed.
 #[test]
-fn an_old_reading_beside_an_eviction() {
+fn old_reading_beside_eviction() {
     model(|| {
         let time = ManualClock::new();
         let limiter = MemoryLimiter::with_clock(time.clone());
@@ -162,16 +162,16 @@ fn an_old_reading_beside_an_eviction() {
             other.check("another").unwrap();
             clock.set(0);
         });
-        // With a reading of eleven seconds, or not at all.
+        // At a reading of eleven seconds, or denied.
         take(&limiter, 1);
         beside.join().unwrap();
         assert_eq!(take(&limiter, 1), 0, "over-issued");
     });
 }
 
-/// Closing beside a take that makes a key: none answers afterwards.
+/// A limiter is closed beside a take that creates a key. No key admits afterwards.
 #[test]
-fn closing_beside_a_take() {
+fn close_beside_takes() {
     model(|| {
         let time = ManualClock::new();
         let limiter = MemoryLimiter::with_clock(time);
@@ -185,9 +185,9 @@ fn closing_beside_a_take() {
     });
 }
 
-/// A key that is made while a longer prefix takes over those that fit counts where it is, and once.
+/// A key is created while a template of a longer prefix is set: exactly one template counts it.
 #[test]
-fn a_key_beside_a_longer_prefix() {
+fn new_key_beside_longer_prefix() {
     model(|| {
         let limiter = MemoryLimiter::with_clock(ManualClock::new());
         limiter.per_key_at_most("", Limit::per_hour(1), 1).unwrap();
@@ -203,9 +203,9 @@ fn a_key_beside_a_longer_prefix() {
     });
 }
 
-/// So does one that goes meanwhile.
+/// The same for a key that is evicted meanwhile.
 #[test]
-fn an_eviction_beside_a_longer_prefix() {
+fn eviction_beside_longer_prefix() {
     model(|| {
         let time = ManualClock::new();
         let limiter = MemoryLimiter::with_clock(time.clone());
@@ -213,7 +213,7 @@ fn an_eviction_beside_a_longer_prefix() {
         limiter.per_key_at_most("", Limit::per_hour(1), 1).unwrap();
         drop(limiter.resource("a key").unwrap());
         let other = limiter.clone();
-        // There is no room for both.
+        // There is room for one key.
         let beside = thread::spawn(move || other.check("b key").is_ok());
         limiter.per_key_at_most("a ", Limit::per_hour(1), 1).unwrap();
         beside.join().unwrap();

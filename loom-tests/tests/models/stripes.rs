@@ -1,7 +1,7 @@
-//! Prepaid batches: opened, filled and closed beside those who take.
+//! Prepaid batches that are opened, refilled and drained beside takes.
 //!
-//! Here a bucket of 64 sets 4 tokens apart for each of 2 stripes, of which the first two threads, this
-//! one and the first that is spawned, keep 2 as a stash each.
+//! In a model a bucket of 64 reserves 4 tokens for each of 2 stripes. The model's own thread and the first
+//! that it spawns own a stripe each, and cache up to 2 tokens of it.
 
 use loom::thread;
 use tollgate::{Limit, ManualClock, OnRelease, Resource};
@@ -10,7 +10,7 @@ use crate::{HOUR, alone, long_model, model, take};
 
 const ALL: u64 = 64;
 
-/// With open stripes, and only `left` tokens in the word, at a time that stands still.
+/// A resource with open stripes, and `left` tokens in the word. Its time stands still.
 fn striped(left: u64) -> (Resource, ManualClock) {
     let time = ManualClock::new();
     let resource = alone(0, Limit::per_hour(ALL), &time);
@@ -20,28 +20,28 @@ fn striped(left: u64) -> (Resource, ManualClock) {
     (resource, time)
 }
 
-/// All that is left, token by token.
-fn drain(resource: &Resource) -> u64 {
+/// Takes all that is left, token by token.
+fn take_all(resource: &Resource) -> u64 {
     std::iter::repeat_with(|| resource.check()).take_while(Result::is_ok).count() as u64
 }
 
 #[test]
-fn a_take_from_the_stash_beside_who_takes_back() {
+fn cached_take_beside_drain() {
     model(|| {
         let (resource, _) = striped(0);
-        assert_eq!(take(&resource, 1), 1); // one more is in the stash
+        assert_eq!(take(&resource, 1), 1); // one more is in the cache
         let other = resource.clone();
         let beside = thread::spawn(move || other.check_n(5).map_or(0, |()| 5));
         let taken = take(&resource, 1);
         let taken = 1 + taken + beside.join().unwrap();
-        let all = taken + drain(&resource);
+        let all = taken + take_all(&resource);
         assert!(all <= 8, "over-issued: {all}");
         assert_eq!(all, 8, "lost");
     });
 }
 
 #[test]
-fn a_stripe_is_filled_beside_who_takes_back() {
+fn refill_beside_drain() {
     model(|| {
         let (resource, _) = striped(40);
         resource.check_n(4).unwrap(); // this thread's stripe is empty
@@ -49,60 +49,60 @@ fn a_stripe_is_filled_beside_who_takes_back() {
         let beside = thread::spawn(move || other.check_n(42).map_or(0, |()| 42));
         let taken = take(&resource, 1);
         let taken = 4 + taken + beside.join().unwrap();
-        let all = taken + drain(&resource);
+        let all = taken + take_all(&resource);
         assert!(all <= 48, "over-issued: {all}");
         assert_eq!(all, 48, "lost");
     });
 }
 
 #[test]
-fn a_stripe_is_filled_beside_one_in_line() {
+fn refill_beside_waiter() {
     long_model(|| {
         let (resource, _) = striped(40);
         resource.check_n(4).unwrap();
         let other = resource.clone();
-        // It has to have what the other one moves from here to there, too.
+        // It needs the tokens of the refill, too.
         let beside = thread::spawn(move || other.blocking_acquire_n(43, None).map(drop));
         let taken = take(&resource, 1);
         beside.join().unwrap().unwrap();
-        assert_eq!(4 + taken + 43 + drain(&resource), 48, "over-issued, or lost");
+        assert_eq!(4 + taken + 43 + take_all(&resource), 48, "over-issued, or lost");
     });
 }
 
 #[test]
-fn who_waits_has_what_is_in_stripes() {
+fn waiter_drains_stripes() {
     model(|| {
         let (resource, _) = striped(0);
         let other = resource.clone();
         let beside = thread::spawn(move || other.blocking_acquire_n(7, None).map(drop));
         let taken = take(&resource, 1);
         beside.join().unwrap().unwrap();
-        assert_eq!(taken + 7 + drain(&resource), 8, "over-issued, or lost");
+        assert_eq!(taken + 7 + take_all(&resource), 8, "over-issued, or lost");
     });
 }
 
-/// A stash that was closed is not taken from when the stripes are opened again.
+/// A cache that was drained is not taken from when the stripes are opened again.
 #[test]
-fn a_stash_of_another_opening() {
+fn cache_of_an_earlier_epoch() {
     model(|| {
         let (resource, time) = striped(0);
-        assert_eq!(take(&resource, 1), 1); // one more is in the stash
+        assert_eq!(take(&resource, 1), 1); // one more is in the cache
         let other = resource.clone();
         let passing = time.clone();
         let beside = thread::spawn(move || {
-            assert!(other.check_n(60).is_err()); // takes back
+            assert!(other.check_n(60).is_err()); // drains the stripes
             passing.advance(2 * HOUR);
             other.open_stripes();
         });
         let taken = take(&resource, 1);
         beside.join().unwrap();
-        let all = drain(&resource);
+        let all = take_all(&resource);
         assert!(all <= ALL, "over-issued: {all} after {taken}");
     });
 }
 
 #[test]
-fn opening_beside_takers() {
+fn opening_beside_takes() {
     long_model(|| {
         let time = ManualClock::new();
         let resource = alone(0, Limit::per_hour(ALL), &time);
@@ -113,14 +113,14 @@ fn opening_beside_takers() {
             take(&other, 1)
         });
         let taken = take(&resource, 1) + beside.join().unwrap();
-        assert_eq!(20 + taken + drain(&resource), ALL, "over-issued, or lost");
+        assert_eq!(20 + taken + take_all(&resource), ALL, "over-issued, or lost");
     });
 }
 
-/// What a full word could not hold while the stripes were in use is not made up for: the clock is read
-/// after they were closed.
+/// A full word does not accrue. The closer reads the clock after it has closed the stripes: by an earlier
+/// reading the word would regain what it could not hold.
 #[test]
-fn time_that_passes_while_stripes_are_closed() {
+fn drain_beside_accrual() {
     model(|| {
         let time = ManualClock::new();
         let resource = alone(0, Limit::per_hour(ALL), &time);
@@ -130,23 +130,23 @@ fn time_that_passes_while_stripes_are_closed() {
         let beside = thread::spawn(move || other.check_n(ALL).is_ok());
         time.advance(HOUR);
         let taken = take(&resource, 1);
-        // At this one moment: one was taken before it, so that the other one never finds all there.
+        // All at one moment. A token was taken before it, so the other thread never finds all.
         let burst = if beside.join().unwrap() { ALL } else { 0 };
-        let all = taken + burst + drain(&resource);
+        let all = taken + burst + take_all(&resource);
         assert!(all <= ALL, "over-issued: {all}");
     });
 }
 
-/// As above, for who fills a stripe: the clock is read after the stripe is claimed.
+/// The same for the filler of a stripe: it reads the clock after it has claimed the stripe.
 #[test]
-fn time_that_passes_while_a_stripe_is_filled() {
+fn refill_beside_accrual() {
     model(|| {
         let time = ManualClock::new();
         let resource = alone(0, Limit::per_hour(ALL), &time);
         resource.open_stripes();
         let second = thread::spawn(|| ());
         let other = resource.clone();
-        // The third thread shares this one's stripe.
+        // The third thread shares the stripe of the model's own thread.
         let beside = thread::spawn(move || {
             time.advance(HOUR);
             u64::from(other.check_n(4).is_ok()) * 4
@@ -154,16 +154,16 @@ fn time_that_passes_while_a_stripe_is_filled() {
         let before = take(&resource, 1);
         let since = beside.join().unwrap();
         second.join().unwrap();
-        let all = since + drain(&resource);
+        let all = since + take_all(&resource);
         assert!(all <= ALL, "over-issued: {all} after {before}");
     });
 }
 
 #[test]
-fn a_reconfiguration_beside_stripes() {
+fn reconfigure_beside_cached_takes() {
     long_model(|| {
         let (resource, _) = striped(40);
-        assert_eq!(take(&resource, 1), 1); // one more is in the stash
+        assert_eq!(take(&resource, 1), 1); // one more is in the cache
         let other = resource.clone();
         let beside = thread::spawn(move || {
             other.reconfigure(Limit::per_hour(ALL / 2)).unwrap();
@@ -171,32 +171,32 @@ fn a_reconfiguration_beside_stripes() {
         });
         let taken = take(&resource, 2);
         let found = beside.join().unwrap();
-        let left = drain(&resource);
+        let left = take_all(&resource);
         assert!(left <= found, "over-issued: {left} of {found}");
         assert!(1 + taken + left <= 48, "over-issued: {taken} and {left}");
         assert!(taken + left >= ALL / 2, "lost");
     });
 }
 
-/// Stripes that are opened while a limit is installed are the new one's, or closed.
+/// Stripes that are opened beside a reconfiguration belong to the new limit, or are closed.
 #[test]
-fn opening_beside_a_reconfiguration() {
+fn opening_beside_reconfigure() {
     model(|| {
         let (resource, time) = striped(0);
-        resource.check_n(8).unwrap(); // takes back
+        resource.check_n(8).unwrap(); // drains the stripes
         time.advance(2 * HOUR);
         let other = resource.clone();
         let beside = thread::spawn(move || other.reconfigure(Limit::per_hour(8)).unwrap());
         resource.open_stripes();
         beside.join().unwrap();
-        let left = drain(&resource);
+        let left = take_all(&resource);
         assert!(left <= 8, "over-issued: {left}");
         assert_eq!(left, 8, "lost");
     });
 }
 
 #[test]
-fn a_refund_beside_who_takes_back() {
+fn refund_beside_drain() {
     long_model(|| {
         let time = ManualClock::new();
         let limit = Limit::new(ALL, HOUR).on_release(OnRelease::Refund);
@@ -208,32 +208,13 @@ fn a_refund_beside_who_takes_back() {
         let beside = thread::spawn(move || other.check_n(6).map_or(0, |()| 6));
         drop(permit);
         let taken = beside.join().unwrap();
-        assert_eq!(taken + drain(&resource), 8, "over-issued, or lost");
+        assert_eq!(taken + take_all(&resource), 8, "over-issued, or lost");
     });
 }
 
+/// A filler that finds too few tokens returns what it holds, and serves the waiter.
 #[test]
-fn permits_end_on_other_stripes() {
-    long_model(|| {
-        let (resource, _) = striped(0);
-        let held = [(), ()].map(|()| resource.try_acquire().unwrap().into_owned());
-        let [one, other] = held;
-        // That of the second thread is another stripe; the third shares this one's.
-        let second = thread::spawn(move || drop(one));
-        let sharing = resource.clone();
-        let third = thread::spawn(move || drop(sharing.try_acquire()));
-        drop(other);
-        second.join().unwrap();
-        third.join().unwrap();
-        assert_eq!(resource.capacity().in_flight, 0, "miscounted");
-        resource.release();
-        assert_eq!(resource.capacity().in_flight, 0, "miscounted");
-    });
-}
-
-/// Who fills a stripe, for more than there is, lets those in line have what there is.
-#[test]
-fn a_stripe_is_filled_in_vain_beside_one_in_line() {
+fn failed_refill_beside_waiter() {
     long_model(|| {
         let (resource, _) = striped(0);
         resource.check_n(3).unwrap(); // leaves one
@@ -244,18 +225,18 @@ fn a_stripe_is_filled_in_vain_beside_one_in_line() {
         let beside = thread::spawn(move || other.blocking_acquire_n(3, None).map(drop));
         assert!(resource.check_n(4).is_err(), "over-issued");
         beside.join().unwrap().unwrap();
-        assert_eq!(drain(&resource), 0, "over-issued");
+        assert_eq!(take_all(&resource), 0, "over-issued");
     });
 }
 
-/// Who finds too little in the word looks again once another has taken back what was in the stripes.
+/// A caller that finds too few tokens in the word tries again after another thread has drained the stripes.
 #[test]
-fn a_denial_beside_who_takes_back() {
+fn denial_beside_drain() {
     model(|| {
         let (resource, _) = striped(0);
         let other = resource.clone();
         let beside = thread::spawn(move || other.peek(8).is_ok());
         assert!(resource.check_n(5).is_ok(), "denied what is there");
-        assert!(beside.join().unwrap() || drain(&resource) == 3, "lost");
+        assert!(beside.join().unwrap() || take_all(&resource) == 3, "lost");
     });
 }

@@ -6,7 +6,7 @@ use tollgate::Limit;
 use crate::{long_model, model, resource, take};
 
 #[test]
-fn two_takers_of_two_windows() {
+fn concurrent_takes_of_two_windows() {
     model(|| {
         let (resource, _) = resource(Limit::per_hour(3).and(Limit::per_day(2)));
         let other = resource.clone();
@@ -17,9 +17,9 @@ fn two_takers_of_two_windows() {
     });
 }
 
-/// What a taker takes without the lock while the first window moves under it is counted.
+/// A take without the lock, while the first window moves under the lock, is counted.
 #[test]
-fn another_window_beside_a_taker() {
+fn window_added_beside_takes() {
     model(|| {
         let (resource, _) = resource(Limit::per_hour(3));
         let other = resource.clone();
@@ -33,7 +33,7 @@ fn another_window_beside_a_taker() {
 }
 
 #[test]
-fn one_window_less_beside_a_taker() {
+fn window_removed_beside_takes() {
     long_model(|| {
         let (resource, _) = resource(Limit::per_hour(3).and(Limit::per_day(2)));
         let other = resource.clone();
@@ -44,9 +44,9 @@ fn one_window_less_beside_a_taker() {
     });
 }
 
-/// A permit that is given back while the windows change counts in the first at least.
+/// A refund while a window is added reaches the first window.
 #[test]
-fn a_refund_beside_another_window() {
+fn window_added_beside_refund() {
     model(|| {
         let (resource, _) = resource(Limit::per_hour(2));
         let permit = resource.try_acquire().unwrap().into_owned();

@@ -1,18 +1,18 @@
-//! Several resources at once: all or nothing, and nothing made or lost by what is refused.
+//! Calls that want several resources: all or none, and a denial changes nothing.
 
 use loom::thread;
 use tollgate::{AcquireError, Limit, OnRelease, Permits, Resource};
 
-use crate::{HOUR, SECOND, long_model, model, polled_once, take, two};
+use crate::{HOUR, SECOND, long_model, model, poll_once, take, two};
 
-/// A thread that waits for a token of each, and gives them back.
+/// Spawns a thread that waits for a token of each, and gives them back.
 fn spawn_wait(one: &Resource, other: &Resource) -> thread::JoinHandle<Result<(), AcquireError>> {
     let (one, other) = (one.clone(), other.clone());
     thread::spawn(move || Resource::blocking_acquire_all(&[(&one, 1), (&other, 1)]).map(drop))
 }
 
 #[test]
-fn two_in_opposite_order() {
+fn two_calls_in_opposite_order() {
     model(|| {
         let (a, b, _) = two(Limit::per_hour(2), Limit::per_hour(2));
         let (other_a, other_b) = (a.clone(), b.clone());
@@ -29,7 +29,7 @@ fn two_in_opposite_order() {
 }
 
 #[test]
-fn one_beside_a_single_call() {
+fn call_beside_take_of_its_first_bucket() {
     model(|| {
         let (a, b, _) = two(Limit::per_hour(1), Limit::per_hour(1));
         let other = a.clone();
@@ -42,9 +42,9 @@ fn one_beside_a_single_call() {
     });
 }
 
-/// The last of them is not held, and taken all the same.
+/// The last bucket is not locked: it is taken by a CAS.
 #[test]
-fn one_beside_a_single_call_of_the_last() {
+fn call_beside_take_of_its_last_bucket() {
     model(|| {
         let (a, b, _) = two(Limit::per_hour(1), Limit::per_hour(1));
         let other = b.clone();
@@ -57,9 +57,9 @@ fn one_beside_a_single_call_of_the_last() {
     });
 }
 
-/// The first has a full bucket again before the refusal: nothing is given back on top of it.
+/// The first bucket is full again before the call is denied. A roll-back would add to a full bucket.
 #[test]
-fn a_refusal_beside_a_refill_makes_no_token() {
+fn denial_beside_accrual() {
     long_model(|| {
         let (a, b, time) = two(Limit::per_second(2), Limit::per_day(1));
         assert_eq!(take(&b, 1), 1);
@@ -75,7 +75,7 @@ fn a_refusal_beside_a_refill_makes_no_token() {
 }
 
 #[test]
-fn a_refusal_beside_a_reconfiguration_makes_no_token() {
+fn denial_beside_reconfigure() {
     long_model(|| {
         let (a, b, _) = two(Limit::per_hour(4), Limit::per_day(1));
         assert_eq!(take(&b, 1), 1);
@@ -92,7 +92,7 @@ fn a_refusal_beside_a_reconfiguration_makes_no_token() {
 }
 
 #[test]
-fn one_beside_a_reconfiguration() {
+fn call_beside_reconfigure() {
     model(|| {
         let (a, b, _) = two(Limit::per_hour(2), Limit::per_hour(1));
         let other = a.clone();
@@ -106,9 +106,9 @@ fn one_beside_a_reconfiguration() {
     });
 }
 
-/// One call turns out to have cost more than its estimate, beside another.
+/// A permit that cost more than its estimate is settled beside a call.
 #[test]
-fn one_beside_a_settlement() {
+fn call_beside_settlement() {
     long_model(|| {
         let (a, b, _) = two(Limit::per_hour(4), Limit::per_hour(1));
         let permit = a.try_acquire().unwrap().into_owned();
@@ -121,9 +121,9 @@ fn one_beside_a_settlement() {
     });
 }
 
-/// A settlement, a reconfiguration and a call at once: the debt stays, in whatever order.
+/// A settlement, a reconfiguration and a call: the debt stays, in any order.
 #[test]
-fn a_settlement_beside_a_reconfiguration() {
+fn settlement_beside_reconfigure() {
     long_model(|| {
         let (a, b, time) = two(Limit::per_hour(1), Limit::per_hour(4));
         let permit = b.try_acquire_n(2).unwrap().into_owned();
@@ -137,7 +137,7 @@ fn a_settlement_beside_a_reconfiguration() {
         settling.join().unwrap();
         let both = beside.join().unwrap();
         assert_eq!(a.capacity().available, 1 - both, "not conserved");
-        // Two were held: 6 - 2 more were charged, and 2 taken by the call.
+        // The permit held 2. Its settlement charged 4 more, and the call took 2 if it was admitted.
         let owed = 2 + 2 * both;
         time.advance(HOUR / 8 * u32::try_from(owed).unwrap());
         assert_eq!(b.capacity().available, 0, "forgiven");
@@ -146,9 +146,9 @@ fn a_settlement_beside_a_reconfiguration() {
     });
 }
 
-/// The one comes back before, while or after it waits for the other.
+/// One token returns before, during or after the wait for the other.
 #[test]
-fn a_wait_for_two_hears_of_each() {
+fn waiter_for_two_beside_two_refunds() {
     long_model(|| {
         let limit = Limit::new(1, HOUR).on_release(OnRelease::Refund);
         let (a, b, _) = two(limit, limit);
@@ -162,9 +162,9 @@ fn a_wait_for_two_hears_of_each() {
     });
 }
 
-/// What was there when it joined is charged for, and comes again with time.
+/// A token that was available when the waiter joined is charged for, and accrues again.
 #[test]
-fn a_wait_for_two_hears_of_what_was_there_before() {
+fn waiter_for_two_beside_charge_and_refund() {
     long_model(|| {
         let refunds = |n| Limit::new(n, HOUR).on_release(OnRelease::Refund);
         let (a, b, time) = two(refunds(2), refunds(1));
@@ -178,9 +178,9 @@ fn a_wait_for_two_hears_of_what_was_there_before() {
     });
 }
 
-/// Who waits for both and who waits for one have their turns, whoever is first.
+/// Both waiters are served, whichever is first in the queue.
 #[test]
-fn a_wait_for_two_passes_its_turn_on() {
+fn waiter_for_two_beside_waiter_for_one() {
     long_model(|| {
         let limit = Limit::new(1, HOUR).on_release(OnRelease::Refund);
         let (a, b, _) = two(limit, limit);
@@ -197,9 +197,9 @@ fn a_wait_for_two_passes_its_turn_on() {
     });
 }
 
-/// A newcomer has the place that the head has just seen, and gives it back.
+/// A newcomer takes the last permit after the head saw room for one, and ends it.
 #[test]
-fn a_place_that_is_taken_beside_a_wait_for_two() {
+fn waiter_for_two_beside_bounded_take() {
     model(|| {
         let refunds = Limit::new(1, HOUR).on_release(OnRelease::Refund);
         let (a, b, _) = two(Limit::per_hour(9).max_in_flight(1), refunds);
@@ -209,7 +209,7 @@ fn a_place_that_is_taken_beside_a_wait_for_two() {
             move || drop(a.try_acquire())
         });
         let mut waiter = Box::pin(Resource::acquire_all(&[(&a, 1), (&b, 1)]));
-        if !polled_once(waiter.as_mut()) {
+        if !poll_once(waiter.as_mut()) {
             drop(held);
             drop(loom::future::block_on(waiter).unwrap());
         }

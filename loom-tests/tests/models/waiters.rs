@@ -1,0 +1,182 @@
+//! Waiters of one resource: each is woken by what it waits for.
+
+use std::pin::pin;
+
+use loom::thread;
+use tollgate::{AcquireError, Limit, OnRelease, Permit};
+
+use crate::{HOUR, SECOND, long_model, model, poll_once, resource, take};
+
+#[test]
+fn refund_beside_waiter() {
+    model(|| {
+        let (resource, _) = resource(Limit::new(1, HOUR).on_release(OnRelease::Refund));
+        let permit = resource.try_acquire().unwrap().into_owned();
+        let other = resource.clone();
+        let waiter = thread::spawn(move || other.blocking_acquire().map(drop));
+        drop(permit);
+        waiter.join().unwrap().unwrap();
+        assert_eq!(resource.capacity().available, 1, "not conserved");
+    });
+}
+
+#[test]
+fn cancelled_head_beside_next_waiter() {
+    model(|| {
+        let (resource, _) = resource(Limit::new(1, HOUR).on_release(OnRelease::Refund));
+        let permit = resource.try_acquire().unwrap().into_owned();
+        let mut head = Box::pin(resource.acquire());
+        assert!(!poll_once(head.as_mut()));
+        let other = resource.clone();
+        let next = thread::spawn(move || other.blocking_acquire().map(drop));
+        // The head is notified, and dropped before it is polled.
+        drop(permit);
+        drop(head);
+        next.join().unwrap().unwrap();
+        assert_eq!(resource.capacity().available, 1, "not conserved");
+    });
+}
+
+#[test]
+fn close_beside_waiter() {
+    model(|| {
+        let (resource, _) = resource(Limit::per_hour(1));
+        assert_eq!(take(&resource, 1), 1);
+        let other = resource.clone();
+        let waiter = thread::spawn(move || other.blocking_acquire().map(drop));
+        resource.close();
+        assert_eq!(waiter.join().unwrap(), Err(AcquireError::Closed));
+    });
+}
+
+#[test]
+fn timer_beside_waiter() {
+    model(|| {
+        let (resource, time) = resource(Limit::per_second(1));
+        assert_eq!(take(&resource, 1), 1);
+        let other = resource.clone();
+        let waiter = thread::spawn(move || other.blocking_acquire().map(drop));
+        time.advance(SECOND);
+        waiter.join().unwrap().unwrap();
+        assert_eq!(take(&resource, 1), 0, "over-issued");
+    });
+}
+
+/// The clock advances and steps back while a timer is armed.
+#[test]
+fn clock_step_back_beside_waiter() {
+    long_model(|| {
+        let (resource, time) = resource(Limit::per_second(1));
+        assert_eq!(take(&resource, 1), 1);
+        let other = resource.clone();
+        let waiter = thread::spawn(move || other.blocking_acquire().map(drop));
+        time.set(1_000_000_000);
+        time.set(0);
+        time.advance(2 * SECOND);
+        waiter.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn notified_waiter_beside_take() {
+    model(|| {
+        let (resource, _) = resource(Limit::new(1, HOUR).on_release(OnRelease::Refund));
+        let permit = resource.try_acquire().unwrap().into_owned();
+        let waiter = resource.acquire();
+        let mut waiter = pin!(async { waiter.await.map(Permit::forget) });
+        assert!(!poll_once(waiter.as_mut()));
+        let other = resource.clone();
+        // A newcomer must not overtake the waiter.
+        let overtaker = thread::spawn(move || take(&other, 1));
+        drop(permit);
+        loom::future::block_on(waiter).unwrap();
+        assert_eq!(overtaker.join().unwrap(), 0, "overtaken");
+    });
+}
+
+#[test]
+fn cut_beside_waiter_for_more() {
+    model(|| {
+        let (resource, _) = resource(Limit::per_hour(4));
+        assert!(resource.check_n(4).is_ok());
+        let other = resource.clone();
+        let waiter = thread::spawn(move || other.blocking_acquire_n(4, None).map(drop));
+        resource.announce_reduced("429");
+        let failed = waiter.join().unwrap();
+        assert_eq!(failed, Err(AcquireError::ExceedsCapacity { capacity: 3 }));
+    });
+}
+
+/// One refund of two tokens serves two waiters for one token each.
+#[test]
+fn refund_of_two_wakes_two_waiters() {
+    model(|| {
+        let (resource, _) = resource(Limit::new(2, HOUR).on_release(OnRelease::Refund));
+        let permit = resource.try_acquire_n(2).unwrap().into_owned();
+        let mut first = Box::pin(resource.acquire());
+        assert!(!poll_once(first.as_mut()));
+        let other = resource.clone();
+        let second = thread::spawn(move || other.blocking_acquire().map(Permit::forget));
+        drop(permit);
+        loom::future::block_on(first).unwrap().forget();
+        second.join().unwrap().unwrap();
+        assert_eq!(resource.capacity().available, 0, "over-issued, or lost");
+        assert_eq!(resource.capacity().in_flight, 2);
+    });
+}
+
+/// The token of the head and its deadline come at the same moment: either it or the next waiter gets the
+/// token.
+#[test]
+fn timeout_beside_notification() {
+    model(|| {
+        let (resource, time) = resource(Limit::new(1, HOUR).on_release(OnRelease::Refund));
+        let permit = resource.try_acquire().unwrap().into_owned();
+        let mut head = Box::pin(resource.acquire().timeout(SECOND));
+        let mut next = Box::pin(resource.acquire());
+        assert!(!poll_once(head.as_mut()) && !poll_once(next.as_mut()));
+        let passing = thread::spawn(move || time.advance(SECOND));
+        drop(permit);
+        match loom::future::block_on(head) {
+            Ok(permit) => drop(permit),
+            Err(error) => assert_eq!(error, AcquireError::TimedOut),
+        }
+        loom::future::block_on(next).unwrap().forget();
+        passing.join().unwrap();
+        assert_eq!(resource.capacity().available, 0, "over-issued");
+        assert_eq!(resource.capacity().in_flight, 1);
+    });
+}
+
+/// A faster rate shortens a wait that was computed by the slower one.
+#[test]
+fn reconfigure_beside_waiter() {
+    model(|| {
+        let (resource, time) = resource(Limit::per_day(1));
+        assert_eq!(take(&resource, 1), 1);
+        let other = resource.clone();
+        let waiter = thread::spawn(move || other.blocking_acquire().map(Permit::forget));
+        resource.reconfigure(Limit::per_second(1)).unwrap();
+        time.advance(SECOND);
+        waiter.join().unwrap().unwrap();
+        assert_eq!(take(&resource, 1), 0, "over-issued");
+    });
+}
+
+/// Nothing is admitted before a pause ends. Its end wakes the waiter.
+#[test]
+fn pause_end_beside_waiter() {
+    model(|| {
+        let (resource, time) = resource(Limit::per_hour(1));
+        resource.pause_for(SECOND);
+        let other = resource.clone();
+        let clock = time.clone();
+        let waiter = thread::spawn(move || {
+            other.blocking_acquire().map(Permit::forget).unwrap();
+            assert!(clock.now() >= 1_000_000_000, "in the pause");
+        });
+        time.advance(SECOND);
+        waiter.join().unwrap();
+        assert_eq!(take(&resource, 1), 0, "over-issued");
+    });
+}
