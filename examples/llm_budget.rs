@@ -150,7 +150,7 @@ impl Budget {
             name: resource.resource.clone(),
             window: window.window,
             spent,
-            allowed: window.limit as f64
+            allowed: window.configured_burst as f64
                 + window.per_window as f64 * time.div_duration_f64(window.window),
         })
     }

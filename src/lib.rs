@@ -52,7 +52,7 @@ pub use clock::SteeredClock;
 pub use clock::{Clock, ManualClock};
 pub use limiter::{
     Acquire, AcquireAll, AcquireError, Capacity, CapacityUpdate, ConfigError, Limit, MemoryLimiter,
-    OnRelease, ParseLimitError, Permit, Permits, RateLimiter, Recovery, Resource, Shortage,
+    OnRelease, ParseLimitError, Permit, Permits, RateLimiter, Recovery, Resource, RetryHint,
     TryAcquireError, UpdateKind, WindowCapacity,
 };
 #[cfg(feature = "swarm")]

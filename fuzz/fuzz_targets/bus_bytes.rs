@@ -42,7 +42,7 @@ async fn limiter(bus: &Arc<dyn MessageBus>, id: &str) -> DistributedLimiter {
 /// Of each window of each resource: what it holds at most and what accrues in it.
 fn limits(limiter: &DistributedLimiter) -> Vec<(u64, u64)> {
     let windows = RESOURCES.map(|name| limiter.capacity(name).expect("a resource").windows);
-    windows.iter().flatten().map(|window| (window.total, window.per_window)).collect()
+    windows.iter().flatten().map(|window| (window.burst, window.per_window)).collect()
 }
 
 async fn run(input: &[u8]) {

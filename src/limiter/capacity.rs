@@ -19,7 +19,7 @@ pub struct Capacity {
     /// threads take from prepaid batches it may be off by what those hold, at most 2,048.
     pub available: u64,
     /// The first window's burst at present, in whole tokens: lower after a cut.
-    pub total: u64,
+    pub burst: u64,
     /// The first window's rate at present, in tokens per window, rounded down.
     pub per_window: u64,
     /// Length of the first window.
@@ -29,7 +29,7 @@ pub struct Capacity {
     /// Waiting calls.
     pub waiting: u64,
     /// The first window's burst before any cut.
-    pub limit: u64,
+    pub configured_burst: u64,
     /// Every window, the first one included.
     pub windows: Vec<WindowCapacity>,
 }
@@ -41,25 +41,25 @@ pub struct WindowCapacity {
     /// Whole tokens that could be taken now from this window; 0 during a pause.
     pub available: u64,
     /// The burst at present, in whole tokens: lower after a cut.
-    pub total: u64,
+    pub burst: u64,
     /// The rate at present, in tokens per window, rounded down.
     pub per_window: u64,
     /// Length of the window.
     pub window: Duration,
     /// The burst before any cut.
-    pub limit: u64,
+    pub configured_burst: u64,
 }
 
 impl fmt::Display for Capacity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { resource, in_flight, .. } = self;
-        for (index, WindowCapacity { available, total, window, .. }) in
+        for (index, WindowCapacity { available, burst, window, .. }) in
             self.windows.iter().enumerate()
         {
             if index == 0 {
-                write!(f, "{resource}: {available}/{total} available, {in_flight} in-flight")?;
+                write!(f, "{resource}: {available}/{burst} available, {in_flight} in-flight")?;
             } else {
-                write!(f, "; {available}/{total}")?;
+                write!(f, "; {available}/{burst}")?;
             }
             write!(f, ", window={window:?}")?;
         }

@@ -295,22 +295,22 @@ impl Entry {
             let windows: Vec<WindowCapacity> = std::iter::zip(snapshots.iter(), limit.windows())
                 .map(|(snapshot, window)| WindowCapacity {
                     available: self.bucket.available(snapshot),
-                    total: snapshot.capacity_tokens(),
+                    burst: snapshot.capacity_tokens(),
                     per_window: window.per_window(factor),
                     window: window.length,
-                    limit: window.depth(),
+                    configured_burst: window.depth(),
                 })
                 .collect();
-            let WindowCapacity { total, per_window, window, limit, .. } = windows[0];
+            let WindowCapacity { burst, per_window, window, configured_burst, .. } = windows[0];
             return Capacity {
                 resource: self.name.to_string(),
                 available: windows.iter().map(|window| window.available).fold(u64::MAX, u64::min),
-                total,
+                burst,
                 per_window,
                 window,
                 in_flight: self.bucket.in_flight(),
                 waiting: self.bucket.waiting(),
-                limit,
+                configured_burst,
                 windows,
             };
         }

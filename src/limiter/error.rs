@@ -15,7 +15,7 @@ pub enum TryAcquireError {
     #[non_exhaustive]
     Exhausted {
         /// What was short.
-        shortage: Shortage,
+        hint: RetryHint,
     },
     /// As many permits are in flight as the limit allows: end one, or wait with `acquire`.
     TooManyInFlight,
@@ -41,18 +41,18 @@ pub enum TryAcquireError {
 
 /// What a refused call was short of. The time that takes is worked out when it is asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Shortage(pub(crate) Deficit);
+pub struct RetryHint(pub(crate) Deficit);
 
-impl Shortage {
+impl RetryHint {
     fn wait(self) -> Duration {
         Duration::from_nanos(self.0.wait())
     }
 }
 
 /// For who returns the error from `main`: the time, and not what it is worked out from.
-impl fmt::Debug for Shortage {
+impl fmt::Debug for RetryHint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shortage").field("retry_after", &self.wait()).finish()
+        f.debug_struct("RetryHint").field("retry_after", &self.wait()).finish()
     }
 }
 
@@ -65,7 +65,7 @@ impl TryAcquireError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Exhausted { shortage } => Some(shortage.wait()),
+            Self::Exhausted { hint } => Some(hint.wait()),
             _ => None,
         }
     }
@@ -75,7 +75,7 @@ impl From<Denied> for TryAcquireError {
     #[inline]
     fn from(denied: Denied) -> Self {
         match denied {
-            Denied::Exhausted(deficit) => Self::Exhausted { shortage: Shortage(deficit) },
+            Denied::Exhausted(deficit) => Self::Exhausted { hint: RetryHint(deficit) },
             Denied::TooManyInFlight => Self::TooManyInFlight,
             Denied::Never(Never::ExceedsCapacity(capacity)) => Self::ExceedsCapacity { capacity },
             Denied::Never(Never::Closed) => Self::Closed,
@@ -106,8 +106,8 @@ pub(crate) enum NoEntry {
 impl fmt::Display for TryAcquireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exhausted { shortage } => {
-                write!(f, "rate limited: retry after {:?}", shortage.wait())
+            Self::Exhausted { hint } => {
+                write!(f, "rate limited: retry after {:?}", hint.wait())
             }
             Self::TooManyInFlight => f.write_str("too many permits in flight: end one first"),
             Self::ExceedsCapacity { capacity } => exceeds(f, *capacity),
@@ -194,7 +194,7 @@ pub enum ConfigError {
     TooManyWindows,
     /// What a permit's end does, how many are in flight or wait, recovery and cooldown belong to the
     /// first of several limits: set them before [`Limit::and`](crate::Limit::and), or after it.
-    Misplaced,
+    SettingNotOnFirstWindow,
     /// At least one permit must be able to be in flight.
     InvalidInFlight,
     /// A recovery's interval is at least 1 ms, and its factor is a finite number above 1.
@@ -216,7 +216,7 @@ impl fmt::Display for ConfigError {
                 "the burst must be 1 to 2^52 tokens, and of a strict limit no more than it allows"
             }
             Self::TooManyWindows => "a limit has at most 4 windows",
-            Self::Misplaced => {
+            Self::SettingNotOnFirstWindow => {
                 "on_release, max_in_flight, max_waiting, recovery and cooldown belong to the first \
                  of several limits, not to what `and` adds"
             }

@@ -30,7 +30,7 @@ pub(crate) use capacity::Observers;
 pub use capacity::{Capacity, CapacityUpdate, UpdateKind, WindowCapacity};
 #[cfg(feature = "swarm")]
 pub(crate) use context::Context;
-pub use error::{AcquireError, ConfigError, Shortage, TryAcquireError};
+pub use error::{AcquireError, ConfigError, RetryHint, TryAcquireError};
 pub use limit::{Limit, OnRelease, ParseLimitError};
 pub use memory::MemoryLimiter;
 pub use permit::Permit;

@@ -182,8 +182,8 @@ impl Striped {
         // less than half full opens no stripes.
         if self.now() > 0 && self.now().is_multiple_of(1 << 10) {
             let capacity = self.0.resource.capacity();
-            let is_large = capacity.total >= 1_024;
-            if is_large && (capacity.total / 2..capacity.total).contains(&capacity.available) {
+            let is_large = capacity.burst >= 1_024;
+            if is_large && (capacity.burst / 2..capacity.burst).contains(&capacity.available) {
                 heat(&self.0.resource);
             }
         }

@@ -33,7 +33,7 @@ pub(crate) async fn agent(
 }
 
 pub(crate) fn total(agent: &DistributedLimiter) -> u64 {
-    agent.capacity("shared-api").unwrap().total
+    agent.capacity("shared-api").unwrap().burst
 }
 
 pub(crate) fn updates(agent: &DistributedLimiter) -> Arc<Mutex<Vec<CapacityUpdate>>> {

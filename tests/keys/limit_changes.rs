@@ -114,7 +114,7 @@ fn a_key_that_is_configured_leaves() {
     // There is room for another one, and none for it when it comes back.
     assert!(limiter.check_n("b", 10).is_ok());
     limiter.per_key_at_most("", Limit::per_second(5), 1).unwrap();
-    assert_eq!(own.capacity().total, 100);
+    assert_eq!(own.capacity().burst, 100);
     assert_eq!(limiter.resources().len(), 1);
     assert!(limiter.remove("a"));
     assert_eq!(limiter.check("a"), Err(FULL));
@@ -134,7 +134,7 @@ fn callbacks_may_come_back() {
         inner.check("another").unwrap();
     });
     dynamic.per_key_at_most("", Limit::per_second(5), 100).unwrap();
-    assert!(held.iter().all(|key| key.capacity().total == 3));
+    assert!(held.iter().all(|key| key.capacity().burst == 3));
     assert!(dynamic.remove_per_key(""));
     assert!(held.iter().all(|key| key.check().is_ok()));
 }

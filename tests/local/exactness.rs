@@ -574,12 +574,12 @@ fn recovers_from_a_cut_on_schedule() {
         let limit = Limit::per_second(10).recovery(Recovery::default());
         let api = limiter.configure("api", limit).unwrap();
         api.announce_reduced("429");
-        assert_eq!(api.capacity().total, 7);
-        assert_eq!(api.capacity().limit, 10);
+        assert_eq!(api.capacity().burst, 7);
+        assert_eq!(api.capacity().configured_burst, 10);
         for (at, total) in [(29, 7), (30, 8), (60, 9), (90, 9), (119, 9), (120, 10), (999, 10)] {
             if asked_for || at == 999 {
                 time.set(at * SECOND);
-                assert_eq!(api.capacity().total, total, "at {at} s");
+                assert_eq!(api.capacity().burst, total, "at {at} s");
             }
         }
         // The rate, too.
@@ -602,14 +602,14 @@ fn recovers_from_one_and_from_ten() {
         for _ in 0..cuts {
             api.announce_reduced("429");
         }
-        let least = api.capacity().total;
+        let least = api.capacity().burst;
         assert_eq!(least, if capacity == 100 { 10 } else { 1 });
         if steps > 0 {
             time.set(steps * 30 * SECOND - 1);
-            assert!(api.capacity().total < capacity, "{capacity} before {steps}");
+            assert!(api.capacity().burst < capacity, "{capacity} before {steps}");
         }
         time.set(steps * 30 * SECOND);
-        assert_eq!(api.capacity().total, capacity, "{capacity} after {steps}");
+        assert_eq!(api.capacity().burst, capacity, "{capacity} after {steps}");
     }
 }
 
@@ -627,7 +627,7 @@ fn a_recovery_nobody_watched_earned_the_same() {
         for _ in 0..6 {
             api.announce_reduced("429");
         }
-        api.check_n(api.capacity().total).unwrap();
+        api.check_n(api.capacity().burst).unwrap();
     }
     let mut exact = 0.0;
     let mut factor = 0.75_f64.powi(6);
@@ -653,9 +653,9 @@ fn another_limit_keeps_the_factor_of_a_cut() {
     let api = limiter.configure("api", limit).unwrap();
     api.announce_reduced("429");
     limiter.configure("api", Limit::per_second(1_000).recovery(Recovery::default())).unwrap();
-    assert_eq!(api.capacity().total, 750);
+    assert_eq!(api.capacity().burst, 750);
     time.advance(Duration::from_mins(2));
-    assert_eq!(api.capacity().total, 1_000);
+    assert_eq!(api.capacity().burst, 1_000);
 }
 
 /// After the end nothing is admitted, and every thread hears of it.

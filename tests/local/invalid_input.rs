@@ -97,7 +97,7 @@ fn a_refused_limit_leaves_the_present_one() {
         assert_eq!(api.capacity().available, 4);
         api.announce_reduced("429");
         time.advance(Duration::from_mins(2));
-        assert_eq!(api.capacity().total, 10);
+        assert_eq!(api.capacity().burst, 10);
     }
 }
 
@@ -119,7 +119,7 @@ fn limits_at_the_edge_are_accepted() {
     ] {
         let (time, limiter) = limiter();
         let api = limiter.configure("api", limit).unwrap();
-        let total = api.capacity().total;
+        let total = api.capacity().burst;
         for now in [0, 1, 1 << 40, 1 << 62, 1 << 63, u64::MAX - 1, u64::MAX, 5, u64::MAX] {
             time.set(now);
             for n in [0, 1, total / 2, total, total + 1, u64::MAX / 2, u64::MAX] {
@@ -132,7 +132,7 @@ fn limits_at_the_edge_are_accepted() {
                 api.try_acquire_n(n).map(Permit::refund).unwrap_or_default();
                 api.release_n(n);
                 let _ = api.blocking_acquire_n(n, Some(Duration::ZERO));
-                assert!(api.capacity().available <= api.capacity().total);
+                assert!(api.capacity().available <= api.capacity().burst);
             }
             api.announce_reduced("429");
             api.pause_for(Duration::from_nanos(1));
@@ -469,7 +469,7 @@ fn a_callback_of_configure_may_configure() {
     limiter.set_capacity("api", 1, SECOND).unwrap();
     limiter.set_capacity("other", 1, SECOND).unwrap();
     limiter.set_capacity("api", 2, SECOND).unwrap();
-    assert_eq!(limiter.capacity("api").unwrap().total, 5);
+    assert_eq!(limiter.capacity("api").unwrap().burst, 5);
     assert_eq!(limiter.check("api"), Err(TryAcquireError::Closed));
 }
 
@@ -510,7 +510,7 @@ fn an_old_handle_sees_a_new_limit() {
     let clone = old.clone();
     limiter.configure("api", Limit::per_second(50).max_in_flight(1)).unwrap();
     time.advance(SECOND);
-    assert_eq!(old.capacity().total, 50);
+    assert_eq!(old.capacity().burst, 50);
     assert_eq!(clone.check_n(50), Ok(()));
     time.advance(SECOND);
     let one = old.try_acquire().unwrap();

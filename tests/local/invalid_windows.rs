@@ -17,8 +17,8 @@ fn limiter() -> (ManualClock, MemoryLimiter) {
 
 fn refused() -> Vec<(Limit, ConfigError)> {
     use ConfigError::{
-        InvalidBurst, InvalidCapacity, InvalidInFlight, InvalidWindow, Misplaced, RateTooHigh,
-        TooManyWindows,
+        InvalidBurst, InvalidCapacity, InvalidInFlight, InvalidWindow, RateTooHigh,
+        SettingNotOnFirstWindow, TooManyWindows,
     };
     let one = Limit::per_second(10);
     let four = one.and(Limit::per_minute(20)).and(Limit::per_hour(30)).and(Limit::per_day(40));
@@ -46,12 +46,12 @@ fn refused() -> Vec<(Limit, ConfigError)> {
         (one.and(Limit::at_most(5, SECOND).burst(6)), InvalidBurst),
         (one.and(Limit::per_second(MOST)), RateTooHigh),
         // What the second says of all.
-        (one.and(one.on_release(OnRelease::Spend)), Misplaced),
-        (one.and(one.max_in_flight(3)), Misplaced),
-        (one.and(one.max_waiting(0)), Misplaced),
-        (one.and(one.recovery(Recovery::default())), Misplaced),
-        (one.and(one.cooldown(SECOND)), Misplaced),
-        (one.and(one.and(one.max_in_flight(3))), Misplaced),
+        (one.and(one.on_release(OnRelease::Spend)), SettingNotOnFirstWindow),
+        (one.and(one.max_in_flight(3)), SettingNotOnFirstWindow),
+        (one.and(one.max_waiting(0)), SettingNotOnFirstWindow),
+        (one.and(one.recovery(Recovery::default())), SettingNotOnFirstWindow),
+        (one.and(one.cooldown(SECOND)), SettingNotOnFirstWindow),
+        (one.and(one.and(one.max_in_flight(3))), SettingNotOnFirstWindow),
     ];
     for strict in [true, false] {
         let limit = if strict { Limit::at_most(9, SECOND) } else { one };
@@ -74,7 +74,7 @@ fn limits_that_make_no_sense_leave_the_present_one() {
         assert_eq!(api.capacity(), before);
         let says = match error {
             ConfigError::TooManyWindows => "4 windows",
-            ConfigError::Misplaced => "first",
+            ConfigError::SettingNotOnFirstWindow => "first",
             ConfigError::InvalidBurst => "burst",
             _ => "",
         };
@@ -102,7 +102,7 @@ fn limits_at_the_edge_are_accepted() {
         let api = limiter.configure("api", limit).unwrap();
         for now in [0, 1, 1 << 40, 1 << 62, u64::MAX, 5, u64::MAX] {
             time.set(now);
-            let total = api.capacity().total;
+            let total = api.capacity().burst;
             for n in [0, 1, total / 2, total, total + 1, u64::MAX] {
                 for error in [api.check_n(n).err(), api.peek(n).err()].into_iter().flatten() {
                     let _ = (error.to_string(), error.retry_after());
@@ -115,7 +115,7 @@ fn limits_at_the_edge_are_accepted() {
                 }
                 let _ = limiter.blocking_acquire_all(&[("api", n)], Some(Duration::ZERO));
                 let shown = api.capacity();
-                assert!(shown.windows.iter().all(|window| window.available <= window.total));
+                assert!(shown.windows.iter().all(|window| window.available <= window.burst));
             }
             api.announce_reduced("429");
             api.pause_for(Duration::from_nanos(1));
@@ -137,7 +137,14 @@ fn settings_of_the_whole_are_the_firsts() {
     ] {
         let api = limiter.configure("api", limit).unwrap();
         let shown = api.capacity();
-        assert_eq!((shown.limit, shown.windows[0].limit, shown.windows[1].limit), (3, 3, 100));
+        assert_eq!(
+            (
+                shown.configured_burst,
+                shown.windows[0].configured_burst,
+                shown.windows[1].configured_burst
+            ),
+            (3, 3, 100)
+        );
         let held = (api.try_acquire().unwrap(), api.try_acquire().unwrap());
         assert_eq!(api.try_acquire().unwrap_err(), TryAcquireError::TooManyInFlight);
         drop(held);

@@ -129,7 +129,7 @@ fn a_recovery_is_told_whoever_notices_it() {
         } else {
             limiter.configure("api", limit).unwrap();
         }
-        assert_eq!(api.capacity().total, 100);
+        assert_eq!(api.capacity().burst, 100);
         assert_eq!(told.lock().unwrap().last(), Some(&100), "{by_pause}");
     }
 }
@@ -143,10 +143,10 @@ fn a_limit_that_was_accepted_takes_effect() {
     let api = limiter.configure("api", limit).unwrap();
     api.announce_reduced("429");
     time.advance(Duration::from_secs(100));
-    assert_eq!(api.capacity().total, 102_400);
+    assert_eq!(api.capacity().burst, 102_400);
     let huge = Limit::per_second(4_000_000_000_000).burst(7).recovery(recovery);
     limiter.configure("api", huge).unwrap();
-    assert_ne!(api.capacity().total, 102_400, "{}", api.capacity());
+    assert_ne!(api.capacity().burst, 102_400, "{}", api.capacity());
 }
 
 /// A step of the recovery falls due in the middle of `configure`, which tells of it: on time that another
@@ -227,7 +227,7 @@ fn a_factor_that_gives_a_whole_number_shows_it() {
     let api = limiter.configure("api", limit).unwrap();
     api.announce_reduced("429");
     time.advance(Duration::from_secs(30));
-    assert_eq!(api.capacity().total, 825, "1,000 x 0.75 x 1.1");
+    assert_eq!(api.capacity().burst, 825, "1,000 x 0.75 x 1.1");
 }
 
 /// With a burst of one the bucket shows nothing of a cut; the rate does, and is told.
@@ -260,7 +260,7 @@ fn a_limit_recovers_in_a_pause() {
     api.announce_reduced("429");
     api.pause_for(Duration::from_hours(1));
     time.advance(Duration::from_mins(30));
-    assert_eq!((api.capacity().total, api.capacity().available), (100, 0));
+    assert_eq!((api.capacity().burst, api.capacity().available), (100, 0));
     let refused = api.check_n(80).unwrap_err();
     assert_eq!(refused.retry_after(), Some(Duration::from_mins(30) + Duration::from_millis(50)));
     time.advance(Duration::from_mins(30));
@@ -323,5 +323,5 @@ fn an_error_shows_the_time_and_not_what_it_is_worked_out_from() {
     let api = limiter.configure("api", Limit::per_second(2)).unwrap();
     api.check_n(2).unwrap();
     let refused = format!("{:?}", api.check().unwrap_err());
-    assert_eq!(refused, "Exhausted { shortage: Shortage { retry_after: 500ms } }");
+    assert_eq!(refused, "Exhausted { hint: RetryHint { retry_after: 500ms } }");
 }

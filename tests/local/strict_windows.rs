@@ -259,9 +259,12 @@ fn a_strict_limit_shows_its_trade() {
     let limiter = MemoryLimiter::with_clock(time.clone());
     let api = limiter.configure("api", Limit::at_most(100, Duration::from_mins(1))).unwrap();
     let shown = api.capacity();
-    assert_eq!((shown.available, shown.total, shown.per_window, shown.limit), (10, 10, 91, 10));
+    assert_eq!(
+        (shown.available, shown.burst, shown.per_window, shown.configured_burst),
+        (10, 10, 91, 10)
+    );
     let few = limiter.configure("few", Limit::at_most(9, Duration::from_mins(1))).unwrap();
-    assert_eq!((few.capacity().total, few.capacity().per_window), (1, 9));
+    assert_eq!((few.capacity().burst, few.capacity().per_window), (1, 9));
 }
 
 /// The same limit once more is no change, cut or not.

@@ -302,13 +302,13 @@ fn each_window_is_shown() {
     api.announce_reduced("429");
     let shown = api.capacity();
     let fields = shown.windows.iter().map(|window| {
-        (window.available, window.total, window.per_window, window.window, window.limit)
+        (window.available, window.burst, window.per_window, window.window, window.configured_burst)
     });
     let minute = Duration::from_mins(1);
     let expected = [(15, 15, 6, Duration::from_secs(1), 20), (75, 75, 75, minute, 100)];
     assert_eq!(fields.collect::<Vec<_>>(), expected);
     let first = shown.windows[0];
-    assert_eq!((shown.total, shown.per_window, shown.limit), (15, 6, 20));
+    assert_eq!((shown.burst, shown.per_window, shown.configured_burst), (15, 6, 20));
     assert_eq!((shown.window, shown.available), (first.window, 15));
 }
 
@@ -394,7 +394,8 @@ fn what_is_shown_is_of_one_limit() {
         });
         for _ in 0..turns {
             let shown = api.capacity();
-            let each: Vec<_> = shown.windows.iter().map(|one| (one.total, one.limit)).collect();
+            let each: Vec<_> =
+                shown.windows.iter().map(|one| (one.burst, one.configured_burst)).collect();
             assert!(each == [(5, 5)] || each == [(50, 50), (500, 500)], "{shown:?}");
         }
     });

@@ -27,7 +27,7 @@ async fn agent(bus: &Arc<dyn MessageBus>, id: &str) -> DistributedLimiter {
 }
 
 fn total(agent: &DistributedLimiter) -> u64 {
-    agent.capacity("api").expect("it was configured").total
+    agent.capacity("api").expect("it was configured").burst
 }
 
 /// Until all show `expected`.
@@ -119,7 +119,7 @@ async fn an_announcement_takes_effect_on_ten_others_once() {
             let resource = timeout(HANG, told.recv()).await.expect("all hear of it").unwrap();
             assert_eq!(resource, api, "one cut, once");
         }
-        assert!(agents.iter().all(|agent| agent.capacity(&api).unwrap().total == 50));
+        assert!(agents.iter().all(|agent| agent.capacity(&api).unwrap().burst == 50));
     }
 }
 

@@ -173,7 +173,7 @@ fn a_change_ends_what_was_set_apart() {
     let (_, api, _) = striped(limit);
     api.check().unwrap();
     on_another_thread(|| api.announce_reduced("429"));
-    let total = api.capacity().total;
+    let total = api.capacity().burst;
     assert!(total < 15_001);
     assert_eq!(drain(&api), total);
 }

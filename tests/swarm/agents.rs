@@ -136,7 +136,7 @@ async fn keys_are_cut_together_where_they_are() {
     assert!(other.check("user:there").is_ok());
     one.announce_reduced("user:there", "429");
     sleep(A_MOMENT).await;
-    let burst = |agent: &DistributedLimiter, name| agent.capacity(name).unwrap().total;
+    let burst = |agent: &DistributedLimiter, name| agent.capacity(name).unwrap().burst;
     assert_eq!((burst(&one, "user:there"), burst(&other, "user:there")), (50, 50));
     assert_eq!(burst(&other, "user:new"), 100);
     // It stays there while it is cut, and so there is room for no other.
@@ -397,7 +397,7 @@ async fn the_last_clone_takes_the_task_with_it() {
     sleep(SECOND).await;
     assert_eq!(alive(), 0);
     handle.announce_reduced("429");
-    assert_eq!(handle.capacity().total, 5, "handles go on by themselves");
+    assert_eq!(handle.capacity().burst, 5, "handles go on by themselves");
 }
 
 #[tokio::test]
@@ -443,7 +443,7 @@ async fn either_limiter_behind_one_trait() {
     limiter.acquire("other").await.unwrap().forget();
     limiter.release("other");
     limiter.announce_reduced("shared-api", "429");
-    assert_eq!(limiter.capacity("shared-api").unwrap().total, 5);
+    assert_eq!(limiter.capacity("shared-api").unwrap().burst, 5);
     limiter.close();
     assert!(limiter.check("other").is_err());
 }

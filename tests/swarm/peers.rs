@@ -248,7 +248,7 @@ async fn what_escapes_to_six_times_its_length_is_told_all_the_same() {
     let late = joined("late").await;
     sleep(SECOND).await;
     for i in 0..64 {
-        assert_eq!(late.capacity(&format!("api-{i}")).unwrap().total, 5);
+        assert_eq!(late.capacity(&format!("api-{i}")).unwrap().burst, 5);
     }
     assert_eq!(late.stats().malformed, 0);
 }

@@ -63,7 +63,7 @@ pub struct Limit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     TooManyWindows,
-    Misplaced,
+    SettingNotOnFirstWindow,
     NoBurst,
 }
 
@@ -143,7 +143,7 @@ impl Limit {
             || other.recovery.is_some()
             || other.cooldown.is_some()
         {
-            self.fault = Some(Fault::Misplaced);
+            self.fault = Some(Fault::SettingNotOnFirstWindow);
         }
         if other.fault.is_some() {
             self.fault = other.fault;
@@ -317,7 +317,9 @@ impl Limit {
     pub(crate) fn terms(&self, factor: f64) -> Result<EachWindow<Terms>, ConfigError> {
         match self.fault {
             Some(Fault::TooManyWindows) => return Err(ConfigError::TooManyWindows),
-            Some(Fault::Misplaced) => return Err(ConfigError::Misplaced),
+            Some(Fault::SettingNotOnFirstWindow) => {
+                return Err(ConfigError::SettingNotOnFirstWindow);
+            }
             Some(Fault::NoBurst) => return Err(ConfigError::InvalidBurst),
             None => {}
         }
