@@ -2,18 +2,17 @@
 //!
 //! # Units
 //!
-//! A bucket counts in *units*, of which a token has so many that a line of [`POSITION_BITS`] bits
-//! has room for twice the capacity and an hour of accrual: as many as fit. Where it can be, that is
-//! a multiple of the number with which every nanosecond accrues whole units, of 10^9 at 1/s and of 5
-//! at 600,000,000/s, and nothing is ever rounded. Where that has no room (999,999,937/s), it is a
-//! power of two.
+//! A bucket counts in *units*, fractions of a token. A token has as many units as fit: a ring of
+//! [`POSITION_BITS`] bits must have room for twice the capacity and an hour of accrual. If possible the
+//! number is a multiple of the least one with which every nanosecond accrues whole units (10^9 at 1/s, 5
+//! at 600,000,000/s): then nothing is ever rounded. Otherwise (999,999,937/s) it is a power of two.
 //!
 //! # The rate
 //!
-//! `tokens / window` becomes a reduced fraction `P / Q` of units per nanosecond, and that a
-//! fixed-point number with [`FRACTION_BITS`] fractional bits, **rounded up**. For every elapsed
-//! time `e` with `e * Q <= 2^112` the product is then above the true value by less than the
-//! distance from the true value to the next whole unit, so that its floor is the true floor:
+//! `tokens / window` is a reduced fraction `P / Q` of units per nanosecond. It is kept as a fixed-point
+//! number with [`FRACTION_BITS`] fractional bits, **rounded up**. For every elapsed time `e` with
+//! `e * Q <= 2^112` the product exceeds the true value by less than the distance from the true value to
+//! the next whole unit. So its floor is the true floor:
 //!
 //! ```text
 //! e * rate - e * P/Q  <  e / 2^112  <=  1/Q  <=  (distance to the next whole unit)
@@ -29,15 +28,15 @@ use super::word::POSITION_BITS;
 pub(crate) const FRACTION_BITS: u32 = 112;
 /// Bits of [`Factor`].
 const FACTOR_BITS: u32 = 20;
-/// What a carry is counted in: 2^-48 of a unit.
+/// A carry counts in 2^-48 of a unit.
 pub(crate) const CARRY_BITS: u32 = FRACTION_BITS - 64;
 
 const HOUR: u128 = 3_600_000_000_000;
 /// Largest number of tokens, in a window or as a burst: 2^52, about 4.5e15.
 pub(crate) const MAX_TOKENS: u64 = 1 << 52;
 
-/// What a limit is scaled by after a cut: the capacity by the very number, so that a thousand times
-/// 0.825 shows 825; the rate by its parts in 2^20, rounded down, which leaves it a short fraction.
+/// What a limit is scaled by after a cut. The capacity is scaled by the exact number, so that 0.825 of
+/// 1,000 shows 825; the rate by parts in 2^20, rounded down, so that it stays a short fraction.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Factor {
     pub(crate) parts: u64,
@@ -74,17 +73,17 @@ impl Factor {
 pub(crate) struct Terms {
     /// Units a token.
     pub(crate) unit: u64,
-    /// Tokens that a stripe holds: see [`super::stripes`]. 0 where there are no stripes.
+    /// Tokens that a stripe reserves: see [`super::stripes`]. 0 for no stripes.
     pub(crate) batch: u64,
-    /// What a full bucket holds, in units; at least one token.
+    /// Units in a full bucket; at least one token.
     pub(crate) capacity: u64,
-    /// The same in whole tokens.
+    /// Whole tokens in a full bucket.
     pub(crate) capacity_tokens: u64,
     pub(crate) rate: Rate,
     /// Elapsed nanoseconds below which [`Rate::accrue`] is exact and positions do not wrap.
     pub(crate) horizon: u64,
-    /// Every so many nanoseconds the accrual is a whole number of units: an anchor may move by a
-    /// multiple of it and lose nothing. `u64::MAX` where it is too long to be of use.
+    /// Nanoseconds in which a whole number of units accrues: an anchor that moves by a multiple of it
+    /// loses nothing. `u64::MAX` if it is too long to be of use.
     pub(crate) period: u64,
 }
 
@@ -102,16 +101,15 @@ pub(crate) struct Accrued {
     pub(crate) floor: u64,
     /// The fraction of a unit beyond them, in 2^-48, rounded down; 0 where there is none.
     pub(crate) fraction: u64,
-    /// The units that are certainly no fewer than what has accrued.
+    /// Whole units, rounded up.
     pub(crate) ceil: u64,
 }
 
 impl Rate {
     /// What accrues in `elapsed` nanoseconds, on top of a `carry` of 2^-48ths of a unit.
     ///
-    /// A carry is always noted one step short (see [`Level::rescale`]), so that the product's own
-    /// rounding, which is less than a step, never lets a unit count before it has accrued. A full
-    /// bucket's ceiling adds that step back.
+    /// A carry is stored one step short (see [`Level::rescale`]). So the product's own rounding, which is
+    /// less than a step, never counts a unit before it has accrued. The ceiling adds that step back.
     #[inline]
     pub(crate) fn accrue(self, elapsed: u64, carry: u64) -> Accrued {
         let low = u128::from(elapsed) * u128::from(self.lo);
@@ -119,29 +117,28 @@ impl Rate {
         let floor = saturate(sum >> CARRY_BITS);
         let fraction = sum as u64 & ((1 << CARRY_BITS) - 1);
         if carry == 0 {
-            // Less than `elapsed` in the last place is the rate's own rounding, not a remainder.
+            // Less than `elapsed` in the last place is the rate's rounding, not a remainder.
             let whole = fraction == 0 && (low as u64) < elapsed.max(1);
             return Accrued { floor, fraction, ceil: floor.saturating_add(u64::from(!whole)) };
         }
         Accrued { floor, fraction, ceil: saturate((sum + 1) >> CARRY_BITS).saturating_add(1) }
     }
 
-    /// Units a nanosecond, or 0 where that is not a whole number.
+    /// Units a nanosecond; 0 if that is no whole number.
     pub(crate) fn whole_units(self) -> u64 {
         let fraction = self.hi & ((1 << CARRY_BITS) - 1);
         if fraction == 0 && self.lo == 0 { self.hi >> CARRY_BITS } else { 0 }
     }
 
-    /// The least elapsed time at which `units` have accrued; `None` where no clock reading is
-    /// late enough.
+    /// The least elapsed time at which `units` have accrued; `None` if no clock reading is late enough.
     #[cold]
     #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // a guess; the casts saturate
     pub(crate) fn when(self, units: u64, carry: u64) -> Option<u64> {
         if self.accrue(u64::MAX, carry).floor < units {
             return None;
         }
-        // A floating-point guess brackets the answer to a few nanoseconds; if it ever did not, the
-        // whole range does.
+        // A floating-point guess brackets the answer to a few nanoseconds. If it did not, the whole range
+        // does.
         let guess = units as f64 / self.as_f64();
         let slip = guess * 1e-14 + 2.0 + 1.0 / self.as_f64();
         let (mut early, mut late) = ((guess - slip) as u64, (guess + slip) as u64);
@@ -172,21 +169,19 @@ impl Rate {
 }
 
 impl Terms {
-    /// The terms of `tokens` per `window` nanoseconds with a bucket of `burst`, all scaled by
-    /// `factor`. `None` where the line has no room: see [`POSITION_BITS`].
-    ///
-    /// The arguments are whole and positive, and the tokens at most [`MAX_TOKENS`].
+    /// The terms of `tokens` per `window` nanoseconds with a bucket of `burst`, scaled by `factor`. `None`
+    /// if they do not fit on the ring. The arguments are positive, and the tokens at most [`MAX_TOKENS`].
     pub(crate) fn new(tokens: u64, window: u64, burst: u64, factor: Factor) -> Option<Self> {
         // A scaled limit is never less than one token a window.
         let scaled = (u128::from(tokens) * u128::from(factor.parts)).max(1 << FACTOR_BITS);
         let per = u128::from(window) << FACTOR_BITS;
 
-        // Both twice the capacity and an hour's accrual stay below half of the line.
+        // Both twice the capacity and an hour's accrual stay below half of the ring.
         let hourly = (scaled * HOUR).div_ceil(per);
         let widest = hourly.max(2 * (factor.scale(u128::from(burst)) + 1));
         let (tokens, nanos) = reduce(scaled, per);
-        // As many units as fit: a power of two times either the least that makes a nanosecond's
-        // accrual whole, or one.
+        // As many units as fit: a power of two times the least number that makes a nanosecond's accrual
+        // whole, or times one.
         let room = |unit: u128| {
             let bits = u128::BITS - unit.checked_mul(widest)?.leading_zeros();
             (POSITION_BITS - 1).checked_sub(bits).map(|shift| (unit << shift) as u64)
@@ -204,14 +199,14 @@ impl Terms {
             .unwrap_or(u64::MAX)
             .min(saturate((1_u128 << FRACTION_BITS) / per))
             .min(1 << 62);
-        // One unit more than a whole number of periods may hold: stay well inside the horizon.
+        // After the anchor moved, up to a period has elapsed already: stay well inside the horizon.
         let period = u64::try_from(per).ok().filter(|per| *per <= horizon / 4).unwrap_or(u64::MAX);
         let capacity_tokens = capacity / unit;
         let batch = batch_size(capacity_tokens);
         Some(Self { unit, batch, capacity, capacity_tokens, rate, horizon, period })
     }
 
-    /// Nanoseconds in which so many tokens have certainly accrued.
+    /// Nanoseconds in which this many tokens have certainly accrued.
     fn time_for(&self, tokens: u64) -> u64 {
         let when = |units| self.rate.when(units, 0).unwrap_or(u64::MAX);
         match tokens.checked_mul(self.unit) {
@@ -221,8 +216,8 @@ impl Terms {
     }
 }
 
-/// How full a bucket is, in 2^-48ths of a unit: negative where it is in debt. Never above its
-/// capacity; what accrues is counted down, what is owed up.
+/// How full a bucket is, in 2^-48 of a unit; negative for a debt. Never above the capacity. Accrual is
+/// rounded down, debt up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Level(pub(crate) i128);
 
@@ -233,12 +228,12 @@ impl Level {
             return Self(i128::from(capacity) << CARRY_BITS);
         }
         let units = i128::from(accrued.floor) + i128::from(capacity) - i128::from(position);
-        // The rate's rounding may have carried the fraction over one step: take that step back.
+        // The rate's rounding may have added a step to the fraction.
         let fraction = accrued.fraction.saturating_sub(1);
         Self((units << CARRY_BITS) + i128::from(fraction))
     }
 
-    /// Less what accrues in `nanos`, rounded up; at most 2^78 units, which is more than can be owed.
+    /// Subtracts what accrues in `nanos`, rounded up; at most 2^78 units, more than can be owed.
     pub(crate) fn owe(&mut self, rate: Rate, nanos: u64) {
         let low = u128::from(nanos) * u128::from(rate.lo);
         let sum = u128::from(nanos) * u128::from(rate.hi) + (low >> 64);
@@ -246,19 +241,19 @@ impl Level {
         self.0 -= (sum.min(most - 1) + u128::from(low as u64 != 0)).cast_signed();
     }
 
-    /// The same level less `charge` tokens in another bucket's units, clipped to its capacity. A debt
-    /// is kept.
+    /// This level less `charge` tokens, in another bucket's units, clipped to its capacity. A debt is
+    /// kept.
     #[allow(clippy::cast_sign_loss)] // no position is negative: the level is at most the capacity
     pub(crate) fn rescale(self, from: &Terms, to: &Terms, charge: u64) -> Rescaled {
         let most = i128::from(to.capacity) << CARRY_BITS;
-        // Half of the line is room for a debt, beyond the capacity and an hour of accrual.
+        // Half of the ring is room for a debt, beyond the capacity and an hour of accrual.
         let least = -(1_i128 << (POSITION_BITS - 2 + CARRY_BITS));
-        // `self * to.unit / from.unit`, rounded down (a debt up), without a wider product: whole
-        // tokens, of which no more than fit, and the rest.
+        // `self * to.unit / from.unit`, rounded down (a debt up), without a wider product: as many whole
+        // tokens as fit, and the rest.
         let (from_unit, to_unit) = (i128::from(from.unit), i128::from(to.unit));
         let tokens = self.0.div_euclid(from_unit) - (i128::from(charge) << CARRY_BITS);
         let rest = self.0.rem_euclid(from_unit) * to_unit;
-        // A debt that the line cannot hold is paid off before anything else accrues: in whole tokens, so
+        // A debt that does not fit on the ring is paid before anything else accrues: in whole tokens, so
         // that no fraction of one is owed twice.
         let whole = 1_i128 << CARRY_BITS;
         let beyond =

@@ -34,6 +34,7 @@
 
 mod multi;
 mod queue;
+mod reconfigure;
 mod serve;
 mod snapshots;
 
@@ -41,17 +42,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use queue::{WaitQueue, Wakes};
-use smallvec::SmallVec;
 
 pub(crate) use multi::{
     Claim, Claims, TakeRequest, WaitLimits, WaitRequest, cancel, enqueue, poll, take, take_locked,
 };
 pub(crate) use queue::{Ticket, Wake};
+pub(crate) use reconfigure::{Reconfigure, WindowChange};
 pub(crate) use snapshots::WindowSnapshots;
 
 use crate::bucket::{
-    Bucket, CountedAt, Deficit, Denied, Drained, LockedBucket, Never, Refused, Retry, SlotChange,
-    SlotConfig, SlotState, Snapshot, Terms, worse,
+    Bucket, CountedAt, Deficit, Denied, Drained, LockedBucket, Never, Refused, Retry, Snapshot,
+    worse,
 };
 use crate::clock::Clock;
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, yield_now};
@@ -76,37 +77,6 @@ struct Queue {
     waiters: WaitQueue,
     /// The windows beyond the first.
     more: Vec<LockedBucket>,
-}
-
-/// What the buckets of a resource are to become.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reconfigure<'a> {
-    pub(crate) state: SlotState,
-    /// Nothing is admitted before this reading.
-    pub(crate) pause_until: u64,
-    /// See [`SlotConfig::until`].
-    pub(crate) until: Option<u64>,
-    /// Tokens to take, available or not.
-    pub(crate) charge: u64,
-    pub(crate) windows: &'a [WindowChange],
-}
-
-/// What one window is to become.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct WindowChange {
-    pub(crate) terms: Terms,
-    /// The present window that it continues; `None` for a full one.
-    pub(crate) from: Option<usize>,
-    /// Tokens by which it is smaller than that window, before any cut. They count as spent.
-    pub(crate) lost: u64,
-}
-
-impl Reconfigure<'_> {
-    fn slot_change(&self, window: &WindowChange) -> SlotChange {
-        let Self { state, pause_until, until, charge, .. } = *self;
-        let charge = charge.saturating_add(window.lost);
-        SlotChange { state, terms: window.terms, pause_until, until, charge }
-    }
 }
 
 /// What came of a waiter's attempt.
@@ -450,94 +420,6 @@ impl FairBucket {
         Ok(true)
     }
 
-    // ---- configuring --------------------------------------------------------------------------
-
-    /// Gives all buckets another configuration. Under the configuration lock, of which `current` is the
-    /// proof, and under the queue's lock: a thread that looks at a bucket under it, and then takes,
-    /// finds what it saw.
-    pub(crate) fn reconfigure(
-        &self,
-        current: &mut SlotConfig,
-        to: &Reconfigure<'_>,
-        clock: impl Fn() -> u64,
-    ) {
-        let mut queue = self.queue.lock();
-        let Some((first, more)) = to.windows.split_first() else { return };
-        if queue.more.is_empty() && more.is_empty() {
-            let mut is_drained = false;
-            while !self.bucket.swing(current, to.slot_change(first), &clock) {
-                self.lock_and_drain(current);
-                is_drained = true;
-            }
-            if is_drained {
-                self.clear_exclusive(&queue);
-            }
-            return;
-        }
-        self.is_compound.store(!more.is_empty(), Ordering::Relaxed); // a hint
-        // From here on no other thread takes, and the reading is later than that of any take.
-        self.lock_and_drain(current);
-        let now = clock();
-        let first_window = std::iter::once(self.bucket.to_locked(current));
-        let present: SmallVec<[LockedBucket; 4]> =
-            first_window.chain(queue.more.drain(..)).collect();
-        // A pause is of the resource: a new window is paused too, and may be the one that stays.
-        let pause_until =
-            present.iter().map(LockedBucket::paused_until).fold(to.pause_until, u64::max);
-        let to = Reconfigure { pause_until, ..*to };
-        let next = |window: &WindowChange| {
-            let from = window.from.and_then(|from| present.get(from).cloned());
-            let mut next = from.unwrap_or_else(|| LockedBucket::full(window.terms, now));
-            next.reconfigure(to.slot_change(window), now);
-            next
-        };
-        self.bucket.restore(current, &next(first));
-        queue.more = more.iter().map(next).collect();
-        self.clear_exclusive(&queue);
-    }
-
-    /// Keeps other threads from taking, and moves all tokens to the word. Waits for a refill in flight.
-    fn lock_and_drain(&self, current: &mut SlotConfig) {
-        self.bucket.set_exclusive(true);
-        loop {
-            match self.bucket.drain(|| self.clock.now()) {
-                Drained::Done => return,
-                Drained::RefillInFlight => yield_now(),
-                Drained::SlotExpired => self.bucket.reanchor(current, || self.clock.now()),
-            }
-        }
-    }
-
-    /// Moves the anchor of the first window up to now; those of the others move when they are looked at.
-    pub(crate) fn reanchor(&self, current: &mut SlotConfig) {
-        let _queue = self.queue.lock();
-        self.bucket.reanchor(current, || self.clock.now());
-        // Stripes that were closed in a slot that had ended.
-        self.bucket.drain(|| self.clock.now());
-    }
-
-    /// Continues from another bucket, which no other thread knows.
-    pub(crate) fn restore(&self, current: &mut SlotConfig, from: &LockedBucket) {
-        self.bucket.restore(current, from);
-    }
-
-    /// Whether all windows are full, with the stripes closed.
-    fn is_full(&self, now: u64) -> bool {
-        let all_full = |queue: &mut Queue| self.snapshots(queue, now).iter().all(Snapshot::is_full);
-        if self.bucket.is_striped() {
-            // As of `now`, whenever the stripes were closed. Draining adds nothing to a full word.
-            let is_full = self.bucket.snapshot(now).word_is_full();
-            return is_full && self.with_exclusive(now, |queue, _, _| all_full(queue));
-        }
-        all_full(&mut self.queue.lock())
-    }
-
-    /// Marks it as removed if it is full at `now`, and nothing is in flight. Under the configuration lock.
-    /// `None` if it is not full.
-    pub(crate) fn remove_if_full(&self, current: &mut SlotConfig, now: u64) -> Option<bool> {
-        self.is_full(now).then(|| self.bucket.remove_if_full(current, now))
-    }
-
     /// Opens the stripes, if the bucket is large enough and half full.
     #[cfg(any(test, loom))]
     pub(crate) fn open_stripes(&self) {
@@ -559,9 +441,8 @@ impl FairBucket {
     }
 }
 
-/// Wakes waiters, without the lock: a waker may run anything, such as dropping another waiter of this
-/// queue. A waker that panics must not cost the caller its tokens. (A waker that drops its own future
-/// within `wake` deadlocks: event-listener wakes under a lock of its own.)
+/// Wakes waiters, without the lock: a waker may drop another waiter of this queue. One that panics must
+/// not cost the caller its tokens. (One that drops its own future deadlocks: event-listener wakes under a lock.)
 fn notify(wakes: Wakes) {
     for event in wakes {
         let _ = catch_unwind(AssertUnwindSafe(|| event.notify(1)));
