@@ -15,7 +15,6 @@ use crate::adapt::{CutTarget, Origin};
 use crate::bucket::SlotState;
 use crate::clock::Clock;
 
-#[allow(clippy::missing_errors_doc)] // for models alone
 impl Resource {
     /// A resource without a registry.
     pub fn alone(id: u64, limit: Limit, clock: impl Into<Clock>) -> Result<Self, ConfigError> {

@@ -62,9 +62,7 @@ impl MemoryLimiter {
     /// ([`OnRelease::Refund`]). For an upstream that counts requests use
     /// [`configure`](Self::configure) with a [`Limit`], whose tokens stay spent.
     ///
-    /// # Errors
-    ///
-    /// See [`ConfigError`]; nothing changed.
+    /// On an error nothing changed: see [`ConfigError`].
     pub fn set_capacity(
         &self,
         resource: &str,
@@ -79,9 +77,7 @@ impl MemoryLimiter {
     /// takes effect at once, for waiters and handles too. Time until now accrues at the old rate.
     /// Tokens are kept up to the new burst, and a debt, the factor of a cut and a pause are kept.
     ///
-    /// # Errors
-    ///
-    /// See [`ConfigError`]; nothing changed.
+    /// On an error nothing changed: see [`ConfigError`].
     pub fn configure(&self, resource: &str, limit: Limit) -> Result<Resource, ConfigError> {
         self.0.configure(resource, &limit).map(Resource)
     }
@@ -114,9 +110,7 @@ impl MemoryLimiter {
 
     /// Takes one token without a permit: not counted as in flight nor limited by `max_in_flight`.
     ///
-    /// # Errors
-    ///
-    /// See [`TryAcquireError`]; nothing was taken.
+    /// On an error nothing was taken: see [`TryAcquireError`].
     #[inline]
     pub fn check(&self, resource: &str) -> Result<(), TryAcquireError> {
         self.check_n(resource, 1)
@@ -124,9 +118,7 @@ impl MemoryLimiter {
 
     /// Takes `n` tokens, all or none; 0 is granted and takes nothing.
     ///
-    /// # Errors
-    ///
-    /// As [`check`](Self::check).
+    /// Fails as [`check`](Self::check).
     #[inline]
     pub fn check_n(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
         self.0.check(resource, n)
@@ -135,9 +127,7 @@ impl MemoryLimiter {
     /// Whether `n` tokens would be admitted now. Takes nothing. The error's
     /// [`retry_after`](TryAcquireError::retry_after) says when they would.
     ///
-    /// # Errors
-    ///
-    /// Those that [`check_n`](Self::check_n) would return.
+    /// Fails as [`check_n`](Self::check_n) would.
     pub fn peek(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
         match self.0.configured(resource) {
             Some(entry) => Ok(entry.peek(n)?),
@@ -147,9 +137,7 @@ impl MemoryLimiter {
 
     /// Takes one token with a permit, or fails at once. Never overtakes waiters.
     ///
-    /// # Errors
-    ///
-    /// See [`TryAcquireError`]; nothing was taken.
+    /// On an error nothing was taken: see [`TryAcquireError`].
     #[inline]
     pub fn try_acquire(&self, resource: &str) -> Result<Permit<'static>, TryAcquireError> {
         self.try_acquire_n(resource, 1)
@@ -157,9 +145,7 @@ impl MemoryLimiter {
 
     /// Takes `n` tokens with one permit, or fails at once.
     ///
-    /// # Errors
-    ///
-    /// As [`try_acquire`](Self::try_acquire).
+    /// Fails as [`try_acquire`](Self::try_acquire).
     pub fn try_acquire_n(
         &self,
         resource: &str,
@@ -184,18 +170,14 @@ impl MemoryLimiter {
     /// Blocks this thread until it has one token with a permit. Needs no runtime; inside one, use
     /// [`acquire`](Self::acquire), which does not block other tasks.
     ///
-    /// # Errors
-    ///
-    /// See [`AcquireError`]; nothing was taken.
+    /// On an error nothing was taken: see [`AcquireError`].
     pub fn blocking_acquire(&self, resource: &str) -> Result<Permit<'static>, AcquireError> {
         self.blocking_acquire_n(resource, 1, None)
     }
 
     /// [`blocking_acquire`](Self::blocking_acquire) for at most `timeout`, on the limiter's clock.
     ///
-    /// # Errors
-    ///
-    /// As [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`].
+    /// Fails as [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`].
     pub fn blocking_acquire_timeout(
         &self,
         resource: &str,
@@ -206,9 +188,7 @@ impl MemoryLimiter {
 
     /// [`blocking_acquire`](Self::blocking_acquire) for `n` tokens, with or without a timeout.
     ///
-    /// # Errors
-    ///
-    /// As [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`].
+    /// Fails as [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`].
     pub fn blocking_acquire_n(
         &self,
         resource: &str,

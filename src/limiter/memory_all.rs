@@ -17,18 +17,15 @@ use super::resource::Resource;
 impl MemoryLimiter {
     /// [`try_acquire_all`](Self::try_acquire_all) without permits: see [`check`](Self::check).
     ///
-    /// # Errors
-    ///
-    /// See [`TryAcquireError`]; nothing was taken. `retry_after` is the latest of all resources.
+    /// On an error nothing was taken: see [`TryAcquireError`]. `retry_after` is the latest of all
+    /// resources.
     pub fn check_all(&self, wanted: &[(&str, u64)]) -> Result<(), TryAcquireError> {
         Ok(self.0.with_take_set(wanted, |set| set.check())??)
     }
 
     /// [`check_all`](Self::check_all) by handles of this limiter, without name lookups.
     ///
-    /// # Errors
-    ///
-    /// As [`check_all`](Self::check_all); `UnknownResource` for another limiter's handle.
+    /// Fails as [`check_all`](Self::check_all); `UnknownResource` for another limiter's handle.
     #[inline]
     pub fn check_all_of(&self, wanted: &[(&Resource, u64)]) -> Result<(), TryAcquireError> {
         Ok(self.take_set_of(wanted)?.check()?)
@@ -38,18 +35,16 @@ impl MemoryLimiter {
     /// `&[("gpt-4o/requests", 1), ("gpt-4o/tokens", 1_200)]`. Names may be in any order; tokens of
     /// a repeated name add up. Never overtakes waiters.
     ///
-    /// # Errors
-    ///
-    /// See [`TryAcquireError`]; nothing was taken. `retry_after` is the latest of all resources.
+    /// On an error nothing was taken: see [`TryAcquireError`]. `retry_after` is the latest of all
+    /// resources.
     pub fn try_acquire_all(&self, wanted: &[(&str, u64)]) -> Result<Permits, TryAcquireError> {
         Ok(self.0.with_take_set(wanted, |set| set.try_acquire())??)
     }
 
     /// [`try_acquire_all`](Self::try_acquire_all) by handles of this limiter, without name lookups.
     ///
-    /// # Errors
-    ///
-    /// As [`try_acquire_all`](Self::try_acquire_all); `UnknownResource` for another limiter's handle.
+    /// Fails as [`try_acquire_all`](Self::try_acquire_all); `UnknownResource` for another limiter's
+    /// handle.
     #[inline]
     pub fn try_acquire_all_of(
         &self,
@@ -78,9 +73,7 @@ impl MemoryLimiter {
 
     /// [`acquire_all`](Self::acquire_all) for threads. A timeout runs on the limiter's clock.
     ///
-    /// # Errors
-    ///
-    /// As [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`].
+    /// Fails as [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`].
     pub fn blocking_acquire_all(
         &self,
         wanted: &[(&str, u64)],

@@ -35,7 +35,7 @@ impl RateLimiter for MemoryLimiter {}
 /// runs on a [`MemoryLimiter`] and on a `DistributedLimiter`.
 ///
 /// Each method is the one of [`MemoryLimiter`] of the same name, and is documented there.
-#[allow(missing_docs, clippy::missing_errors_doc)] // documented at `MemoryLimiter`
+#[allow(missing_docs)] // documented at `MemoryLimiter`
 pub trait RateLimiter: Local + Send + Sync {
     fn set_capacity(
         &self,

@@ -21,9 +21,7 @@ impl Resource {
     /// Takes one token without a permit: not counted as in flight nor limited by `max_in_flight`.
     /// The fastest call.
     ///
-    /// # Errors
-    ///
-    /// See [`TryAcquireError`]; nothing was taken.
+    /// On an error nothing was taken: see [`TryAcquireError`].
     #[inline]
     pub fn check(&self) -> Result<(), TryAcquireError> {
         self.0.check(1)
@@ -31,9 +29,7 @@ impl Resource {
 
     /// Takes `n` tokens, all or none; 0 is granted and takes nothing.
     ///
-    /// # Errors
-    ///
-    /// As [`check`](Self::check).
+    /// Fails as [`check`](Self::check).
     #[inline]
     pub fn check_n(&self, n: u64) -> Result<(), TryAcquireError> {
         self.0.check(n)
@@ -42,18 +38,14 @@ impl Resource {
     /// Whether `n` tokens would be admitted now. Takes nothing. The error's
     /// [`retry_after`](TryAcquireError::retry_after) says when they would.
     ///
-    /// # Errors
-    ///
-    /// Those that [`check_n`](Self::check_n) would return.
+    /// Fails as [`check_n`](Self::check_n) would.
     pub fn peek(&self, n: u64) -> Result<(), TryAcquireError> {
         Ok(self.0.peek(n)?)
     }
 
     /// Takes one token with a permit, or fails at once. Never overtakes waiters.
     ///
-    /// # Errors
-    ///
-    /// See [`TryAcquireError`]; nothing was taken.
+    /// On an error nothing was taken: see [`TryAcquireError`].
     #[inline]
     pub fn try_acquire(&self) -> Result<Permit<'_>, TryAcquireError> {
         self.try_acquire_n(1)
@@ -61,9 +53,7 @@ impl Resource {
 
     /// Takes `n` tokens with one permit, or fails at once.
     ///
-    /// # Errors
-    ///
-    /// As [`try_acquire`](Self::try_acquire).
+    /// Fails as [`try_acquire`](Self::try_acquire).
     #[inline]
     pub fn try_acquire_n(&self, n: u64) -> Result<Permit<'_>, TryAcquireError> {
         let seen = self.0.incidents();
@@ -84,18 +74,14 @@ impl Resource {
     /// Blocks this thread until it has one token with a permit. Needs no runtime; inside one, use
     /// [`acquire`](Self::acquire), which does not block other tasks.
     ///
-    /// # Errors
-    ///
-    /// See [`AcquireError`]; nothing was taken.
+    /// On an error nothing was taken: see [`AcquireError`].
     pub fn blocking_acquire(&self) -> Result<Permit<'static>, AcquireError> {
         self.blocking_acquire_n(1, None)
     }
 
     /// [`blocking_acquire`](Self::blocking_acquire) for at most `timeout`, on the limiter's clock.
     ///
-    /// # Errors
-    ///
-    /// As [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`].
+    /// Fails as [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`].
     pub fn blocking_acquire_timeout(
         &self,
         timeout: Duration,
@@ -105,9 +91,7 @@ impl Resource {
 
     /// [`blocking_acquire`](Self::blocking_acquire) for `n` tokens, with or without a timeout.
     ///
-    /// # Errors
-    ///
-    /// As [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`].
+    /// Fails as [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`].
     pub fn blocking_acquire_n(
         &self,
         n: u64,

@@ -78,9 +78,7 @@ impl MemoryLimiter {
     /// key starts full under the new limit: do not raise the burst of a
     /// [strict](crate::Limit::at_most) limit within the window after it was spent.
     ///
-    /// # Errors
-    ///
-    /// See [`ConfigError`]; nothing changed.
+    /// On an error nothing changed: see [`ConfigError`].
     pub fn per_key(&self, prefix: &str, limit: Limit) -> Result<(), ConfigError> {
         self.per_key_at_most(prefix, limit, MAX_KEYS)
     }
@@ -91,9 +89,7 @@ impl MemoryLimiter {
     /// templates in rotation, so beside a million other keys the idle keys of a small template may
     /// take some time to make room; if that matters, give the small template its own limiter.
     ///
-    /// # Errors
-    ///
-    /// See [`ConfigError`]; nothing changed.
+    /// On an error nothing changed: see [`ConfigError`].
     pub fn per_key_at_most(
         &self,
         prefix: &str,
