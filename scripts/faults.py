@@ -62,14 +62,17 @@ def check(faults):
 
 def copy_source():
     """Copies what git does not ignore. Unchanged files keep their time, so cargo rebuilds little."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout
-    for name in filter(None, listed.split("\0")):
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    names = {name for name in listed.split("\0") if name and (ROOT / name).is_file()}
+    for path in COPY.rglob("*"):
+        if path.is_file() and str(path.relative_to(COPY)) not in names:
+            path.unlink()
+    for name in names:
         source, target = ROOT / name, COPY / name
-        if source.exists() and (not target.exists() or source.read_bytes() != target.read_bytes()):
+        if not target.exists() or source.read_bytes() != target.read_bytes():
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, target)
+            shutil.copyfile(source, target)
 
 
 def build():
@@ -111,6 +114,9 @@ def main():
         print("\n".join(problems or [f"{len(faults)} faults can be applied"]))
         return 1 if problems else 0
     copy_source()
+    if error := build()[1]:
+        print("without a fault " + error)
+        return 1
     chosen = [fault for fault in faults if not wanted or fault["name"] in wanted]
     missed = []
     # Neighbours in the table with the same mutation share a build.
