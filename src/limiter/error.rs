@@ -1,4 +1,4 @@
-//! What can go wrong, told apart by what the caller may do next.
+//! Errors, told apart by what the caller can do next.
 
 use std::error::Error;
 use std::fmt;
@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use crate::bucket::{Deficit, Denied, Never};
 
-/// Why a call that does not wait got nothing. Nothing was taken.
+/// Why a call that does not wait failed. Nothing was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TryAcquireError {
-    /// Not enough tokens now, or others are in line: try again after
-    /// [`retry_after`](Self::retry_after), or wait with `acquire`.
+    /// Too few tokens now, or others wait: try again after [`retry_after`](Self::retry_after), or wait with
+    /// `acquire`.
     #[non_exhaustive]
     Exhausted {
-        /// What was short.
+        /// When to try again.
         hint: RetryHint,
     },
     /// As many permits are in flight as the limit allows: end one, or wait with `acquire`.
@@ -25,21 +25,21 @@ pub enum TryAcquireError {
         /// The most that can be asked for, in tokens.
         capacity: u64,
     },
-    /// There are as many keys as their template allows, and those that were looked at are all in use:
-    /// shed this call, or allow more by [`per_key_at_most`](crate::MemoryLimiter::per_key_at_most).
+    /// There are as many keys as their template allows, and the keys that were visited are in use: shed
+    /// this call, or allow more by [`per_key_at_most`](crate::MemoryLimiter::per_key_at_most).
     TooManyKeys {
-        /// So many it allows.
+        /// The number that it allows.
         most: u64,
     },
-    /// No resource of this name, nor a template of a prefix: configure one, or the other by
-    /// [`per_key`](crate::MemoryLimiter::per_key). A removed resource's handles say this, too, and another
-    /// limiter's.
+    /// There is neither a resource of this name nor a template of a prefix of it: configure one, or set
+    /// the other by [`per_key`](crate::MemoryLimiter::per_key). Handles of a removed resource, and of
+    /// another limiter, fail with this too.
     UnknownResource,
-    /// The limiter was closed; nothing will be admitted any more.
+    /// The limiter was closed, for good.
     Closed,
 }
 
-/// What a refused call was short of. The time that takes is worked out when it is asked for.
+/// When a denied call may succeed. The time is computed on demand.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RetryHint(pub(crate) Deficit);
 
@@ -49,7 +49,7 @@ impl RetryHint {
     }
 }
 
-/// For who returns the error from `main`: the time, and not what it is worked out from.
+/// `main` prints an error that it returns in this format: the time, not what it is computed from.
 impl fmt::Debug for RetryHint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetryHint").field("retry_after", &self.wait()).finish()
@@ -57,11 +57,10 @@ impl fmt::Debug for RetryHint {
 }
 
 impl TryAcquireError {
-    /// How long until the same call would succeed if nobody else asked meanwhile, rounded up to
-    /// the next nanosecond. Where there are tokens, but for those in line, it is the time until they
-    /// have theirs, at least a millisecond (where they wait for other resources as well, those are not
-    /// looked at); where there are none, others in line are not counted, so
-    /// that it is a lower bound. `None` where time alone does not help.
+    /// The time until the same call would succeed if no other call took tokens, rounded up to the next
+    /// nanosecond. If there are tokens, but others wait for them, it is the time until those have theirs
+    /// (in this resource), at least a millisecond. If there are none, the waiters are not counted: then it
+    /// is a lower bound. `None` if time alone does not help.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -124,10 +123,10 @@ impl Error for TryAcquireError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AcquireError {
-    /// The timeout passed, or the wait could not have ended before it: then at once, so that a loop
-    /// which tries again must sleep first. `peek` says how long.
+    /// The timeout passed, or the rate rules out success before it: then at once, so that a loop which
+    /// retries must sleep first. `peek` says how long.
     TimedOut,
-    /// As many wait already as the limit's `max_waiting` allows: shed this call, or raise it.
+    /// As many calls wait as the limit's `max_waiting` allows: shed this call, or raise the limit.
     QueueFull,
     /// More tokens than the bucket holds, from the start or since a cut or a new configuration.
     ExceedsCapacity {
@@ -136,7 +135,7 @@ pub enum AcquireError {
     },
     /// There are as many keys as their template allows: see [`TryAcquireError::TooManyKeys`].
     TooManyKeys {
-        /// So many it allows.
+        /// The number that it allows.
         most: u64,
     },
     /// No resource of this name, or it was removed during the wait.
@@ -192,10 +191,10 @@ pub enum ConfigError {
     InvalidBurst,
     /// A limit has at most 4 windows.
     TooManyWindows,
-    /// What a permit's end does, how many are in flight or wait, recovery and cooldown belong to the
-    /// first of several limits: set them before [`Limit::and`](crate::Limit::and), or after it.
+    /// `on_release`, `max_in_flight`, `max_waiting`, recovery and cooldown belong to the first of several
+    /// limits: set them before [`Limit::and`](crate::Limit::and), or after it.
     SettingNotOnFirstWindow,
-    /// At least one permit must be able to be in flight.
+    /// A limit allows at least one permit in flight.
     InvalidInFlight,
     /// A recovery's interval is at least 1 ms, and its factor is a finite number above 1.
     InvalidRecovery,

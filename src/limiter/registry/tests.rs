@@ -1,4 +1,4 @@
-//! What only the inside tells: which keys there are.
+//! Which keys exist, which only the registry knows.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ fn each_key_that_is_made_has_two_looked_at() {
     make(&limiter, 1_000);
     assert_eq!(count(&limiter), 1_000);
     time.advance(11 * SECOND);
-    // Within a tick of it.
+    // Within a sweep interval of that.
     limiter.check("tick").unwrap();
     let before = count(&limiter);
     for key in 0..100 {
@@ -50,7 +50,7 @@ fn each_key_that_is_made_has_two_looked_at() {
     }
 }
 
-/// Nobody makes a key: those that are idle go all the same, so many at a time and no more.
+/// Without new keys, idle ones are evicted all the same, at most this many in a sweep.
 #[test]
 fn time_has_some_looked_at() {
     for limit in [Limit::per_second(1), Limit::per_second(1).and(Limit::per_minute(60))] {
@@ -83,7 +83,7 @@ fn a_long_time_has_all_looked_at() {
     assert_eq!(count(&limiter), 1);
 }
 
-/// A key that is used now and then stays, though its bucket is full each time.
+/// A key that is used now and then stays, although its bucket is full each time.
 #[test]
 fn keys_in_use_stay() {
     let (limiter, time) = limiter(Limit::per_second(1_000_000));
@@ -94,7 +94,7 @@ fn keys_in_use_stay() {
     }
 }
 
-/// Of those that stay each has its turn.
+/// Each key that stays is visited in its turn.
 #[test]
 fn keys_that_stay_hold_nobody_up() {
     let (limiter, time) = limiter(Limit::per_second(10));
@@ -121,19 +121,19 @@ fn what_a_key_is() {
     assert!(!is_compact(&limiter, "a"));
     limiter.check("a").unwrap();
     time.advance(11 * SECOND);
-    // Looked at, and as new; light when it comes again.
+    // Visited and idle, so evicted; compact when it is created again.
     limiter.check("b").unwrap();
     assert_eq!(count(&limiter), 1);
     limiter.check("a").unwrap();
     assert!(is_compact(&limiter, "a"));
-    // A window whose fractions have no period that is short enough: whole.
+    // A window whose fractions have no period that is short enough: promoted from the start.
     let odd = Limit::new(1, Duration::from_nanos((1 << 61) - 1)).burst(1 << 30);
     limiter.per_key("odd", odd).unwrap();
     limiter.check("odd").unwrap();
     assert!(!is_compact(&limiter, "odd"));
 }
 
-/// Looking at a name that nobody uses, or that may not be, makes no key.
+/// A look at an unused name, or a denied call, creates no key.
 #[test]
 fn who_looks_or_is_refused_makes_no_key() {
     let (limiter, _) = limiter(Limit::per_second(10));
@@ -147,7 +147,7 @@ fn who_looks_or_is_refused_makes_no_key() {
     assert_eq!(count(&limiter), 0);
 }
 
-/// Looks leave the stripes of a key in use open, and close those of one that is idle.
+/// Visits leave the stripes of a key in use open, and drain those of an idle one.
 #[test]
 fn looks_close_the_stripes_of_idle_keys() {
     let (limiter, time) = limiter(Limit::per_second(1_000_000));
@@ -159,7 +159,7 @@ fn looks_close_the_stripes_of_idle_keys() {
     (0..300).for_each(|_| limiter.check("hot").unwrap());
     for tick in 0..1_000 {
         time.advance(TICK);
-        // By another one: who uses a key keeps it from being looked at.
+        // Through another key: a call that uses a key keeps it from eviction.
         limiter.check("another").unwrap();
         assert!(is_striped(), "{tick}");
         (0..300).for_each(|_| limiter.check("hot").unwrap());
@@ -171,7 +171,7 @@ fn looks_close_the_stripes_of_idle_keys() {
     assert_eq!(count(&limiter), 1, "all but the other one");
 }
 
-/// Whatever their templates do, each key counts once, where it is.
+/// Whatever happens to the templates, each key is counted once, in its own.
 #[test]
 fn each_key_counts_where_it_is() {
     let (limiter, _) = limiter(Limit::per_second(10));
