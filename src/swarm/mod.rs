@@ -33,7 +33,7 @@ pub use stats::SwarmStats;
 ///
 /// * **One incident, one cut.** An overloaded upstream refuses many requests of many agents. A
 ///   refusal within the cooldown after a cut, or of a request that was sent before the cut
-///   ([`Permit::throttled`] knows), belongs to that cut's incident, whichever agent made the cut.
+///   ([`Permit::throttled`](crate::Permit::throttled) knows), belongs to that cut's incident, whichever agent made the cut.
 /// * **A cut never raises a limit,** which is scaled by the lowest cut that the agent knows.
 /// * **Recovery always completes,** even from one token, and on the same schedule for all agents:
 ///   the factor of a cut follows from its age, and agents send the age. Callbacks

@@ -1,4 +1,4 @@
-//! The queue of waiters as a plain structure: who waits, who was notified, who is next.
+//! The queue of waiters as a plain structure: present, notified and skipped waiters, and the next one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
