@@ -2,8 +2,8 @@
 
 use super::limit::{EachWindow, Limit, Window};
 use crate::adapt::CutState;
-use crate::bucket::{SlotConfig, SlotState, Terms};
-use crate::wait::{FairBucket, Reconfigure, WindowChange};
+use crate::bucket::{SlotChange, SlotConfig, SlotState, Terms};
+use crate::wait::{FairBucket, WindowChange};
 
 /// Steps of a recovery that are taken one by one.
 const MAX_STEPS: u32 = 1_000;
@@ -72,18 +72,20 @@ impl Settings {
     ) {
         let PendingChange { state, pause_until, charge, before } = change;
         let Some(terms) = self.terms() else { return };
+        let until = self.cuts.due();
         let from = before.map(|before| self.limit.windows_from(before));
         let window_change = |(index, (terms, window)): (usize, (&Terms, &Window))| {
             let from = from.as_ref().map_or(Some(index), |from| from[index]);
             let old = from.and_then(|from| before?.windows().nth(from));
+            // Tokens by which it is smaller than before, whatever the cut, count as spent.
             let lost = old.map_or(0, |old| window.lost_depth(old));
-            WindowChange { terms: *terms, from, lost }
+            let lost = charge.saturating_add(lost);
+            let to = SlotChange { state, terms: *terms, pause_until, until, charge: lost };
+            WindowChange { to, from }
         };
         let windows: EachWindow<WindowChange> =
             terms.iter().zip(self.limit.windows()).enumerate().map(window_change).collect();
-        let until = self.cuts.due();
-        let to = Reconfigure { state, pause_until, until, charge, windows: &windows };
-        bucket.reconfigure(&mut self.current, &to, clock);
+        bucket.reconfigure(&mut self.current, &windows, clock);
     }
 
     fn terms(&mut self) -> Option<EachWindow<Terms>> {

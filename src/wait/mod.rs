@@ -47,7 +47,7 @@ pub(crate) use multi::{
     Claim, Claims, TakeRequest, WaitLimits, WaitRequest, cancel, enqueue, poll, take, take_locked,
 };
 pub(crate) use queue::{Ticket, Wake};
-pub(crate) use reconfigure::{Reconfigure, WindowChange};
+pub(crate) use reconfigure::WindowChange;
 pub(crate) use snapshots::WindowSnapshots;
 
 use crate::bucket::{

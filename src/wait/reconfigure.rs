@@ -3,38 +3,15 @@
 use smallvec::SmallVec;
 
 use super::{FairBucket, Queue};
-use crate::bucket::{Drained, LockedBucket, SlotChange, SlotConfig, SlotState, Snapshot, Terms};
+use crate::bucket::{Drained, LockedBucket, SlotChange, SlotConfig, Snapshot};
 use crate::sync::{Ordering, yield_now};
 
-/// What the buckets of a resource are to become.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reconfigure<'a> {
-    pub(crate) state: SlotState,
-    /// Nothing is admitted before this reading.
-    pub(crate) pause_until: u64,
-    /// See [`SlotConfig::until`].
-    pub(crate) until: Option<u64>,
-    /// Tokens to take, available or not.
-    pub(crate) charge: u64,
-    pub(crate) windows: &'a [WindowChange],
-}
-
-/// What one window is to become.
+/// What one window of a resource is to become.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WindowChange {
-    pub(crate) terms: Terms,
+    pub(crate) to: SlotChange,
     /// The present window that it continues; `None` for a full one.
     pub(crate) from: Option<usize>,
-    /// Tokens by which it is smaller than that window, before any cut. They count as spent.
-    pub(crate) lost: u64,
-}
-
-impl Reconfigure<'_> {
-    fn slot_change(&self, window: &WindowChange) -> SlotChange {
-        let Self { state, pause_until, until, charge, .. } = *self;
-        let charge = charge.saturating_add(window.lost);
-        SlotChange { state, terms: window.terms, pause_until, until, charge }
-    }
 }
 
 impl FairBucket {
@@ -44,14 +21,14 @@ impl FairBucket {
     pub(crate) fn reconfigure(
         &self,
         current: &mut SlotConfig,
-        to: &Reconfigure<'_>,
+        windows: &[WindowChange],
         clock: impl Fn() -> u64,
     ) {
         let mut queue = self.queue.lock();
-        let Some((first, more)) = to.windows.split_first() else { return };
+        let Some((first, more)) = windows.split_first() else { return };
         if queue.more.is_empty() && more.is_empty() {
             let mut is_drained = false;
-            while !self.bucket.swing(current, to.slot_change(first), &clock) {
+            while !self.bucket.swing(current, first.to, &clock) {
                 self.lock_and_drain(current);
                 is_drained = true;
             }
@@ -68,13 +45,12 @@ impl FairBucket {
         let present: SmallVec<[LockedBucket; 4]> =
             first_window.chain(queue.more.drain(..)).collect();
         // A pause is of the resource: a new window is paused too, and may be the one that stays.
-        let pause_until =
-            present.iter().map(LockedBucket::paused_until).fold(to.pause_until, u64::max);
-        let to = Reconfigure { pause_until, ..*to };
+        let pauses_end = present.iter().map(LockedBucket::paused_until).fold(0, u64::max);
         let next = |window: &WindowChange| {
             let from = window.from.and_then(|from| present.get(from).cloned());
-            let mut next = from.unwrap_or_else(|| LockedBucket::full(window.terms, now));
-            next.reconfigure(to.slot_change(window), now);
+            let mut next = from.unwrap_or_else(|| LockedBucket::full(window.to.terms, now));
+            let pause_until = window.to.pause_until.max(pauses_end);
+            next.reconfigure(SlotChange { pause_until, ..window.to }, now);
             next
         };
         self.bucket.restore(current, &next(first));
