@@ -1,8 +1,10 @@
 //! Terms of all sizes, for what is tested with any of them.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
-use super::{Gate, SECOND, Terms};
+use super::{Gate, Log, SECOND, Terms};
 
 /// Of all lengths alike, up to `most`.
 pub(crate) fn spread(most: u64) -> impl Strategy<Value = u64> {
@@ -38,4 +40,52 @@ pub(crate) fn set(gates: &[&dyn Gate], now: u64) {
     for gate in gates {
         gate.clock().set(now);
     }
+}
+
+/// Takes of up to a burst. Each has a pause before it, and whether the same limit is set once more.
+pub(crate) fn takes() -> impl Strategy<Value = (Terms, Vec<(u64, u64, bool)>)> {
+    terms().prop_flat_map(|terms| {
+        let pause = 0..=terms.due(terms.burst).min(1 << 50);
+        let take = (1..=terms.burst, pause, prop::bool::weighted(0.2));
+        (Just(terms), prop::collection::vec(take, 1..30))
+    })
+}
+
+/// What a take, or a look, is denied with: its `retry_after`.
+pub(crate) type Asked = Result<(), Option<Duration>>;
+
+/// `retry_after` is the first nanosecond at which the same take succeeds; and the contract holds.
+/// `changed` is called after each step of the clock to it.
+pub(crate) fn retry_after_is_exact(
+    gate: &impl Gate,
+    (terms, takes): (Terms, Vec<(u64, u64, bool)>),
+    check: impl Fn(u64) -> Asked,
+    peek: impl Fn(u64) -> Asked,
+    changed: impl Fn(),
+) -> Result<(), TestCaseError> {
+    let mut log = Log::new(terms);
+    for (n, pause, anew) in takes {
+        gate.advance(pause / 16);
+        if anew {
+            // What is left is a remainder to carry.
+            gate.reconfigure(terms);
+        }
+        if let Err(wait) = check(n) {
+            let wait = wait.expect("it is exhausted");
+            prop_assert_eq!(peek(n), Err(Some(wait)));
+            prop_assert!(wait > Duration::ZERO);
+            let wait = u64::try_from(wait.as_nanos()).unwrap();
+            if gate.now().saturating_add(wait) >= 3 << 62 {
+                return Ok(()); // the clock ends there
+            }
+            gate.advance(wait - 1);
+            changed();
+            prop_assert_eq!(check(n), Err(Some(Duration::from_nanos(1))));
+            gate.advance(1);
+            changed();
+            prop_assert_eq!(check(n), Ok(()));
+        }
+        log.admit(gate.now(), n);
+    }
+    Ok(())
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::any::{set, spread, terms, terms_on_a_grid};
-use crate::common::{DAY, Dice, Gate, Log, MutexBucket, SECOND, Terms, cases, turns};
+use crate::common::any::{retry_after_is_exact, set, spread, takes, terms, terms_on_a_grid};
+use crate::common::{DAY, Dice, Gate, MutexBucket, SECOND, Terms, cases, turns};
 use proptest::prelude::*;
 use tollgate::{ManualClock, MemoryLimiter, Permit};
 
@@ -235,38 +235,11 @@ proptest! {
 
     /// `retry_after` of a key is the first nanosecond at which the same take succeeds.
     #[test]
-    fn retry_after_is_the_first_nanosecond(
-        (terms, takes) in terms().prop_flat_map(|terms| {
-            let pause = 0..=terms.due(terms.burst).min(1 << 50);
-            let take = (1..=terms.burst, pause, prop::bool::weighted(0.2));
-            (Just(terms), prop::collection::vec(take, 1..30))
-        }),
-    ) {
-        let gate = ByKey::new(terms);
-        let mut log = Log::new(terms);
-        for (n, pause, anew) in takes {
-            gate.advance(pause / 16);
-            if anew {
-                gate.reconfigure(terms);
-            }
-            if let Err(error) = gate.limiter.check_n(KEY, n) {
-                let wait = error.retry_after().expect("it is exhausted");
-                prop_assert_eq!(gate.limiter.peek(KEY, n).unwrap_err().retry_after(), Some(wait));
-                prop_assert!(wait > Duration::ZERO);
-                let wait = u64::try_from(wait.as_nanos()).unwrap();
-                if gate.now().saturating_add(wait) >= 3 << 62 {
-                    return Ok(()); // the clock ends there
-                }
-                gate.advance(wait - 1);
-                gate.look_around();
-                let denial = gate.limiter.check_n(KEY, n).map_err(|error| error.retry_after());
-                prop_assert_eq!(denial, Err(Some(Duration::from_nanos(1))));
-                gate.advance(1);
-                gate.look_around();
-                prop_assert_eq!(gate.limiter.check_n(KEY, n), Ok(()));
-            }
-            log.admit(gate.now(), n);
-        }
+    fn retry_after_is_the_first_nanosecond(case in takes()) {
+        let gate = ByKey::new(case.0);
+        let check = |n| gate.limiter.check_n(KEY, n).map_err(|error| error.retry_after());
+        let peek = |n| gate.limiter.peek(KEY, n).map_err(|error| error.retry_after());
+        retry_after_is_exact(&gate, case, check, peek, || gate.look_around())?;
     }
 }
 

@@ -1,9 +1,7 @@
 //! Any sequence of calls, on tollgate and on the reference limiter side by side.
 
-use std::time::Duration;
-
-use crate::common::any::{set, terms, terms_on_a_grid};
-use crate::common::{ByHandle, Gate, Log, MutexBucket, SECOND, Terms, cases, turns};
+use crate::common::any::{retry_after_is_exact, set, takes, terms, terms_on_a_grid};
+use crate::common::{ByHandle, Gate, MutexBucket, SECOND, Terms, cases, turns};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -156,36 +154,10 @@ proptest! {
     /// The contract from a log, for any terms; and `retry_after` is the first nanosecond at which
     /// the same take succeeds.
     #[test]
-    fn retry_after_is_the_first_nanosecond(
-        (terms, takes) in terms().prop_flat_map(|terms| {
-            let pause = 0..=terms.due(terms.burst).min(1 << 50);
-            let take = (1..=terms.burst, pause, prop::bool::weighted(0.2));
-            (Just(terms), prop::collection::vec(take, 1..30))
-        }),
-    ) {
-        let gate = ByHandle::new(terms);
-        let mut log = Log::new(terms);
-        for (n, pause, anew) in takes {
-            gate.advance(pause / 16);
-            if anew {
-                // The same terms again: what is left is a remainder to carry.
-                gate.reconfigure(terms);
-            }
-            if let Err(error) = gate.resource.check_n(n) {
-                let wait = error.retry_after().expect("it is exhausted");
-                prop_assert_eq!(gate.resource.peek(n).unwrap_err().retry_after(), Some(wait));
-                prop_assert!(wait > Duration::ZERO);
-                let wait = u64::try_from(wait.as_nanos()).unwrap();
-                if gate.now().saturating_add(wait) >= 3 << 62 {
-                    return Ok(()); // the clock ends there
-                }
-                gate.advance(wait - 1);
-                let denial = gate.resource.check_n(n).map_err(|error| error.retry_after());
-                prop_assert_eq!(denial, Err(Some(Duration::from_nanos(1))));
-                gate.advance(1);
-                prop_assert_eq!(gate.resource.check_n(n), Ok(()));
-            }
-            log.admit(gate.now(), n);
-        }
+    fn retry_after_is_the_first_nanosecond(case in takes()) {
+        let gate = ByHandle::new(case.0);
+        let check = |n| gate.resource.check_n(n).map_err(|error| error.retry_after());
+        let peek = |n| gate.resource.peek(n).map_err(|error| error.retry_after());
+        retry_after_is_exact(&gate, case, check, peek, || ())?;
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use crate::common::manual;
 use crate::common::watchdog::Watchdog;
 use tollgate::{AcquireError, Limit, ManualClock, MemoryLimiter, OnRelease, Recovery};
 
@@ -13,10 +14,8 @@ const SECOND: u64 = 1_000_000_000;
 
 #[test]
 fn a_debt_outlives_a_reconfiguration() {
-    let time = ManualClock::new();
-    let limiter = MemoryLimiter::with_clock(time.clone());
     let limit = Limit::per_second(1).burst(10);
-    let api = limiter.configure("api", limit).unwrap();
+    let (limiter, api, time) = manual(limit);
     time.set(100 * SECOND);
     assert!(api.check_n(10).is_ok());
     time.set(0);
@@ -27,9 +26,7 @@ fn a_debt_outlives_a_reconfiguration() {
 
 #[test]
 fn nothing_is_granted_in_debt() {
-    let time = ManualClock::new();
-    let limiter = MemoryLimiter::with_clock(time.clone());
-    let api = limiter.configure("api", Limit::per_second(1)).unwrap();
+    let (_, api, time) = manual(Limit::per_second(1));
     time.set(100 * SECOND);
     assert!(api.check().is_ok());
     time.set(0);
@@ -39,9 +36,7 @@ fn nothing_is_granted_in_debt() {
 
 #[test]
 fn a_waiter_in_debt_is_woken() {
-    let time = ManualClock::new();
-    let limiter = MemoryLimiter::with_clock(time.clone());
-    let api = limiter.configure("api", Limit::per_second(1)).unwrap();
+    let (_, api, time) = manual(Limit::per_second(1));
     time.set(100 * SECOND);
     assert!(api.check().is_ok());
     time.set(0);
@@ -58,9 +53,7 @@ fn a_waiter_in_debt_is_woken() {
 
 #[test]
 fn a_pause_for_ever_says_so() {
-    let time = ManualClock::new();
-    let limiter = MemoryLimiter::with_clock(time.clone());
-    let api = limiter.configure("api", Limit::per_second(1)).unwrap();
+    let (_, api, _) = manual(Limit::per_second(1));
     api.pause_for(Duration::MAX);
     let denial = api.check().unwrap_err();
     assert_eq!(denial.retry_after(), Some(Duration::from_nanos(u64::MAX)));
@@ -221,10 +214,8 @@ fn a_bucket_is_full_again_after_a_refund() {
 
 #[test]
 fn a_factor_that_gives_a_whole_number_shows_it() {
-    let time = ManualClock::new();
-    let limiter = MemoryLimiter::with_clock(time.clone());
     let limit = Limit::per_second(1_000).recovery(Recovery::default());
-    let api = limiter.configure("api", limit).unwrap();
+    let (_, api, time) = manual(limit);
     api.announce_reduced("429");
     time.advance(Duration::from_secs(30));
     assert_eq!(api.capacity().burst, 825, "1,000 x 0.75 x 1.1");
@@ -253,10 +244,8 @@ fn a_change_of_the_rate_alone_is_told() {
 /// A step of the recovery that is due in a pause is seen in it.
 #[test]
 fn a_limit_recovers_in_a_pause() {
-    let time = ManualClock::new();
-    let limiter = MemoryLimiter::with_clock(time.clone());
     let limit = Limit::per_second(100).recovery(Recovery::default());
-    let api = limiter.configure("api", limit).unwrap();
+    let (_, api, time) = manual(limit);
     api.announce_reduced("429");
     api.pause_for(Duration::from_hours(1));
     time.advance(Duration::from_mins(30));
@@ -286,10 +275,8 @@ fn who_comes_behind_tokens_that_are_taken_soon_waits_a_little() {
 /// Who joins in the middle of a line leaves its timer alone, but where its own time is up before.
 #[test]
 fn a_timeout_behind_others_is_on_time() {
-    let time = ManualClock::new();
-    let limiter = MemoryLimiter::with_clock(time.clone());
     let limit = Limit::per_hour(1).on_release(OnRelease::Refund);
-    let api = limiter.configure("api", limit).unwrap();
+    let (_, api, time) = manual(limit);
     // It may be refunded at any time, so the wait is not hopeless.
     let _permit = api.try_acquire().unwrap();
     let mut others = [api.acquire(), api.acquire()].map(Box::pin);

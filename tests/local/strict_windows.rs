@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::common::{Dice, SECOND, cases, turns};
+use crate::common::{Dice, SECOND, cases, manual, turns};
 use tollgate::{Limit, ManualClock, MemoryLimiter, Recovery, Resource};
 
 fn seeds() -> u64 {
@@ -231,10 +231,8 @@ fn never_more_for_many_threads() {
 #[test]
 fn unrelenting_demand_gets_the_documented_rate() {
     for (n, burst) in [(1, 1), (10, 1), (10, 10), (100, 1), (100, 10), (100, 50), (100, 100)] {
-        let time = ManualClock::new();
-        let limiter = MemoryLimiter::with_clock(time.clone());
         let limit = Limit::at_most(n, Duration::from_mins(1)).burst(burst);
-        let api = limiter.configure("api", limit).unwrap();
+        let (_, api, time) = manual(limit);
         assert_eq!(api.capacity().per_window, n + 1 - burst);
         let (mut served, mut end) = (0, false);
         while !end {
@@ -255,9 +253,7 @@ fn unrelenting_demand_gets_the_documented_rate() {
 /// The default trades a tenth for the burst.
 #[test]
 fn a_strict_limit_shows_its_trade() {
-    let time = ManualClock::new();
-    let limiter = MemoryLimiter::with_clock(time.clone());
-    let api = limiter.configure("api", Limit::at_most(100, Duration::from_mins(1))).unwrap();
+    let (limiter, api, _) = manual(Limit::at_most(100, Duration::from_mins(1)));
     let shown = api.capacity();
     assert_eq!(
         (shown.available, shown.burst, shown.per_window, shown.configured_burst),
@@ -270,10 +266,8 @@ fn a_strict_limit_shows_its_trade() {
 /// The same limit once more is no change, cut or not.
 #[test]
 fn configuring_the_same_costs_nothing() {
-    let time = ManualClock::new();
-    let limiter = MemoryLimiter::with_clock(time.clone());
     let limit = Limit::at_most(100, Duration::from_mins(1)).burst(10);
-    let api = limiter.configure("api", limit).unwrap();
+    let (limiter, api, _) = manual(limit);
     for total in [10, 7] {
         for _ in 0..100 {
             limiter.configure("api", limit).unwrap();
