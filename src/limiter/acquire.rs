@@ -348,7 +348,7 @@ macro_rules! wait {
                 Self(State::New { wanted: Some(wanted), deadline: None })
             }
 
-            pub(crate) fn failed(error: impl Into<AcquireError>) -> Self {
+            pub(crate) fn failed<E: Into<AcquireError>>(error: E) -> Self {
                 Self(State::Failed(error.into()))
             }
 

@@ -107,7 +107,7 @@ impl Entry {
     pub(crate) fn check_by<E: From<Denied>>(&self, n: u64, clock: &Clock) -> Result<(), E> {
         match self.bucket.take_prepaid(n) {
             Some(true) => Ok(()),
-            Some(false) => self.check_slow(n),
+            Some(false) => self.check_slow(n, None),
             None => self.check_at(n, clock.now()),
         }
     }
@@ -115,13 +115,13 @@ impl Entry {
     #[inline]
     fn check_at<E: From<Denied>>(&self, n: u64, now: u64) -> Result<(), E> {
         let deny = |deficit| Denied::Exhausted(deficit).into();
-        self.bucket.take_at(n, now, deny, || self.check_slow(n))
+        self.bucket.take_at(n, now, deny, || self.check_slow(n, Some(now)))
     }
 
     #[cold]
     #[inline(never)]
-    fn check_slow<E: From<Denied>>(&self, n: u64) -> Result<(), E> {
-        let taken = self.up_to_date(|bucket| bucket.take(n));
+    fn check_slow<E: From<Denied>>(&self, n: u64, mut read: Option<u64>) -> Result<(), E> {
+        let taken = self.up_to_date(|bucket| bucket.take(n, read.take()));
         // A refill of a stripe that failed has returned its batch to the word: too little for this call,
         // but maybe enough for a waiter.
         if taken.is_err() && self.bucket.has_waiters_beside_stripes() {
@@ -131,7 +131,10 @@ impl Entry {
     }
 
     /// Acts, and again after what was due is done, until the slot in force answers.
-    fn up_to_date<T>(&self, act: impl Fn(&FairBucket) -> Result<T, Refused>) -> Result<T, Denied> {
+    fn up_to_date<T>(
+        &self,
+        mut act: impl FnMut(&FairBucket) -> Result<T, Refused>,
+    ) -> Result<T, Denied> {
         loop {
             match act(&self.bucket) {
                 Ok(done) => return Ok(done),

@@ -23,23 +23,27 @@ impl Resource {
         Entry::new("model".into(), id, &limit, now, clock, Arc::default()).map(Self)
     }
 
-    fn take_set<'a>(wanted: &[(&'a Self, u64)]) -> TakeSet<'a> {
-        TakeSet::new(wanted.iter().map(|(Self(entry), n)| Some((entry, *n)))).expect("all exist")
+    fn with_take_set<'a, R>(
+        wanted: &[(&'a Self, u64)],
+        act: impl FnOnce(&mut TakeSet<'a>) -> R,
+    ) -> R {
+        let all = wanted.iter().map(|(Self(entry), n)| Some((entry, *n)));
+        TakeSet::with(all, act).expect("all exist")
     }
 
     /// See `MemoryLimiter::try_acquire_all`.
     pub fn try_acquire_all(wanted: &[(&Self, u64)]) -> Result<Permits, TryAcquireError> {
-        Ok(Self::take_set(wanted).try_acquire()?)
+        Self::with_take_set(wanted, TakeSet::try_acquire)
     }
 
     /// See `MemoryLimiter::acquire_all`.
     pub fn acquire_all(wanted: &[(&Self, u64)]) -> AcquireAll {
-        AcquireAll::of(Self::take_set(wanted).to_list())
+        AcquireAll::of(Self::with_take_set(wanted, |set| set.to_list()))
     }
 
     /// See `MemoryLimiter::blocking_acquire_all`.
     pub fn blocking_acquire_all(wanted: &[(&Self, u64)]) -> Result<Permits, AcquireError> {
-        acquire::blocking_all(Self::take_set(wanted).to_list(), None)
+        acquire::blocking_all(Self::with_take_set(wanted, |set| set.to_list()), None)
     }
 
     /// See `MemoryLimiter::configure`.

@@ -20,7 +20,7 @@ impl MemoryLimiter {
     /// On an error nothing was taken: see [`TryAcquireError`]. `retry_after` is the latest of all
     /// resources.
     pub fn check_all(&self, wanted: &[(&str, u64)]) -> Result<(), TryAcquireError> {
-        Ok(self.0.with_take_set(wanted, |set| set.check())??)
+        self.0.with_take_set(wanted, |set| set.check())
     }
 
     /// [`check_all`](Self::check_all) by handles of this limiter, without name lookups.
@@ -28,7 +28,7 @@ impl MemoryLimiter {
     /// Fails as [`check_all`](Self::check_all); `UnknownResource` for another limiter's handle.
     #[inline]
     pub fn check_all_of(&self, wanted: &[(&Resource, u64)]) -> Result<(), TryAcquireError> {
-        Ok(self.take_set_of(wanted)?.check()?)
+        self.with_take_set_of(wanted, TakeSet::check)
     }
 
     /// Takes tokens of several resources with a permit for each, all or none, or fails at once:
@@ -38,7 +38,7 @@ impl MemoryLimiter {
     /// On an error nothing was taken: see [`TryAcquireError`]. `retry_after` is the latest of all
     /// resources.
     pub fn try_acquire_all(&self, wanted: &[(&str, u64)]) -> Result<Permits, TryAcquireError> {
-        Ok(self.0.with_take_set(wanted, |set| set.try_acquire())??)
+        self.0.with_take_set(wanted, |set| set.try_acquire())
     }
 
     /// [`try_acquire_all`](Self::try_acquire_all) by handles of this limiter, without name lookups.
@@ -50,25 +50,21 @@ impl MemoryLimiter {
         &self,
         wanted: &[(&Resource, u64)],
     ) -> Result<Permits, TryAcquireError> {
-        Ok(self.take_set_of(wanted)?.try_acquire()?)
+        self.with_take_set_of(wanted, TakeSet::try_acquire)
     }
 
     /// Waits for tokens of several resources with a permit for each, all or none. Holds nothing
     /// while it waits: see [`AcquireAll`] for order, timeout and cancel safety.
     pub fn acquire_all(&self, wanted: &[(&str, u64)]) -> AcquireAll {
-        match self.0.with_take_set(wanted, |set| set.to_list()) {
-            Ok(list) => AcquireAll::of(list),
-            Err(missing) => AcquireAll::failed(missing),
-        }
+        let list = self.0.with_take_set(wanted, |set| Ok(set.to_list()));
+        list.map_or_else(AcquireAll::failed::<NoEntry>, AcquireAll::of)
     }
 
     /// [`acquire_all`](Self::acquire_all) by handles of this limiter, without name lookups. Fails
     /// with [`AcquireError::UnknownResource`] for another limiter's handle.
     pub fn acquire_all_of(&self, wanted: &[(&Resource, u64)]) -> AcquireAll {
-        match self.take_set_of(wanted) {
-            Ok(set) => AcquireAll::of(set.to_list()),
-            Err(missing) => AcquireAll::failed(missing),
-        }
+        let list = self.with_take_set_of(wanted, |set| Ok(set.to_list()));
+        list.map_or_else(AcquireAll::failed::<NoEntry>, AcquireAll::of)
     }
 
     /// [`acquire_all`](Self::acquire_all) for threads. A timeout runs on the limiter's clock.
@@ -79,14 +75,21 @@ impl MemoryLimiter {
         wanted: &[(&str, u64)],
         timeout: Option<Duration>,
     ) -> Result<Permits, AcquireError> {
-        acquire::blocking_all(self.0.with_take_set(wanted, |set| set.to_list())?, timeout)
+        acquire::blocking_all(
+            self.0.with_take_set(wanted, |set| Ok::<_, AcquireError>(set.to_list()))?,
+            timeout,
+        )
     }
 
     #[inline]
-    fn take_set_of<'a>(&self, wanted: &[(&'a Resource, u64)]) -> Result<TakeSet<'a>, NoEntry> {
+    fn with_take_set_of<'a, T, E: From<NoEntry>>(
+        &self,
+        wanted: &[(&'a Resource, u64)],
+        act: impl FnOnce(&mut TakeSet<'a>) -> Result<T, E>,
+    ) -> Result<T, E> {
         let own = |(Resource(entry), n): &(&'a Resource, u64)| {
             Arc::ptr_eq(&entry.context, self.0.context()).then_some((entry, *n))
         };
-        TakeSet::new(wanted.iter().map(own)).ok_or(NoEntry::Unknown)
+        TakeSet::with(wanted.iter().map(own), act).unwrap_or_else(|| Err(NoEntry::Unknown.into()))
     }
 }

@@ -166,17 +166,18 @@ impl FairBucket {
         if n == 0 { undecided() } else { self.bucket.take(n, now, deny, undecided) }
     }
 
-    /// Takes `n` tokens in every case but [`Retry::SlotExpired`].
+    /// Takes `n` tokens in every case but [`Retry::SlotExpired`]. `read` is a clock reading that the call
+    /// has made. A single window needs a new one: the other may precede the take that it lost a CAS to.
     #[cold]
     #[inline(never)]
-    pub(crate) fn take(&self, n: u64) -> Result<(), Refused> {
+    pub(crate) fn take(&self, n: u64, read: Option<u64>) -> Result<(), Refused> {
+        // The first of several windows knows neither the latest time nor the least capacity.
+        if n > 0 && self.is_compound() {
+            return self.take_queued(n, read.unwrap_or_else(|| self.clock.now()));
+        }
         let now = self.clock.now();
         if n == 0 {
             return self.peek(n, now);
-        }
-        // The first of several windows knows neither the latest time nor the least capacity.
-        if self.is_compound() {
-            return self.take_queued(n, now);
         }
         match self.bucket.take_any(n, now, false) {
             Err(Refused::Retry(Retry::Undecided)) => self.take_queued(n, now),

@@ -172,30 +172,30 @@ impl Registry {
     }
 
     /// Acts on what is wanted of several resources. Configured ones are not cloned.
-    pub(in crate::limiter) fn with_take_set<R>(
+    pub(in crate::limiter) fn with_take_set<T, E: From<NoEntry>>(
         &self,
         wanted: &[(&str, u64)],
-        act: impl FnOnce(TakeSet<'_>) -> R,
-    ) -> Result<R, NoEntry> {
+        act: impl Fn(&mut TakeSet<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         let entries = self.entries.pin();
         let configured =
             |(name, n): &(&str, u64)| Some((borrow(&entries, name)?.configured()?, *n));
-        match TakeSet::new(wanted.iter().map(configured)) {
-            Some(take_set) => Ok(act(take_set)),
+        match TakeSet::with(wanted.iter().map(configured), &act) {
+            Some(acted) => acted,
             None => self.with_promoted_take_set(wanted, act),
         }
     }
 
     #[cold]
-    fn with_promoted_take_set<R>(
+    fn with_promoted_take_set<T, E: From<NoEntry>>(
         &self,
         wanted: &[(&str, u64)],
-        act: impl FnOnce(TakeSet<'_>) -> R,
-    ) -> Result<R, NoEntry> {
+        act: impl Fn(&mut TakeSet<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         let held = wanted.iter().map(|(name, _)| self.entry(name));
         let held: SmallVec<[_; 4]> = held.collect::<Result<_, _>>()?;
         let parts = held.iter().zip(wanted).map(|(entry, (_, n))| Some((entry, *n)));
-        TakeSet::new(parts).map(act).ok_or(NoEntry::Unknown)
+        TakeSet::with(parts, act).unwrap_or_else(|| Err(NoEntry::Unknown.into()))
     }
 
     /// Acts under the lock of the keys; again if there was no room for a key, and something was due that
