@@ -48,7 +48,7 @@ pub use bus::NatsBus;
 pub use bus::{BusError, BusFuture, Delivery, MemoryBus, MessageBus, Subscription};
 #[cfg(loom)]
 #[doc(hidden)]
-pub use clock::SteeredClock;
+pub use clock::SimulatedClock;
 pub use clock::{Clock, ManualClock};
 pub use limiter::{
     Acquire, AcquireAll, AcquireError, Capacity, CapacityUpdate, ConfigError, Limit, MemoryLimiter,

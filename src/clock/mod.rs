@@ -3,7 +3,6 @@
 //! A clock reads nanoseconds since its start. It also owns the timers that count in its time, so
 //! that [`ManualClock::advance`] wakes the tasks and blocked threads that are due.
 
-mod calibration;
 mod coarse;
 mod manual;
 #[cfg(loom)]
@@ -19,14 +18,14 @@ use std::time::Duration;
 
 pub use manual::ManualClock;
 #[cfg(loom)]
-pub use model::SteeredClock;
+pub use model::SimulatedClock;
 use system::System;
 
 /// The time that a limiter counts in. Cheap to clone; clones read the same time.
 ///
 /// | clock | reads | for |
 /// | --- | --- | --- |
-/// | [`Clock::system`] | the CPU's counter, kept in step with the system's monotonic clock | the default |
+/// | [`Clock::system`] | the CPU's counter | the default |
 /// | [`Clock::coarse`] | a value that a thread refreshes | floods of denials |
 /// | [`ManualClock`] | what a test sets | tests |
 /// | `Clock::tokio` (feature `tokio`) | tokio's time, which a test may pause | tests |
@@ -34,21 +33,16 @@ use system::System;
 /// # The machine's time
 ///
 /// All clocks of a process that read the machine's time read the same time, which is 0 when the
-/// first of them starts. It is the CPU's counter, calibrated at the start and then corrected
-/// against the system's monotonic clock. A reading makes the correction: the first after a quarter
-/// of a second, later ones less and less often, at intervals of up to 16 seconds. A correction is
-/// never a step. An offset is worked off by a slope that differs from the system's by at most 500
-/// ppm, and meanwhile a rate is off by at most that. While the system's clock keeps its pace, after
-/// some seconds the remaining offset is below a microsecond and a rate is off by less than 1 ppm.
-/// The time never goes back, except by the amount that one core's counter is behind another's.
+/// first of them starts. It is the CPU's counter, at the pace that [quanta](https://docs.rs/quanta)
+/// measures when the first clock starts, in at most 200 ms. That pace is not corrected afterwards: it
+/// differs from the system's clock by some 20 ppm at most on the machines where we measured it, and a
+/// rate is off by as much. A counter that the CPU does not call reliable is never used: then the
+/// system's monotonic clock is read.
 ///
-/// If the two clocks disagree by more than a thousandth on how much time has passed, the later one
-/// is used, and the reading jumps forward by the difference. That fills no bucket beyond its burst.
-/// So time spent in suspend counts if either clock counts it. If the counter jumps back by more
-/// than a second, the system's clock fills in. If it jumps back by less, the time stands still
-/// until the counter catches up, or goes back with it within the last 16 seconds. A counter that
-/// disagrees repeatedly is given up, and one that the CPU does not call reliable is never used:
-/// then the system's clock is read.
+/// The time never goes back, except by the amount that one core's counter is behind another's. If the
+/// counter falls back by more than a second, as it may when a machine is resumed or migrated, the time
+/// continues from where it was, at most 100 ms ahead. If the counter leaps forward, so does the time;
+/// that fills no bucket beyond its burst. Time spent in suspend counts if the counter counts it.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 

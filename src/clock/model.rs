@@ -1,47 +1,43 @@
 //! The machine's time over a simulated counter, for models.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::calibration::SCALE;
-use super::system::{Source, Steered};
+use super::system::{Counter, Scaled};
 
-/// The system's nanoseconds; the counter runs 400 ppm fast. Not loom's mutex, because passing time
-/// is no step of a model.
+/// A counter of nanoseconds. Not loom's mutex, because passing time is no step of a model.
 #[derive(Debug)]
 struct Simulated(Mutex<u64>);
 
 impl Simulated {
-    fn pass(&self, nanos: u64) -> u64 {
-        let mut now = self.0.lock().expect("a model stops at its first panic");
-        *now += nanos;
-        *now
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Source for Simulated {
+impl Counter for Simulated {
     fn ticks(&self) -> u64 {
-        let now = self.pass(1);
-        now + now / 2_500
-    }
-    fn nanos(&self) -> u64 {
-        self.pass(0)
+        *self.lock()
     }
 }
 
 /// What [`Clock::system`](super::Clock::system) reads.
 #[derive(Debug)]
-pub struct SteeredClock(Steered<Simulated>);
+pub struct SimulatedClock(Scaled<Simulated>);
 
-impl SteeredClock {
-    /// A clock whose first correction is due after a quarter of a second.
-    #[allow(clippy::new_without_default)]
-    pub fn new() -> Self {
-        Self(Steered::new(Simulated(Mutex::new(0)), 1 << SCALE))
+impl SimulatedClock {
+    /// A clock that starts at the counter's value `ticks`, in nanoseconds.
+    pub fn new(ticks: u64) -> Self {
+        Self(Scaled::new(Simulated(Mutex::new(ticks)), 1 << 56))
     }
 
-    /// Let `nanos` nanoseconds pass.
+    /// Sets the counter.
+    pub fn set(&self, ticks: u64) {
+        *self.0.counter.lock() = ticks;
+    }
+
+    /// Lets `nanos` nanoseconds pass.
     pub fn pass(&self, nanos: u64) {
-        self.0.source.pass(nanos);
+        *self.0.counter.lock() += nanos;
     }
 
     /// Nanoseconds since the start.
