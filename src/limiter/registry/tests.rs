@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::{Limit, MemoryLimiter};
 use super::Registration;
 use super::sweep::{PER_KEY, PER_SWEEP};
+use crate::bucket::Snapshot;
 use crate::clock::ManualClock;
 use crate::sync::NameRef;
 
@@ -152,7 +153,12 @@ fn who_looks_or_is_refused_makes_no_key() {
 fn looks_close_the_stripes_of_idle_keys() {
     let (limiter, time) = limiter(Limit::per_second(1_000_000));
     drop(limiter.resource("hot").unwrap());
-    let is_striped = || limiter.0.promoted("hot").is_some_and(|entry| entry.bucket.is_striped());
+    let is_striped = || {
+        limiter.0.promoted("hot").is_some_and(|entry| {
+            let windows = entry.bucket.window_snapshots(entry.bucket.clock().now());
+            windows.iter().any(Snapshot::is_striped)
+        })
+    };
     time.advance(SECOND);
     limiter.check("hot").unwrap();
     limiter.0.promoted("hot").unwrap().bucket.open_stripes();
