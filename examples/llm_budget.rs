@@ -68,7 +68,7 @@ async fn work(limiter: MemoryLimiter, seed: u64, end: Instant) -> Tally {
         };
         let cost = call_model(prompt, &mut rng).await;
         // If this task is cancelled during the call, the estimate stays spent: see `OnRelease`.
-        permits.settle(&[("llm/tokens", cost)]);
+        permits.settle(&[("llm/tokens", cost)]).expect("there is a permit of this name");
         tally.note(estimate, cost);
     }
 }

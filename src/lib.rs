@@ -51,9 +51,10 @@ pub use bus::{BusError, BusFuture, Delivery, MemoryBus, MessageBus, Subscription
 pub use clock::SimulatedClock;
 pub use clock::{Clock, ManualClock};
 pub use limiter::{
-    Acquire, AcquireAll, AcquireError, Capacity, CapacityUpdate, ConfigError, Limit, MemoryLimiter,
-    OnRelease, ParseLimitError, Permit, Permits, RateLimiter, Recovery, Resource, RetryHint,
-    TryAcquireError, UpdateKind, WindowCapacity,
+    Acquire, AcquireAll, AcquireAllError, AcquireError, AllError, Capacity, CapacityUpdate,
+    ConfigError, ConfigureAllError, Limit, LimitWindow, MemoryLimiter, OnRelease, ParseLimitError,
+    Permit, Permits, RateLimiter, Recovery, Resource, ResourceError, RetryHint, TryAcquireError,
+    UnknownName, UntilReady, UpdateKind, WeakLimiter, WindowCapacity,
 };
 #[cfg(feature = "swarm")]
 pub use swarm::{DistributedConfig, DistributedLimiter, SwarmError, SwarmStats};

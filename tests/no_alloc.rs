@@ -195,7 +195,7 @@ fn several_at_once_allocate_nothing() {
             drop(limiter.try_acquire_all_of(&by_handle).unwrap());
         });
         allocates_nothing(&name("settle all"), || {
-            limiter.try_acquire_all(&by_name).unwrap().settle(&[("one", 1), ("more", 5)]);
+            limiter.try_acquire_all(&by_name).unwrap().settle(&[("one", 1), ("more", 5)]).unwrap();
         });
         allocates_nothing(&name("acquire all"), || {
             drop(now(limiter.acquire_all(&by_name)).unwrap());
@@ -222,7 +222,7 @@ fn denials_of_several_allocate_nothing() {
             assert!(few.check_n(2).is_err());
         });
         allocates_nothing(&name("all"), || {
-            for lacking in ["few", "few windows", "nobody"] {
+            for lacking in ["few", "few windows"] {
                 assert!(limiter.try_acquire_all(&[("one", 1), (lacking, 1), ("two", 1)]).is_err());
             }
             assert!(limiter.try_acquire_all_of(&[(&all[0], 1), (&few, 1)]).is_err());

@@ -32,7 +32,7 @@ pub(crate) use atomic::{Bucket, Transition};
 pub(crate) use compact::{CompactBucket, MAX_SWEEP_AGE, SharedRate, SweepWindow};
 pub(crate) use counter::CountedAt;
 pub(crate) use locked::LockedBucket;
-pub(crate) use outcome::{Deficit, Denied, Never, Refused, Retry, worse};
+pub(crate) use outcome::{Deficit, Denied, Never, Refused, Retry, worse, worst_of};
 pub(crate) use rate::Terms;
 pub(crate) use reconfigure::SlotChange;
 pub(crate) use slot::{SlotConfig, SlotState};

@@ -98,34 +98,36 @@ impl Deficit {
 /// The worse of two verdicts: a retry before a denial, a denial for good before one for a time, and
 /// of two times the later.
 pub(crate) fn worse(a: Result<(), Refused>, b: Result<(), Refused>) -> Result<(), Refused> {
-    use Denied::{Exhausted, TooManyInFlight};
-    use Never::{Closed, ExceedsCapacity, Removed};
-    let rank = |refused: &Refused| match refused {
-        Refused::Retry(_) => 5,
-        Refused::Denied(Denied::Never(Closed)) => 4,
-        Refused::Denied(Denied::Never(Removed)) => 3,
-        Refused::Denied(Denied::Never(ExceedsCapacity(_))) => 2,
-        Refused::Denied(TooManyInFlight) => 1,
-        Refused::Denied(Exhausted(_)) => 0,
-    };
-    let (a, b) = match (a, b) {
-        (Ok(()), verdict) | (verdict, Ok(())) => return verdict,
-        (Err(a), Err(b)) => (a, b),
-    };
-    Err(match (a, b) {
-        (Refused::Denied(Exhausted(a)), Refused::Denied(Exhausted(b))) => {
-            Exhausted(if a.wait() < b.wait() { b } else { a }).into()
+    match (a, b) {
+        (Ok(()), verdict) | (verdict, Ok(())) => verdict,
+        (Err(a), Err(b)) => Err(if a.rank() < b.rank() { b } else { a }),
+    }
+}
+
+/// The worst of the verdicts, and its index.
+pub(crate) fn worst_of(
+    verdicts: impl Iterator<Item = Result<(), Refused>>,
+) -> Result<(), (usize, Refused)> {
+    let mut worst: Option<(usize, Refused)> = None;
+    for (index, verdict) in verdicts.enumerate() {
+        if let Err(refused) = verdict
+            && worst.is_none_or(|(_, worst)| worst.rank() < refused.rank())
+        {
+            worst = Some((index, refused));
         }
-        (
-            Refused::Denied(Denied::Never(ExceedsCapacity(a))),
-            Refused::Denied(Denied::Never(ExceedsCapacity(b))),
-        ) => ExceedsCapacity(a.min(b)).into(),
-        (a, b) => {
-            if rank(&a) < rank(&b) {
-                b
-            } else {
-                a
-            }
+    }
+    worst.map_or(Ok(()), Err)
+}
+
+impl Refused {
+    fn rank(&self) -> (u8, u64) {
+        match *self {
+            Self::Retry(_) => (5, 0),
+            Self::Denied(Denied::Never(Never::Closed)) => (4, 0),
+            Self::Denied(Denied::Never(Never::Removed)) => (3, 0),
+            Self::Denied(Denied::Never(Never::ExceedsCapacity(most))) => (2, u64::MAX - most),
+            Self::Denied(Denied::TooManyInFlight) => (1, 0),
+            Self::Denied(Denied::Exhausted(deficit)) => (0, deficit.wait()),
         }
-    })
+    }
 }

@@ -10,13 +10,14 @@ use std::time::Duration;
 use event_listener::{Event, EventListener, Listener};
 use smallvec::SmallVec;
 
-use super::entry::{Entry, Grant};
-use super::error::AcquireError;
+use super::entry::Entry;
+use super::error::{AcquireAllError, AcquireError};
 use super::multi::TakeList;
 use super::permit::Permit;
 use super::permits::Permits;
-use crate::bucket::{CountedAt, Denied};
-use crate::wait::{self, Claim, Claims, Step, Ticket, WaitRequest, Wake};
+use super::wanted::{One, Part, Parts, Ready, Wanted};
+use crate::bucket::CountedAt;
+use crate::wait::{self, Claims, Step, Ticket, WaitRequest, Wake};
 
 /// A wait for a permit: a future that yields it. It works on every executor.
 ///
@@ -50,109 +51,18 @@ pub struct Acquire(State<One>);
 #[must_use = "a future does nothing until it is polled"]
 pub struct AcquireAll(State<TakeList>);
 
-/// What a wait is for.
-trait Wanted: Sized {
-    type Grant;
-    type Granted;
-    /// A reading of its clock, `timeout` from now.
-    fn deadline(&self, timeout: Duration) -> Option<u64>;
-    /// Whether others wait already. Then an attempt would only find that out again, under the lock that
-    /// enqueuing takes.
-    fn has_waiters(&self) -> bool {
-        false
-    }
-    fn try_acquire(&self) -> Result<Self::Grant, Denied>;
-    fn into_granted(self, grant: Self::Grant) -> Self::Granted;
-    /// Each resource once, in the order of their ids.
-    fn into_parts(self) -> Parts;
-    fn granted(parts: Parts) -> Self::Granted;
-}
+/// A wait for tokens without a permit: a future that yields nothing but success. It works on every
+/// executor.
+///
+/// It waits in one queue with the calls that want a permit. Its tokens stay spent, it is not counted in
+/// flight, and it does not wait for a place in flight. Its order and its cancel safety are those of
+/// [`Acquire`].
+#[must_use = "a future does nothing until it is polled"]
+pub struct UntilReady(State<Ready>);
 
 #[derive(Debug)]
-struct One {
-    entry: Arc<Entry>,
-    n: u64,
-}
-
-impl Wanted for One {
-    type Grant = Grant;
-    type Granted = Permit<'static>;
-
-    fn deadline(&self, timeout: Duration) -> Option<u64> {
-        Some(self.entry.deadline(timeout))
-    }
-    #[inline]
-    fn has_waiters(&self) -> bool {
-        self.n > 0 && self.entry.bucket.has_waiters()
-    }
-    #[inline]
-    fn try_acquire(&self) -> Result<Grant, Denied> {
-        let seen = self.entry.incidents();
-        let counted = self.entry.try_acquire::<Denied>(self.n)?;
-        Ok(Grant { n: self.n, seen, counted })
-    }
-    #[inline]
-    fn into_granted(self, grant: Grant) -> Permit<'static> {
-        Permit::owned(self.entry, grant)
-    }
-    fn into_parts(self) -> Parts {
-        SmallVec::from_iter([Part::new(self.entry, self.n)])
-    }
-    fn granted(mut parts: Parts) -> Permit<'static> {
-        parts.remove(0).into_permit()
-    }
-}
-
-impl Wanted for TakeList {
-    type Grant = Permits;
-    type Granted = Permits;
-
-    fn deadline(&self, timeout: Duration) -> Option<u64> {
-        Some(self.0.first()?.0.deadline(timeout))
-    }
-    fn try_acquire(&self) -> Result<Permits, Denied> {
-        self.to_set().try_acquire()
-    }
-    fn into_granted(self, permits: Permits) -> Permits {
-        permits
-    }
-    fn into_parts(self) -> Parts {
-        self.0.into_iter().map(|(entry, n)| Part::new(entry, n)).collect()
-    }
-    fn granted(parts: Parts) -> Permits {
-        let mut permits = Permits::new();
-        parts.into_iter().for_each(|part| permits.push(part.into_permit()));
-        permits
-    }
-}
-
-type Parts = SmallVec<[Part; 1]>;
-
-#[derive(Debug)]
-struct Part {
-    entry: Arc<Entry>,
-    grant: Grant,
-    ticket: Ticket,
-}
-
-impl Part {
-    fn new(entry: Arc<Entry>, n: u64) -> Self {
-        let grant = Grant { n, seen: entry.incidents(), counted: CountedAt::COMMON };
-        Self { entry, grant, ticket: 0 }
-    }
-
-    fn claim(&self) -> Claim<'_> {
-        self.entry.claim(self.grant.n, self.ticket)
-    }
-
-    fn into_permit(self) -> Permit<'static> {
-        Permit::owned(self.entry, self.grant)
-    }
-}
-
-#[derive(Debug)]
-enum State<W> {
-    Failed(AcquireError),
+enum State<W: Wanted> {
+    Failed(W::Error),
     /// `None` once it is done: granting then moves what was wanted, not the whole state.
     New {
         wanted: Option<W>,
@@ -180,7 +90,7 @@ impl Waiting {
     }
 
     /// Joins the queues, and tries once more. `None` while the wait continues.
-    fn enqueue(&mut self, is_thread: bool) -> Option<Result<Parts, AcquireError>> {
+    fn enqueue(&mut self, is_thread: bool) -> Option<Result<Parts, AcquireAllError>> {
         let event = Wake::clone(&self.event);
         let limits = self.parts.iter().map(|part| part.entry.wait_limits()).collect();
         let request = WaitRequest { is_thread, deadline: self.deadline, event, limits };
@@ -188,7 +98,7 @@ impl Waiting {
     }
 
     /// One attempt. `None` while the wait continues.
-    fn attempt(&mut self) -> Option<Result<Parts, AcquireError>> {
+    fn attempt(&mut self) -> Option<Result<Parts, AcquireAllError>> {
         let deadline = self.deadline;
         self.step(|claims, now| wait::poll(claims, deadline, now))
     }
@@ -196,7 +106,7 @@ impl Waiting {
     fn step(
         &mut self,
         act: impl Fn(&mut Claims<'_>, u64) -> Step,
-    ) -> Option<Result<Parts, AcquireError>> {
+    ) -> Option<Result<Parts, AcquireAllError>> {
         for part in self.parts.iter_mut().chain(&mut self.empty) {
             part.grant.seen = part.entry.incidents();
         }
@@ -218,9 +128,7 @@ impl Waiting {
         let error = match step {
             Step::Waiting | Step::SlotExpired => return None,
             Step::Taken => None,
-            Step::TimedOut => Some(AcquireError::TimedOut),
-            Step::QueueFull => Some(AcquireError::QueueFull),
-            Step::Failed(never) => Some(never.into()),
+            Step::GaveUp(index, why) => Some(self.parts[index].entry.error(why)),
         };
         // Out of the queues, and nothing to cancel.
         let mut parts = std::mem::take(&mut self.parts);
@@ -228,7 +136,7 @@ impl Waiting {
         Some(error.map_or(Ok(parts), Err))
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Parts, AcquireError>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Parts, AcquireAllError>> {
         loop {
             if let Some(listener) = &mut self.listener {
                 if Pin::new(listener).poll(cx).is_pending() {
@@ -262,19 +170,14 @@ fn bring_up_to_date(parts: &[Part]) {
     }
 }
 
-/// After an attempt that was denied, or not made: a place in the queues, if waiting helps. It may be
-/// granted at once.
+/// After an attempt that was denied, or not made: a place in the queues. It may be granted at once.
 #[cold]
 #[inline(never)]
 fn start<W: Wanted>(
-    denied: Option<Denied>,
     wanted: W,
     is_thread: bool,
     deadline: Option<u64>,
-) -> Result<Result<W::Granted, Box<Waiting>>, AcquireError> {
-    if let Some(Denied::Never(never)) = denied {
-        return Err(never.into());
-    }
+) -> Result<Result<W::Granted, Box<Waiting>>, W::Error> {
     let mut waiting = Waiting::new(wanted.into_parts(), deadline);
     // Before `enqueue`, which tries again: a notification after that is heard.
     let listener = waiting.event.listen();
@@ -283,7 +186,7 @@ fn start<W: Wanted>(
             waiting.listener = Some(listener);
             Ok(Err(Box::new(waiting)))
         }
-        Some(granted) => granted.map(|parts| Ok(W::granted(parts))),
+        Some(granted) => Ok(Ok(W::granted(granted?))),
     }
 }
 
@@ -297,15 +200,16 @@ impl<W: Wanted> State<W> {
     }
 
     #[inline]
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<W::Granted, AcquireError>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<W::Granted, W::Error>> {
         let Self::New { wanted: slot, deadline } = self else { return self.poll_waiting(cx) };
         let Some(wanted) = &*slot else { return Poll::Pending };
-        let tried = if wanted.has_waiters() { None } else { Some(wanted.try_acquire()) };
+        let attempt = wanted.attempt();
         let (Some(wanted), deadline) = (slot.take(), *deadline) else { return Poll::Pending };
-        match tried.transpose() {
+        match attempt {
             Ok(Some(grant)) => Poll::Ready(Ok(wanted.into_granted(grant))),
-            tried => {
-                *self = match start(tried.err(), wanted, false, deadline) {
+            Err(error) => Poll::Ready(Err(error)),
+            Ok(None) => {
+                *self = match start(wanted, false, deadline) {
                     Ok(Ok(granted)) => return Poll::Ready(Ok(granted)),
                     Ok(Err(waiting)) => Self::Waiting(waiting),
                     Err(error) => Self::Failed(error),
@@ -316,7 +220,7 @@ impl<W: Wanted> State<W> {
     }
 
     #[inline(never)]
-    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<W::Granted, AcquireError>> {
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<W::Granted, W::Error>> {
         match std::mem::replace(self, Self::DONE) {
             Self::Failed(error) => Poll::Ready(Err(error)),
             Self::Waiting(mut waiting) => {
@@ -324,7 +228,7 @@ impl<W: Wanted> State<W> {
                 if polled.is_pending() {
                     *self = Self::Waiting(waiting);
                 }
-                polled.map_ok(W::granted)
+                polled.map_ok(W::granted).map_err(W::Error::from)
             }
             Self::New { .. } => Poll::Pending,
         }
@@ -340,16 +244,16 @@ impl<W: Wanted> State<W> {
     }
 }
 
-/// What both futures have.
+/// What all futures have.
 macro_rules! wait {
-    ($future:ident, $wanted:ty, $granted:ty) => {
+    ($future:ident, $wanted:ty, $granted:ty, $error:ty) => {
         impl $future {
             fn new(wanted: $wanted) -> Self {
                 Self(State::New { wanted: Some(wanted), deadline: None })
             }
 
-            pub(crate) fn failed<E: Into<AcquireError>>(error: E) -> Self {
-                Self(State::Failed(error.into()))
+            pub(crate) fn failed(error: $error) -> Self {
+                Self(State::Failed(error))
             }
 
             /// Gives up `timeout` from now, on the limiter's clock, with [`AcquireError::TimedOut`]: at
@@ -362,7 +266,7 @@ macro_rules! wait {
         }
 
         impl Future for $future {
-            type Output = Result<$granted, AcquireError>;
+            type Output = Result<$granted, $error>;
 
             /// Stays pending if it is polled again after it has yielded.
             #[inline]
@@ -379,12 +283,19 @@ macro_rules! wait {
     };
 }
 
-wait!(Acquire, One, Permit<'static>);
-wait!(AcquireAll, TakeList, Permits);
+wait!(Acquire, One, Permit<'static>, AcquireError);
+wait!(UntilReady, Ready, (), AcquireError);
+wait!(AcquireAll, TakeList, Permits, AcquireAllError);
 
 impl Acquire {
     pub(crate) fn of(entry: Arc<Entry>, n: u64) -> Self {
         Self::new(One { entry, n })
+    }
+}
+
+impl UntilReady {
+    pub(crate) fn of(entry: Arc<Entry>, n: u64) -> Self {
+        Self::new(Ready(One { entry, n }))
     }
 }
 
@@ -403,21 +314,27 @@ pub(crate) fn blocking(
     block(One { entry, n }, timeout)
 }
 
+pub(crate) fn blocking_until_ready(
+    entry: Arc<Entry>,
+    n: u64,
+    timeout: Option<Duration>,
+) -> Result<(), AcquireError> {
+    block(Ready(One { entry, n }), timeout)
+}
+
 pub(crate) fn blocking_all(
     list: TakeList,
     timeout: Option<Duration>,
-) -> Result<Permits, AcquireError> {
+) -> Result<Permits, AcquireAllError> {
     block(list, timeout)
 }
 
-fn block<W: Wanted>(wanted: W, timeout: Option<Duration>) -> Result<W::Granted, AcquireError> {
+fn block<W: Wanted>(wanted: W, timeout: Option<Duration>) -> Result<W::Granted, W::Error> {
     let deadline = timeout.and_then(|timeout| wanted.deadline(timeout));
-    let tried = if wanted.has_waiters() { None } else { Some(wanted.try_acquire()) };
-    let denied = match tried.transpose() {
-        Ok(Some(grant)) => return Ok(wanted.into_granted(grant)),
-        tried => tried.err(),
-    };
-    let mut waiting = match start(denied, wanted, true, deadline)? {
+    if let Some(grant) = wanted.attempt()? {
+        return Ok(wanted.into_granted(grant));
+    }
+    let mut waiting = match start(wanted, true, deadline)? {
         Ok(granted) => return Ok(granted),
         Err(waiting) => waiting,
     };
@@ -427,7 +344,7 @@ fn block<W: Wanted>(wanted: W, timeout: Option<Duration>) -> Result<W::Granted, 
             None => waiting.listener = Some(waiting.event.listen()),
         }
         if let Some(result) = waiting.attempt() {
-            return result.map(W::granted);
+            return Ok(W::granted(result?));
         }
     }
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use crate::sync::Mutex;
 
 /// A snapshot of a resource. `Display` writes one line; the second figure is the burst:
-/// `openai-api: 5/5 available, 0 in-flight, window=1s`, and `; 9995/10000, window=86400s` for each
-/// further window.
+/// `openai-api: 5/5 available, 0 in-flight, window=1s`. Where the rate is another, the tokens of a
+/// window follow: `, rate=600`. Each further window adds `; 9995/10000, window=86400s`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capacity {
@@ -53,15 +53,17 @@ pub struct WindowCapacity {
 impl fmt::Display for Capacity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { resource, in_flight, .. } = self;
-        for (index, WindowCapacity { available, burst, window, .. }) in
-            self.windows.iter().enumerate()
-        {
+        for (index, of_window) in self.windows.iter().enumerate() {
+            let WindowCapacity { available, burst, per_window, window, .. } = of_window;
             if index == 0 {
                 write!(f, "{resource}: {available}/{burst} available, {in_flight} in-flight")?;
             } else {
                 write!(f, "; {available}/{burst}")?;
             }
             write!(f, ", window={window:?}")?;
+            if per_window != burst {
+                write!(f, ", rate={per_window}")?;
+            }
         }
         Ok(())
     }

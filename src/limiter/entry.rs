@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::capacity::{Capacity, WindowCapacity};
 use super::context::Context;
-use super::error::ConfigError;
+use super::error::{AllError, ConfigError, ResourceError};
 use super::limit::Limit;
 use super::settings::Settings;
 use crate::adapt::CutState;
@@ -40,6 +40,17 @@ pub(crate) struct Grant {
     /// Incidents that had been cut for before.
     pub(crate) seen: u64,
     pub(crate) counted: CountedAt,
+}
+
+/// A denial, and the resource that denies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DeniedAt<'a>(pub(super) &'a Entry, pub(super) Denied);
+
+impl From<DeniedAt<'_>> for AllError {
+    #[cold]
+    fn from(DeniedAt(entry, denied): DeniedAt<'_>) -> Self {
+        entry.error(denied)
+    }
 }
 
 /// Woken by the queue's timer.
@@ -90,6 +101,12 @@ impl Entry {
     /// A reading of this resource's clock, `timeout` from now.
     pub(crate) fn deadline(&self, timeout: Duration) -> u64 {
         self.now().saturating_add(crate::adapt::nanos(timeout))
+    }
+
+    /// An error that names this resource.
+    #[cold]
+    pub(super) fn error<C>(&self, cause: impl Into<C>) -> ResourceError<C> {
+        ResourceError::new(Arc::clone(&self.name), cause)
     }
 
     // ---- taking -------------------------------------------------------------------------------
@@ -253,8 +270,8 @@ impl Entry {
     // ---- waiting ------------------------------------------------------------------------------
 
     #[inline]
-    pub(crate) fn claim(&self, n: u64, ticket: Ticket) -> Claim<'_> {
-        Claim { bucket: &self.bucket, n, ticket, counted: CountedAt::COMMON }
+    pub(crate) fn claim(&self, n: u64, ticket: Ticket, with_permit: bool) -> Claim<'_> {
+        Claim { bucket: &self.bucket, n, ticket, with_permit, counted: CountedAt::COMMON }
     }
 
     pub(crate) fn wait_limits(&self) -> WaitLimits {

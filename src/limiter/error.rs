@@ -2,9 +2,11 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bucket::{Deficit, Denied, Never};
+use crate::wait::GiveUp;
 
 /// Why a call that does not wait failed. Nothing was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,12 @@ impl TryAcquireError {
             _ => None,
         }
     }
+
+    /// The error with the name of its resource, for a log line or a caller further up.
+    #[must_use]
+    pub fn for_resource(self, resource: &str) -> AllError {
+        ResourceError::of(resource, self)
+    }
 }
 
 impl From<Denied> for TryAcquireError {
@@ -108,7 +116,9 @@ impl fmt::Display for TryAcquireError {
             Self::Exhausted { hint } => {
                 write!(f, "rate limited: retry after {:?}", hint.wait())
             }
-            Self::TooManyInFlight => f.write_str("too many permits in flight: end one first"),
+            Self::TooManyInFlight => f.write_str(
+                "too many permits in flight: end one, or raise the limit's `max_in_flight`",
+            ),
             Self::ExceedsCapacity { capacity } => exceeds(f, *capacity),
             Self::TooManyKeys { most } => too_many_keys(f, *most),
             Self::UnknownResource => f.write_str(UNKNOWN),
@@ -124,8 +134,12 @@ impl Error for TryAcquireError {}
 #[non_exhaustive]
 pub enum AcquireError {
     /// The timeout passed, or the rate rules out success before it: then at once, so that a loop which
-    /// retries must sleep first. `peek` says how long.
-    TimedOut,
+    /// retries must sleep first.
+    #[non_exhaustive]
+    TimedOut {
+        /// When a new call may succeed: see [`retry_after`](Self::retry_after).
+        retry_after: Option<Duration>,
+    },
     /// As many calls wait as the limit's `max_waiting` allows: shed this call, or raise the limit.
     QueueFull,
     /// More tokens than the bucket holds, from the start or since a cut or a new configuration.
@@ -142,6 +156,37 @@ pub enum AcquireError {
     UnknownResource,
     /// The limiter was closed, before or during the wait.
     Closed,
+}
+
+impl AcquireError {
+    /// The error with the name of its resource, for a log line or a caller further up.
+    #[must_use]
+    pub fn for_resource(self, resource: &str) -> AcquireAllError {
+        ResourceError::of(resource, self)
+    }
+
+    /// After a timeout, the time until a new call would succeed if no other call took tokens, those that
+    /// wait already aside, rounded up to the next nanosecond. A lower bound. `None` for other errors, and
+    /// where time alone does not help, because too many permits are in flight.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TimedOut { retry_after } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+impl From<GiveUp> for AcquireError {
+    fn from(why: GiveUp) -> Self {
+        match why {
+            GiveUp::TimedOut(nanos) => {
+                Self::TimedOut { retry_after: nanos.map(Duration::from_nanos) }
+            }
+            GiveUp::QueueFull => Self::QueueFull,
+            GiveUp::Never(never) => never.into(),
+        }
+    }
 }
 
 impl From<Never> for AcquireError {
@@ -167,8 +212,15 @@ impl From<NoEntry> for AcquireError {
 impl fmt::Display for AcquireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TimedOut => f.write_str("no permit before the timeout"),
-            Self::QueueFull => f.write_str("too many are waiting already"),
+            Self::TimedOut { retry_after: Some(wait) } => {
+                write!(f, "no success before the timeout: retry after {wait:?}")
+            }
+            Self::TimedOut { retry_after: None } => {
+                f.write_str("no success before the timeout: too many permits are in flight, end one first")
+            }
+            Self::QueueFull => f.write_str(
+                "as many calls wait as the limit allows: shed this one, or raise the limit's `max_waiting`",
+            ),
             Self::ExceedsCapacity { capacity } => exceeds(f, *capacity),
             Self::TooManyKeys { most } => too_many_keys(f, *most),
             Self::UnknownResource => f.write_str(UNKNOWN),
@@ -178,6 +230,78 @@ impl fmt::Display for AcquireError {
 }
 
 impl Error for AcquireError {}
+
+/// An error, and the resource that it is about: of calls that name several.
+///
+/// A call that names one resource fails with the cause alone, which needs no allocation;
+/// [`for_resource`](TryAcquireError::for_resource) adds the name where it is to be reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ResourceError<C> {
+    /// The name of the resource: if several are at fault, of the one that is for longest.
+    pub resource: Arc<str>,
+    /// What is wrong with it.
+    pub cause: C,
+}
+
+/// Why a call for several resources that does not wait failed. Nothing was taken from any.
+pub type AllError = ResourceError<TryAcquireError>;
+/// Why a wait for several resources ended without permits. Nothing was taken from any.
+pub type AcquireAllError = ResourceError<AcquireError>;
+/// Why several limits were not accepted. Nothing was changed.
+pub type ConfigureAllError = ResourceError<ConfigError>;
+
+impl<C> ResourceError<C> {
+    pub(crate) fn new(resource: Arc<str>, cause: impl Into<C>) -> Self {
+        Self { resource, cause: cause.into() }
+    }
+
+    pub(crate) fn of(resource: &str, cause: impl Into<C>) -> Self {
+        Self::new(resource.into(), cause)
+    }
+}
+
+impl AllError {
+    /// As [`TryAcquireError::retry_after`]: the latest of all resources.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.cause.retry_after()
+    }
+}
+
+impl AcquireAllError {
+    /// As [`AcquireError::retry_after`]: the latest of all resources.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.cause.retry_after()
+    }
+}
+
+impl From<ResourceError<NoEntry>> for AllError {
+    fn from(missing: ResourceError<NoEntry>) -> Self {
+        Self::new(missing.resource, missing.cause)
+    }
+}
+
+impl From<ResourceError<NoEntry>> for AcquireAllError {
+    fn from(missing: ResourceError<NoEntry>) -> Self {
+        Self::new(missing.resource, missing.cause)
+    }
+}
+
+impl From<AcquireAllError> for AcquireError {
+    fn from(error: AcquireAllError) -> Self {
+        error.cause
+    }
+}
+
+impl<C: fmt::Display> fmt::Display for ResourceError<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.resource, self.cause)
+    }
+}
+
+impl<C: Error> Error for ResourceError<C> {}
 
 /// Why a limit was not accepted. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -232,8 +356,27 @@ impl fmt::Display for ConfigError {
 
 impl Error for ConfigError {}
 
-const UNKNOWN: &str =
-    "unknown resource: configure it, or a prefix by `per_key`; or it is gone, or another limiter's";
+/// A cost was given for a name that no permit has. All permits have ended; this cost was charged to none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnknownName {
+    /// The name.
+    pub name: String,
+    /// The names that the permits have.
+    pub known: Vec<String>,
+}
+
+impl fmt::Display for UnknownName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, known } = self;
+        write!(f, "no permit of {name:?}, whose cost was not charged: the permits are of {known:?}")
+    }
+}
+
+impl Error for UnknownName {}
+
+const UNKNOWN: &str = "unknown resource: configure it, or a prefix of its name by `per_key`; a handle may be of a \
+     resource that was removed, or of another limiter";
 const CLOSED: &str = "the limiter is closed";
 
 fn exceeds(f: &mut fmt::Formatter<'_>, capacity: u64) -> fmt::Result {

@@ -1,11 +1,12 @@
 //! What models need of the inside, on the shipped types.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::acquire::{self, AcquireAll};
 use super::entry::Entry;
-use super::error::{AcquireError, ConfigError, TryAcquireError};
+use super::error::{AcquireAllError, AllError, ConfigError};
 use super::limit::Limit;
 use super::multi::TakeSet;
 use super::permits::Permits;
@@ -27,12 +28,13 @@ impl Resource {
         wanted: &[(&'a Self, u64)],
         act: impl FnOnce(&mut TakeSet<'a>) -> R,
     ) -> R {
-        let all = wanted.iter().map(|(Self(entry), n)| Some((entry, *n)));
-        TakeSet::with(all, act).expect("all exist")
+        let all = wanted.iter().map(|(Self(entry), n)| Ok::<_, Infallible>((entry, *n)));
+        let Ok(acted) = TakeSet::with(all, act);
+        acted
     }
 
     /// See `MemoryLimiter::try_acquire_all`.
-    pub fn try_acquire_all(wanted: &[(&Self, u64)]) -> Result<Permits, TryAcquireError> {
+    pub fn try_acquire_all(wanted: &[(&Self, u64)]) -> Result<Permits, AllError> {
         Self::with_take_set(wanted, TakeSet::try_acquire)
     }
 
@@ -42,7 +44,7 @@ impl Resource {
     }
 
     /// See `MemoryLimiter::blocking_acquire_all`.
-    pub fn blocking_acquire_all(wanted: &[(&Self, u64)]) -> Result<Permits, AcquireError> {
+    pub fn blocking_acquire_all(wanted: &[(&Self, u64)]) -> Result<Permits, AcquireAllError> {
         acquire::blocking_all(Self::with_take_set(wanted, |set| set.to_list()), None)
     }
 

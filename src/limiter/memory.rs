@@ -1,13 +1,13 @@
 //! The in-process limiter: resources by name.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::acquire::{self, Acquire};
+use super::acquire::{self, Acquire, UntilReady};
 use super::capacity::{Callback, Capacity, CapacityUpdate};
 use super::context::Context;
-use super::error::{AcquireError, ConfigError, TryAcquireError};
+use super::error::{AcquireError, ConfigError, ConfigureAllError, TryAcquireError};
 use super::limit::{Limit, OnRelease};
 use super::permit::Permit;
 use super::registry::Registry;
@@ -52,6 +52,12 @@ impl MemoryLimiter {
         Self::with_context(clock.into(), Context::default())
     }
 
+    /// A reference that does not keep the limiter alive, for its callbacks.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakLimiter {
+        WeakLimiter(Arc::downgrade(&self.0))
+    }
+
     pub(crate) fn with_context(clock: Clock, context: Context) -> Self {
         Self(Arc::new(Registry::new(clock, context)))
     }
@@ -80,6 +86,25 @@ impl MemoryLimiter {
     /// On an error nothing changed: see [`ConfigError`].
     pub fn configure(&self, resource: &str, limit: Limit) -> Result<Resource, ConfigError> {
         self.0.configure(resource, &limit).map(Resource)
+    }
+
+    /// Configures several resources, in this order: all, or none if one of them has an invalid limit or
+    /// an empty name.
+    ///
+    /// On an error nothing changed: it names the resource, and has the cause.
+    pub fn configure_all(
+        &self,
+        limits: &[(&str, Limit)],
+    ) -> Result<Vec<Resource>, ConfigureAllError> {
+        for (resource, limit) in limits {
+            let valid =
+                if resource.is_empty() { Err(ConfigError::EmptyName) } else { limit.validate() };
+            valid.map_err(|cause| ConfigureAllError::of(resource, cause))?;
+        }
+        let configure = |(resource, limit): &(&str, Limit)| {
+            self.configure(resource, *limit).map_err(|cause| ConfigureAllError::of(resource, cause))
+        };
+        limits.iter().map(configure).collect()
     }
 
     /// A handle to a resource; `None` if there is none of this name.
@@ -163,7 +188,21 @@ impl MemoryLimiter {
     pub fn acquire_n(&self, resource: &str, n: u64) -> Acquire {
         match self.0.entry(resource) {
             Ok(entry) => Acquire::of(entry, n),
-            Err(missing) => Acquire::failed(missing),
+            Err(missing) => Acquire::failed(missing.into()),
+        }
+    }
+
+    /// Waits for one token without a permit: a [`check`](Self::check) that waits. The token stays
+    /// spent, whatever the limit's policy. See [`UntilReady`] for order, timeout and cancel safety.
+    pub fn until_ready(&self, resource: &str) -> UntilReady {
+        self.until_ready_n(resource, 1)
+    }
+
+    /// Waits for `n` tokens without a permit.
+    pub fn until_ready_n(&self, resource: &str, n: u64) -> UntilReady {
+        match self.0.entry(resource) {
+            Ok(entry) => UntilReady::of(entry, n),
+            Err(missing) => UntilReady::failed(missing.into()),
         }
     }
 
@@ -196,6 +235,25 @@ impl MemoryLimiter {
         timeout: Option<Duration>,
     ) -> Result<Permit<'static>, AcquireError> {
         acquire::blocking(self.0.entry(resource)?, n, timeout)
+    }
+
+    /// [`until_ready`](Self::until_ready) for threads: blocks until one token was taken.
+    ///
+    /// On an error nothing was taken: see [`AcquireError`].
+    pub fn blocking_until_ready(&self, resource: &str) -> Result<(), AcquireError> {
+        self.blocking_until_ready_n(resource, 1, None)
+    }
+
+    /// [`blocking_until_ready`](Self::blocking_until_ready) for `n` tokens, with or without a timeout.
+    ///
+    /// Fails as [`blocking_until_ready`](Self::blocking_until_ready), and [`AcquireError::TimedOut`].
+    pub fn blocking_until_ready_n(
+        &self,
+        resource: &str,
+        n: u64,
+        timeout: Option<Duration>,
+    ) -> Result<(), AcquireError> {
+        acquire::blocking_until_ready(self.0.entry(resource)?, n, timeout)
     }
 
     // ---- ending -------------------------------------------------------------------------------
@@ -246,6 +304,9 @@ impl MemoryLimiter {
     /// may call this limiter. The thread may be the one that serves all timers, so the callback
     /// should return quickly and must not block. Callbacks add up. A panic in one is ignored; the
     /// others still run.
+    ///
+    /// The limiter owns its callbacks. One that captures a clone of the limiter, or a handle or a
+    /// permit of it, keeps it alive for ever: capture a [`WeakLimiter`](crate::WeakLimiter).
     pub fn on_capacity_change(&self, callback: impl Fn(&CapacityUpdate) + Send + Sync + 'static) {
         self.observe(Arc::new(callback));
     }
@@ -260,6 +321,36 @@ impl MemoryLimiter {
         if let Some(handle) = self.resource(resource) {
             act(&handle);
         }
+    }
+}
+
+/// A [`MemoryLimiter`] that may be gone: see [`MemoryLimiter::downgrade`].
+///
+/// ```
+/// use tollgate::{Limit, MemoryLimiter};
+///
+/// let limiter = MemoryLimiter::new();
+/// let weak = limiter.downgrade();
+/// limiter.on_capacity_change(move |update| {
+///     if let Some(limiter) = weak.upgrade() {
+///         println!("{:?}", limiter.capacity(&update.resource));
+///     }
+/// });
+/// ```
+#[derive(Clone)]
+pub struct WeakLimiter(Weak<Registry>);
+
+impl WeakLimiter {
+    /// The limiter; `None` once its last clone was dropped.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<MemoryLimiter> {
+        self.0.upgrade().map(MemoryLimiter)
+    }
+}
+
+impl fmt::Debug for WeakLimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakLimiter").finish_non_exhaustive()
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::acquire::{self, AcquireAll};
-use super::error::{AcquireError, NoEntry, TryAcquireError};
+use super::error::{AcquireAllError, AllError, NoEntry, ResourceError};
 use super::memory::MemoryLimiter;
 use super::multi::TakeSet;
 use super::permits::Permits;
@@ -17,9 +17,9 @@ use super::resource::Resource;
 impl MemoryLimiter {
     /// [`try_acquire_all`](Self::try_acquire_all) without permits: see [`check`](Self::check).
     ///
-    /// On an error nothing was taken: see [`TryAcquireError`]. `retry_after` is the latest of all
+    /// On an error nothing was taken: see [`AllError`]. `retry_after` is the latest of all
     /// resources.
-    pub fn check_all(&self, wanted: &[(&str, u64)]) -> Result<(), TryAcquireError> {
+    pub fn check_all(&self, wanted: &[(&str, u64)]) -> Result<(), AllError> {
         self.0.with_take_set(wanted, |set| set.check())
     }
 
@@ -27,7 +27,7 @@ impl MemoryLimiter {
     ///
     /// Fails as [`check_all`](Self::check_all); `UnknownResource` for another limiter's handle.
     #[inline]
-    pub fn check_all_of(&self, wanted: &[(&Resource, u64)]) -> Result<(), TryAcquireError> {
+    pub fn check_all_of(&self, wanted: &[(&Resource, u64)]) -> Result<(), AllError> {
         self.with_take_set_of(wanted, TakeSet::check)
     }
 
@@ -35,9 +35,9 @@ impl MemoryLimiter {
     /// `&[("gpt-4o/requests", 1), ("gpt-4o/tokens", 1_200)]`. Names may be in any order; tokens of
     /// a repeated name add up. Never overtakes waiters.
     ///
-    /// On an error nothing was taken: see [`TryAcquireError`]. `retry_after` is the latest of all
+    /// On an error nothing was taken: see [`AllError`]. `retry_after` is the latest of all
     /// resources.
-    pub fn try_acquire_all(&self, wanted: &[(&str, u64)]) -> Result<Permits, TryAcquireError> {
+    pub fn try_acquire_all(&self, wanted: &[(&str, u64)]) -> Result<Permits, AllError> {
         self.0.with_take_set(wanted, |set| set.try_acquire())
     }
 
@@ -46,50 +46,57 @@ impl MemoryLimiter {
     /// Fails as [`try_acquire_all`](Self::try_acquire_all); `UnknownResource` for another limiter's
     /// handle.
     #[inline]
-    pub fn try_acquire_all_of(
-        &self,
-        wanted: &[(&Resource, u64)],
-    ) -> Result<Permits, TryAcquireError> {
+    pub fn try_acquire_all_of(&self, wanted: &[(&Resource, u64)]) -> Result<Permits, AllError> {
         self.with_take_set_of(wanted, TakeSet::try_acquire)
+    }
+
+    /// Whether all of this would be admitted now. Takes nothing, and creates no key. The error's
+    /// [`retry_after`](AllError::retry_after) says when it would.
+    ///
+    /// Fails as [`check_all`](Self::check_all) would.
+    pub fn peek_all(&self, wanted: &[(&str, u64)]) -> Result<(), AllError> {
+        self.0.peek_all(wanted)
     }
 
     /// Waits for tokens of several resources with a permit for each, all or none. Holds nothing
     /// while it waits: see [`AcquireAll`] for order, timeout and cancel safety.
     pub fn acquire_all(&self, wanted: &[(&str, u64)]) -> AcquireAll {
         let list = self.0.with_take_set(wanted, |set| Ok(set.to_list()));
-        list.map_or_else(AcquireAll::failed::<NoEntry>, AcquireAll::of)
+        list.map_or_else(AcquireAll::failed, AcquireAll::of)
     }
 
     /// [`acquire_all`](Self::acquire_all) by handles of this limiter, without name lookups. Fails
-    /// with [`AcquireError::UnknownResource`] for another limiter's handle.
+    /// with [`AcquireError::UnknownResource`](crate::AcquireError::UnknownResource) for another limiter's handle.
     pub fn acquire_all_of(&self, wanted: &[(&Resource, u64)]) -> AcquireAll {
         let list = self.with_take_set_of(wanted, |set| Ok(set.to_list()));
-        list.map_or_else(AcquireAll::failed::<NoEntry>, AcquireAll::of)
+        list.map_or_else(AcquireAll::failed, AcquireAll::of)
     }
 
     /// [`acquire_all`](Self::acquire_all) for threads. A timeout runs on the limiter's clock.
     ///
-    /// Fails as [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`].
+    /// Fails as [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`](crate::AcquireError::TimedOut).
     pub fn blocking_acquire_all(
         &self,
         wanted: &[(&str, u64)],
         timeout: Option<Duration>,
-    ) -> Result<Permits, AcquireError> {
-        acquire::blocking_all(
-            self.0.with_take_set(wanted, |set| Ok::<_, AcquireError>(set.to_list()))?,
-            timeout,
-        )
+    ) -> Result<Permits, AcquireAllError> {
+        let list = self.0.with_take_set(wanted, |set| Ok::<_, AcquireAllError>(set.to_list()))?;
+        acquire::blocking_all(list, timeout)
     }
 
     #[inline]
-    fn with_take_set_of<'a, T, E: From<NoEntry>>(
+    fn with_take_set_of<'a, T, E: From<ResourceError<NoEntry>>>(
         &self,
         wanted: &[(&'a Resource, u64)],
         act: impl FnOnce(&mut TakeSet<'a>) -> Result<T, E>,
     ) -> Result<T, E> {
         let own = |(Resource(entry), n): &(&'a Resource, u64)| {
-            Arc::ptr_eq(&entry.context, self.0.context()).then_some((entry, *n))
+            let is_own = Arc::ptr_eq(&entry.context, self.0.context());
+            is_own.then_some((entry, *n)).ok_or(entry)
         };
-        TakeSet::with(wanted.iter().map(own), act).unwrap_or_else(|| Err(NoEntry::Unknown.into()))
+        match TakeSet::with(wanted.iter().map(own), act) {
+            Ok(acted) => acted,
+            Err(other) => Err(other.error::<NoEntry>(NoEntry::Unknown).into()),
+        }
     }
 }

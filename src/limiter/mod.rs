@@ -20,19 +20,23 @@ mod registry;
 mod remote;
 mod resource;
 mod settings;
+mod wanted;
 
 pub use crate::adapt::Recovery;
 #[cfg(feature = "swarm")]
 pub(crate) use crate::adapt::{CutTarget, Origin, Policy};
-pub use acquire::{Acquire, AcquireAll};
+pub use acquire::{Acquire, AcquireAll, UntilReady};
 #[cfg(feature = "swarm")]
 pub(crate) use capacity::Observers;
 pub use capacity::{Capacity, CapacityUpdate, UpdateKind, WindowCapacity};
 #[cfg(feature = "swarm")]
 pub(crate) use context::Context;
-pub use error::{AcquireError, ConfigError, RetryHint, TryAcquireError};
-pub use limit::{Limit, OnRelease, ParseLimitError};
-pub use memory::MemoryLimiter;
+pub use error::{
+    AcquireAllError, AcquireError, AllError, ConfigError, ConfigureAllError, ResourceError,
+    RetryHint, TryAcquireError, UnknownName,
+};
+pub use limit::{Limit, LimitWindow, OnRelease, ParseLimitError};
+pub use memory::{MemoryLimiter, WeakLimiter};
 pub use permit::Permit;
 pub use permits::Permits;
 #[cfg(feature = "swarm")]

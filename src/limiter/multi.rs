@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::entry::{Entry, Grant};
+use super::entry::{DeniedAt, Entry, Grant};
 use super::permit::Permit;
 use super::permits::Permits;
 use crate::bucket::{CountedAt, Denied, Refused};
@@ -49,13 +49,13 @@ pub(crate) struct TakeList(pub(super) SmallVec<[(Arc<Entry>, u64); 4]>);
 
 impl<'a> TakeSet<'a> {
     /// Acts on what is wanted of resources of one limiter, in any order; what is wanted of one several
-    /// times is added up. `None` if one of them is missing. A set stays where it is built: a move of it,
+    /// times is added up. Fails if one of them is missing. A set stays where it is built: a move of it,
     /// right after the stores, costs a third of a decision.
     #[inline]
-    pub(crate) fn with<R>(
-        parts: impl Iterator<Item = Option<(&'a Arc<Entry>, u64)>>,
+    pub(crate) fn with<R, X>(
+        parts: impl Iterator<Item = Result<(&'a Arc<Entry>, u64), X>>,
         act: impl FnOnce(&mut Self) -> R,
-    ) -> Option<R> {
+    ) -> Result<R, X> {
         let mut set = Self(SmallVec::new());
         for part in parts {
             let (entry, n) = part?;
@@ -65,7 +65,7 @@ impl<'a> TakeSet<'a> {
         if !set.0.is_sorted_by(|a, b| a.entry.id < b.entry.id) {
             merge(&mut set.0);
         }
-        Some(act(&mut set))
+        Ok(act(&mut set))
     }
 
     pub(crate) fn to_list(&self) -> TakeList {
@@ -73,12 +73,12 @@ impl<'a> TakeSet<'a> {
     }
 
     #[inline]
-    pub(crate) fn check<E: From<Denied>>(&mut self) -> Result<(), E> {
+    pub(crate) fn check<E: From<DeniedAt<'a>>>(&mut self) -> Result<(), E> {
         Ok(self.take(false)?)
     }
 
     #[inline]
-    pub(crate) fn try_acquire<E: From<Denied>>(&mut self) -> Result<Permits, E> {
+    pub(crate) fn try_acquire<E: From<DeniedAt<'a>>>(&mut self) -> Result<Permits, E> {
         self.take(true)?;
         let mut permits = Permits::new();
         for Part { entry, grant } in &self.0 {
@@ -88,31 +88,33 @@ impl<'a> TakeSet<'a> {
     }
 
     #[inline]
-    fn take(&mut self, with_permits: bool) -> Result<(), Denied> {
+    fn take(&mut self, with_permits: bool) -> Result<(), DeniedAt<'a>> {
         let Some(first) = self.0.first() else { return Ok(()) };
         let now = first.entry.now();
         match wait::take(&mut self.0, with_permits, now) {
-            Some(taken) => taken,
+            Some(taken) => taken.map_err(|(index, denied)| DeniedAt(self.0[index].entry, denied)),
             None => self.take_locked(with_permits),
         }
     }
 
     #[cold]
-    fn take_locked(&mut self, with_permits: bool) -> Result<(), Denied> {
+    fn take_locked(&mut self, with_permits: bool) -> Result<(), DeniedAt<'a>> {
         for part in self.0.iter().filter(|part| part.grant.n == 0) {
             // A take of 0 succeeds if the resource exists.
-            part.entry.check::<Denied>(0)?;
+            part.entry.check::<Denied>(0).map_err(|denied| DeniedAt(part.entry, denied))?;
         }
         let mut parts: SmallVec<[&mut Part<'_>; 4]> =
             self.0.iter_mut().filter(|part| part.grant.n > 0).collect();
         let mut claims: Claims<'_> =
-            parts.iter().map(|part| part.entry.claim(part.grant.n, 0)).collect();
+            parts.iter().map(|part| part.entry.claim(part.grant.n, 0, with_permits)).collect();
         loop {
             let Some(first) = parts.first() else { return Ok(()) };
-            match wait::take_locked(&mut claims, with_permits, first.entry.now()) {
+            match wait::take_locked(&mut claims, first.entry.now()) {
                 Ok(()) => break,
-                Err(Refused::Denied(denied)) => return Err(denied),
-                Err(Refused::Retry(_)) => {
+                Err((index, Refused::Denied(denied))) => {
+                    return Err(DeniedAt(parts[index].entry, denied));
+                }
+                Err((_, Refused::Retry(_))) => {
                     parts.iter().for_each(|part| part.entry.bring_up_to_date());
                 }
             }

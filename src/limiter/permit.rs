@@ -7,6 +7,10 @@ use super::entry::{Entry, Grant};
 
 /// Granted tokens, and a place in flight. Dropping a permit ends it by the limit's
 /// [`OnRelease`](crate::OnRelease); so does a panic or a cancelled task that drops it.
+///
+/// Keep it for as long as the work takes: `let permit = ...?`. A call whose permit would be dropped at
+/// once wants [`check`](crate::MemoryLimiter::check) instead, or `until_ready` to wait.
+#[must_use = "dropping it ends the permit at once; `check` takes tokens without a permit"]
 pub struct Permit<'a> {
     /// `None` once it has ended otherwise.
     entry: Option<Holder<'a>>,

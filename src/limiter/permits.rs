@@ -4,6 +4,7 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
+use super::error::UnknownName;
 use super::permit::Permit;
 
 /// One permit per resource, granted all or none. Dropping it, also by a panic or a cancelled task,
@@ -18,7 +19,7 @@ use super::permit::Permit;
 ///
 /// let permits = limiter.try_acquire_all(&[("requests", 1), ("tokens", 1_200)])?;
 /// // ... the call used fewer tokens than was estimated ...
-/// permits.settle(&[("tokens", 830)]);
+/// permits.settle(&[("tokens", 830)])?;
 /// assert_eq!(limiter.capacity("tokens").unwrap().available, 30_000 - 830);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -53,8 +54,15 @@ impl Permits {
     }
 
     /// Ends the named permits at their actual costs, in tokens, as [`Permit::settle`] does, and the
-    /// others by their limits' policies. Costs of the same name add up; unknown names are ignored.
-    pub fn settle(self, actual: &[(&str, u64)]) {
+    /// others by their limits' policies. Costs of the same name add up.
+    ///
+    /// Fails with the first name that no permit has, after all permits have ended.
+    pub fn settle(self, actual: &[(&str, u64)]) -> Result<(), UnknownName> {
+        let unknown = actual.iter().find(|(name, _)| self.get(name).is_none());
+        let result = unknown.map_or(Ok(()), |(name, _)| {
+            let known = self.iter().map(|permit| permit.resource().to_string()).collect();
+            Err(UnknownName { name: (*name).to_string(), known })
+        });
         for permit in self.into_parts() {
             let mut named = actual.iter().filter(|(name, _)| *name == permit.resource()).peekable();
             if named.peek().is_some() {
@@ -62,6 +70,7 @@ impl Permits {
                 permit.settle(cost);
             }
         }
+        result
     }
 
     /// Ends all permits and leaves their tokens spent, whatever the policy.

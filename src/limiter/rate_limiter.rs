@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::acquire::{Acquire, AcquireAll};
+use super::acquire::{Acquire, AcquireAll, UntilReady};
 use super::capacity::{Capacity, CapacityUpdate};
-use super::error::{AcquireError, ConfigError, TryAcquireError};
+use super::error::{
+    AcquireAllError, AcquireError, AllError, ConfigError, ConfigureAllError, TryAcquireError,
+};
 use super::limit::Limit;
 use super::memory::MemoryLimiter;
 use super::permit::Permit;
@@ -48,6 +50,9 @@ pub trait RateLimiter: Local + Send + Sync {
     fn configure(&self, resource: &str, limit: Limit) -> Result<Resource, ConfigError> {
         self.local().configure(resource, limit)
     }
+    fn configure_all(&self, limits: &[(&str, Limit)]) -> Result<Vec<Resource>, ConfigureAllError> {
+        self.local().configure_all(limits)
+    }
     fn per_key(&self, prefix: &str, limit: Limit) -> Result<(), ConfigError> {
         self.local().per_key(prefix, limit)
     }
@@ -80,11 +85,14 @@ pub trait RateLimiter: Local + Send + Sync {
     fn check_n(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
         self.local().check_n(resource, n)
     }
-    fn check_all(&self, wanted: &[(&str, u64)]) -> Result<(), TryAcquireError> {
+    fn check_all(&self, wanted: &[(&str, u64)]) -> Result<(), AllError> {
         self.local().check_all(wanted)
     }
     fn peek(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
         self.local().peek(resource, n)
+    }
+    fn peek_all(&self, wanted: &[(&str, u64)]) -> Result<(), AllError> {
+        self.local().peek_all(wanted)
     }
     fn try_acquire(&self, resource: &str) -> Result<Permit<'static>, TryAcquireError> {
         self.local().try_acquire(resource)
@@ -92,7 +100,7 @@ pub trait RateLimiter: Local + Send + Sync {
     fn try_acquire_n(&self, resource: &str, n: u64) -> Result<Permit<'static>, TryAcquireError> {
         self.local().try_acquire_n(resource, n)
     }
-    fn try_acquire_all(&self, wanted: &[(&str, u64)]) -> Result<Permits, TryAcquireError> {
+    fn try_acquire_all(&self, wanted: &[(&str, u64)]) -> Result<Permits, AllError> {
         self.local().try_acquire_all(wanted)
     }
     fn acquire(&self, resource: &str) -> Acquire {
@@ -103,6 +111,23 @@ pub trait RateLimiter: Local + Send + Sync {
     }
     fn acquire_all(&self, wanted: &[(&str, u64)]) -> AcquireAll {
         self.local().acquire_all(wanted)
+    }
+    fn until_ready(&self, resource: &str) -> UntilReady {
+        self.local().until_ready(resource)
+    }
+    fn until_ready_n(&self, resource: &str, n: u64) -> UntilReady {
+        self.local().until_ready_n(resource, n)
+    }
+    fn blocking_until_ready(&self, resource: &str) -> Result<(), AcquireError> {
+        self.local().blocking_until_ready(resource)
+    }
+    fn blocking_until_ready_n(
+        &self,
+        resource: &str,
+        n: u64,
+        timeout: Option<Duration>,
+    ) -> Result<(), AcquireError> {
+        self.local().blocking_until_ready_n(resource, n, timeout)
     }
     fn blocking_acquire(&self, resource: &str) -> Result<Permit<'static>, AcquireError> {
         self.local().blocking_acquire(resource)
@@ -126,7 +151,7 @@ pub trait RateLimiter: Local + Send + Sync {
         &self,
         wanted: &[(&str, u64)],
         timeout: Option<Duration>,
-    ) -> Result<Permits, AcquireError> {
+    ) -> Result<Permits, AcquireAllError> {
         self.local().blocking_acquire_all(wanted, timeout)
     }
     fn release(&self, resource: &str) {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::acquire::{self, Acquire};
+use super::acquire::{self, Acquire, UntilReady};
 use super::capacity::Capacity;
 use super::entry::{Entry, Grant};
 use super::error::{AcquireError, TryAcquireError};
@@ -45,6 +45,10 @@ impl Resource {
 
     /// Takes one token with a permit, or fails at once. Never overtakes waiters.
     ///
+    /// The permit borrows the handle, which saves a reference count. Where it must outlive the handle,
+    /// in a spawned task or a struct (`borrowed data escapes`, `does not live long enough`), call
+    /// [`into_owned`](Permit::into_owned) on it.
+    ///
     /// On an error nothing was taken: see [`TryAcquireError`].
     #[inline]
     pub fn try_acquire(&self) -> Result<Permit<'_>, TryAcquireError> {
@@ -69,6 +73,17 @@ impl Resource {
     /// Waits for `n` tokens with one permit.
     pub fn acquire_n(&self, n: u64) -> Acquire {
         Acquire::of(Arc::clone(&self.0), n)
+    }
+
+    /// Waits for one token without a permit: a [`check`](Self::check) that waits. The token stays
+    /// spent, whatever the limit's policy. See [`UntilReady`] for order, timeout and cancel safety.
+    pub fn until_ready(&self) -> UntilReady {
+        self.until_ready_n(1)
+    }
+
+    /// Waits for `n` tokens without a permit.
+    pub fn until_ready_n(&self, n: u64) -> UntilReady {
+        UntilReady::of(Arc::clone(&self.0), n)
     }
 
     /// Blocks this thread until it has one token with a permit. Needs no runtime; inside one, use
@@ -98,6 +113,25 @@ impl Resource {
         timeout: Option<Duration>,
     ) -> Result<Permit<'static>, AcquireError> {
         acquire::blocking(Arc::clone(&self.0), n, timeout)
+    }
+
+    /// Blocks until one token was taken: see
+    /// [`MemoryLimiter::blocking_until_ready`](crate::MemoryLimiter::blocking_until_ready).
+    ///
+    /// On an error nothing was taken: see [`AcquireError`].
+    pub fn blocking_until_ready(&self) -> Result<(), AcquireError> {
+        self.blocking_until_ready_n(1, None)
+    }
+
+    /// [`blocking_until_ready`](Self::blocking_until_ready) for `n` tokens, with or without a timeout.
+    ///
+    /// Fails as [`blocking_until_ready`](Self::blocking_until_ready), and [`AcquireError::TimedOut`].
+    pub fn blocking_until_ready_n(
+        &self,
+        n: u64,
+        timeout: Option<Duration>,
+    ) -> Result<(), AcquireError> {
+        acquire::blocking_until_ready(Arc::clone(&self.0), n, timeout)
     }
 
     /// Ends one forgotten permit of one token by the limit's policy: see

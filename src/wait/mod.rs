@@ -33,6 +33,7 @@
 //! before it sleeps.
 
 mod multi;
+mod newcomer;
 mod queue;
 mod reconfigure;
 mod serve;
@@ -51,14 +52,10 @@ pub(crate) use reconfigure::WindowChange;
 pub(crate) use snapshots::WindowSnapshots;
 
 use crate::bucket::{
-    Bucket, CountedAt, Deficit, Denied, Drained, LockedBucket, Never, Refused, Retry, Snapshot,
-    worse,
+    Bucket, CountedAt, Drained, LockedBucket, Never, Refused, Retry, Snapshot, worse,
 };
 use crate::clock::Clock;
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, yield_now};
-
-/// The least `retry_after`, in nanoseconds, of a call that is denied because of the queue alone.
-const MIN_RETRY: u64 = 1_000_000;
 
 /// The buckets of a resource, and the queue for them.
 #[derive(Debug)]
@@ -86,12 +83,19 @@ pub(crate) enum Step {
     Taken,
     /// In the queue; the event says when to try again.
     Waiting,
-    /// Out of the queue, as for the next two.
-    TimedOut,
-    QueueFull,
-    Failed(Never),
+    /// Out of the queues, because of the claim of this index.
+    GaveUp(usize, GiveUp),
     /// Nothing changed: bring the buckets up to date, then try again.
     SlotExpired,
+}
+
+/// Why a wait ended without success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GiveUp {
+    /// With the nanoseconds after which a new call may succeed, if time alone helps it.
+    TimedOut(Option<u64>),
+    QueueFull,
+    Never(Never),
 }
 
 impl FairBucket {
@@ -135,83 +139,6 @@ impl FairBucket {
         self.queue.lock().waiters.len() as u64
     }
 
-    // ---- without waiting ----------------------------------------------------------------------
-
-    /// Takes `n` tokens that this thread's stripe has prepaid. `None` if the stripes are closed; `false`
-    /// if the stripe has too few, so that [`FairBucket::take`] must decide.
-    #[allow(clippy::inline_always)] // as `Bucket::take`
-    #[inline(always)]
-    pub(crate) fn take_prepaid(&self, n: u64) -> Option<bool> {
-        if !self.bucket.was_hot() {
-            return None;
-        }
-        if n == 1 && self.bucket.take_cached() {
-            return Some(true);
-        }
-        let is_striped = self.bucket.is_striped() && n > 0;
-        is_striped.then(|| self.bucket.refill_and_take(n, || self.clock.now()))
-    }
-
-    /// Takes `n` tokens at `now`, if the word can decide. `undecided` is called if
-    /// [`FairBucket::take`] must.
-    #[allow(clippy::inline_always)] // as `Bucket::take`
-    #[inline(always)]
-    pub(crate) fn take_at<E>(
-        &self,
-        n: u64,
-        now: u64,
-        deny: impl FnOnce(Deficit) -> E,
-        undecided: impl Fn() -> Result<(), E>,
-    ) -> Result<(), E> {
-        if n == 0 { undecided() } else { self.bucket.take(n, now, deny, undecided) }
-    }
-
-    /// Takes `n` tokens in every case but [`Retry::SlotExpired`]. `read` is a clock reading that the call
-    /// has made. A single window needs a new one: the other may precede the take that it lost a CAS to.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn take(&self, n: u64, read: Option<u64>) -> Result<(), Refused> {
-        // The first of several windows knows neither the latest time nor the least capacity.
-        if n > 0 && self.is_compound() {
-            return self.take_queued(n, read.unwrap_or_else(|| self.clock.now()));
-        }
-        let now = self.clock.now();
-        if n == 0 {
-            return self.peek(n, now);
-        }
-        match self.bucket.take_any(n, now, false) {
-            Err(Refused::Retry(Retry::Undecided)) => self.take_queued(n, now),
-            taken => taken,
-        }
-    }
-
-    /// Takes `n` tokens as a newcomer behind the queue.
-    fn take_queued(&self, n: u64, now: u64) -> Result<(), Refused> {
-        self.with_exclusive(now, |queue, now, wakes| {
-            self.may_bypass_queue(queue, n, now, wakes)?;
-            self.take_exclusive(queue, n, now)
-        })
-    }
-
-    /// Whether a newcomer would be admitted now.
-    pub(crate) fn peek(&self, n: u64, now: u64) -> Result<(), Refused> {
-        match self.bucket.snapshot(now) {
-            snapshot if n == 0 => snapshot.would_admit(0),
-            snapshot if snapshot.has_no_flags() => snapshot.would_admit(n),
-            snapshot if !snapshot.is_exclusive() && snapshot.would_admit(n).is_ok() => Ok(()),
-            _ => self.with_exclusive(now, |queue, now, wakes| {
-                self.may_bypass_queue(queue, n, now, wakes)?;
-                self.would_admit(queue, n, now)
-            }),
-        }
-    }
-
-    /// The same without the lock, if that suffices for a denial.
-    fn peek_unlocked(&self, n: u64, now: u64) -> Result<(), Refused> {
-        let snapshot = self.bucket.snapshot(now);
-        if snapshot.has_no_flags() { snapshot.would_admit(n) } else { Ok(()) }
-    }
-
     /// Whether the stripes are open, and the word has `n` tokens beside them.
     fn has_tokens_beside_stripes(&self, n: u64, now: u64) -> bool {
         self.bucket.is_striped() && {
@@ -252,36 +179,6 @@ impl FairBucket {
             self.clear_exclusive(queue);
             result
         })
-    }
-
-    /// Whether a newcomer may take: only if nobody waits. A head that does not arrive is skipped.
-    fn may_bypass_queue(
-        &self,
-        queue: &mut Queue,
-        n: u64,
-        now: u64,
-        wakes: &mut Wakes,
-    ) -> Result<(), Refused> {
-        if !queue.waiters.is_empty() {
-            self.serve_locked(queue, now, wakes)?;
-        }
-        if queue.waiters.is_empty() {
-            return Ok(());
-        }
-        // A newcomer is behind the head, too.
-        queue.waiters.notify_stale_head(now, wakes);
-        match self.would_admit(queue, n, now) {
-            Ok(()) | Err(Refused::Denied(Denied::Exhausted(_))) => {}
-            Err(refused) => return Err(refused),
-        }
-        let all = queue.waiters.sum().saturating_add(n);
-        let deficit = self.snapshots(queue, now).deficit(all);
-        // The waiters have their tokens, and wait for a permit in flight.
-        if deficit.wait() == 0 && self.bucket.room() == 0 {
-            return Err(Denied::TooManyInFlight.into());
-        }
-        // Or they have not arrived yet, or wait for another resource.
-        Err(Denied::Exhausted(deficit.at_least(MIN_RETRY)).into())
     }
 
     // ---- permits in flight --------------------------------------------------------------------

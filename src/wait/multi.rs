@@ -12,8 +12,8 @@
 use smallvec::SmallVec;
 
 use super::queue::{Ticket, Waiter, Wakes};
-use super::{FairBucket, Queue, Step, Wake, notify};
-use crate::bucket::{CountedAt, Denied, Refused, Retry, Transition, worse};
+use super::{FairBucket, GiveUp, Queue, Step, Wake, notify};
+use crate::bucket::{CountedAt, Deficit, Denied, Never, Refused, Retry, Transition, worst_of};
 use crate::sync::MutexGuard;
 
 /// Tokens that a call wants of a bucket.
@@ -30,6 +30,8 @@ pub(crate) struct Claim<'a> {
     pub(crate) bucket: &'a FairBucket,
     pub(crate) n: u64,
     pub(crate) ticket: Ticket,
+    /// Whether it takes a permit, and so waits for a place in flight too.
+    pub(crate) with_permit: bool,
     pub(crate) counted: CountedAt,
 }
 
@@ -75,7 +77,7 @@ pub(crate) struct WaitLimits {
 }
 
 /// Takes all tokens or none, without waiting, with permits or without. A call that is denied for want of
-/// tokens writes nothing.
+/// tokens writes nothing. The error has the index of the request that is denied for longest.
 ///
 /// This is the fast path: for n >= 1 of buckets with one window, which nobody waits for and no other
 /// thread changes meanwhile. It returns `None` otherwise: then [`take_locked`] decides.
@@ -84,11 +86,11 @@ pub(crate) fn take<'a, R: TakeRequest<'a>>(
     requests: &mut [R],
     with_permits: bool,
     now: u64,
-) -> Option<Result<(), Denied>> {
+) -> Option<Result<(), (usize, Denied)>> {
     let mut prepared: SmallVec<[(&FairBucket, Transition); 4]> = SmallVec::new();
-    let mut verdict = Ok(());
+    let mut longest: Option<(usize, Deficit)> = None;
     let mut is_striped = false;
-    for request in &*requests {
+    for (index, request) in requests.iter().enumerate() {
         let (bucket, n) = (request.bucket(), request.tokens());
         if n == 0 {
             return None;
@@ -96,15 +98,17 @@ pub(crate) fn take<'a, R: TakeRequest<'a>>(
         match bucket.bucket.prepare(n, now) {
             Ok(transition) => prepared.push((bucket, transition)),
             Err(Some(deficit)) => {
-                verdict = worse(verdict, Err(Denied::Exhausted(deficit).into()));
+                if longest.is_none_or(|(_, longest)| longest.wait() < deficit.wait()) {
+                    longest = Some((index, deficit));
+                }
             }
             // It has enough beside its stripes, which need not be drained if another bucket denies.
             Err(None) if bucket.has_tokens_beside_stripes(n, now) => is_striped = true,
             Err(None) => return None,
         }
     }
-    if let Err(Refused::Denied(denied)) = verdict {
-        return Some(Err(denied));
+    if let Some((index, deficit)) = longest {
+        return Some(Err((index, Denied::Exhausted(deficit))));
     }
     if is_striped {
         return None;
@@ -126,37 +130,28 @@ pub(crate) fn take<'a, R: TakeRequest<'a>>(
     is_taken.then_some(Ok(()))
 }
 
-/// The same in every case but [`Retry::SlotExpired`].
+/// The same in every case but [`Retry::SlotExpired`], by claims that all take a permit or none.
 #[cold]
-pub(crate) fn take_locked(
-    claims: &mut [Claim<'_>],
-    with_permits: bool,
-    now: u64,
-) -> Result<(), Refused> {
+pub(crate) fn take_locked(claims: &mut [Claim<'_>], now: u64) -> Result<(), (usize, Refused)> {
     // A call that is denied anyway writes nothing. It asks all buckets, as another may have the latest
     // time, or be too small for ever.
     if claims.iter().any(|claim| claim.bucket.peek_unlocked(claim.n, now).is_err()) {
-        claims.iter().map(|claim| claim.bucket.peek(claim.n, now)).fold(Ok(()), worse)?;
+        worst_of(claims.iter().map(|claim| claim.bucket.peek(claim.n, now)))?;
     }
     let drained = claims.iter().filter(|claim| claim.bucket.drain_stripes()).count();
     let now = if drained > 0 { claims[0].bucket.clock().now() } else { now };
     let mut wakes = Wakes::new();
     let mut queues = lock(claims);
-    let mut verdict = Ok(());
-    for (claim, queue) in claims.iter().zip(&mut queues) {
+    let verdict = worst_of(claims.iter().zip(&mut queues).map(|(claim, queue)| {
         let bypasses = claim.bucket.may_bypass_queue(queue, claim.n, now, &mut wakes);
         claim.bucket.set_exclusive();
-        let here = bypasses.and_then(|()| claim.bucket.would_admit(queue, claim.n, now));
-        verdict = worse(verdict, here);
-    }
+        bypasses.and_then(|()| claim.bucket.would_admit(queue, claim.n, now))
+    }));
     let taken = verdict.and_then(|()| {
-        if with_permits {
-            enter(claims).map_err(|_| Denied::TooManyInFlight)?;
-        }
-        take_exclusive(claims, &mut queues, now).inspect_err(|_| {
-            if with_permits {
-                leave(claims);
-            }
+        enter_all(claims).map_err(|full| (full, Denied::TooManyInFlight.into()))?;
+        take_exclusive(claims, &mut queues, now).map_err(|refused| {
+            leave_all(claims);
+            (0, refused)
         })
     });
     for (claim, queue) in claims.iter().zip(&mut queues) {
@@ -172,7 +167,8 @@ pub(crate) fn enqueue(claims: &mut [Claim<'_>], request: &WaitRequest, now: u64)
     let mut queues = lock(claims);
     let WaitRequest { is_thread, deadline, .. } = *request;
     for (claim, queue) in claims.iter_mut().zip(&mut queues) {
-        let waiter = Waiter::new(claim.n, is_thread, deadline, Wake::clone(&request.event));
+        let event = Wake::clone(&request.event);
+        let waiter = Waiter::new(claim.n, claim.with_permit, is_thread, deadline, event);
         claim.ticket = queue.waiters.push(waiter);
         // From here on every refund sees the bit.
         claim.bucket.set_exclusive();
@@ -180,13 +176,15 @@ pub(crate) fn enqueue(claims: &mut [Claim<'_>], request: &WaitRequest, now: u64)
     let mut step = poll_locked(claims, &mut queues, deadline, now, &mut wakes);
     if step == Step::Waiting {
         let mut waits = queues.iter().zip(&request.limits);
-        if waits.any(|(queue, limits)| queue.waiters.len() as u64 > limits.max_waiting) {
-            step = Step::QueueFull;
-        } else if cannot_succeed(claims, &mut queues, request, now) {
-            step = Step::TimedOut;
-        }
-        if step != Step::Waiting {
+        let is_full = |(queue, limits): (&MutexGuard<'_, Queue>, &WaitLimits)| {
+            queue.waiters.len() as u64 > limits.max_waiting
+        };
+        if let Some(full) = waits.position(is_full) {
             dequeue(claims, &mut queues);
+            step = Step::GaveUp(full, GiveUp::QueueFull);
+        } else if cannot_succeed(claims, &mut queues, request, now) {
+            dequeue(claims, &mut queues);
+            step = timed_out(claims, &mut queues, now);
         }
     }
     if step == Step::SlotExpired {
@@ -210,6 +208,20 @@ fn cannot_succeed(
         let wait = snapshots.wait(claim.n).min(snapshots.remaining());
         !limits.may_be_refunded && now.saturating_add(wait) > deadline
     })
+}
+
+/// A wait that has ended without success: which claim a new one would wait for longest, and how long.
+fn timed_out(claims: &[Claim<'_>], queues: &mut Queues<'_>, now: u64) -> Step {
+    let refusals = claims.iter().zip(queues).map(|(claim, queue)| {
+        Err(claim.bucket.refusal_behind_queue(queue, claim.n, claim.with_permit, now))
+    });
+    match worst_of(refusals) {
+        Err((index, Refused::Denied(Denied::Exhausted(deficit)))) => {
+            Step::GaveUp(index, GiveUp::TimedOut(Some(deficit.wait())))
+        }
+        Err((index, _)) => Step::GaveUp(index, GiveUp::TimedOut(None)),
+        Ok(()) => Step::GaveUp(0, GiveUp::TimedOut(None)),
+    }
 }
 
 /// One attempt of a waiter.
@@ -242,13 +254,12 @@ fn poll_locked(
     now: u64,
     wakes: &mut Wakes,
 ) -> Step {
-    let mut verdict = Ok(());
     let mut is_first = true;
-    for (claim, queue) in claims.iter().zip(&mut *queues) {
-        let Claim { bucket, n, ticket, .. } = *claim;
+    let verdict = worst_of(claims.iter().zip(&mut *queues).map(|(claim, queue)| {
+        let Claim { bucket, n, ticket, with_permit, .. } = *claim;
         let was_empty = queue.waiters.is_empty();
         if !queue.waiters.arrived(ticket) {
-            return Step::Failed(crate::bucket::Never::Removed);
+            return Err(Never::Removed.into());
         }
         if was_empty {
             bucket.set_exclusive();
@@ -256,23 +267,25 @@ fn poll_locked(
         queue.waiters.skip_absent_heads(now);
         let here = bucket.would_admit(queue, n, now);
         let is_head = queue.waiters.is_head(ticket);
-        let is_ready = here.is_ok() && is_head && bucket.bucket.room() > 0;
-        queue.waiters.note_ready(ticket, is_ready, now);
-        verdict = worse(verdict, here);
+        let has_room = !with_permit || bucket.bucket.room() > 0;
+        queue.waiters.note_ready(ticket, here.is_ok() && is_head && has_room, now);
         is_first &= is_head;
-    }
-    let step = match verdict {
+        here
+    }));
+    let mut step = match verdict {
         Ok(()) if is_first => take_as_head(claims, queues, now),
-        Ok(()) | Err(Refused::Denied(Denied::Exhausted(_) | Denied::TooManyInFlight)) => {
-            Step::Waiting
+        Err((index, Refused::Denied(Denied::Never(never)))) => {
+            Step::GaveUp(index, GiveUp::Never(never))
         }
-        Err(Refused::Denied(Denied::Never(never))) => Step::Failed(never),
-        Err(Refused::Retry(_)) => return Step::SlotExpired,
+        Err((_, Refused::Retry(_))) => return Step::SlotExpired,
+        Ok(()) | Err(_) => Step::Waiting,
     };
-    let is_late = deadline.is_some_and(|deadline| deadline <= now);
-    let step = if step == Step::Waiting && is_late { Step::TimedOut } else { step };
-    if step != Step::Waiting {
+    let is_late = step == Step::Waiting && deadline.is_some_and(|deadline| deadline <= now);
+    if step != Step::Waiting || is_late {
         dequeue(claims, queues);
+    }
+    if is_late {
+        step = timed_out(claims, queues, now);
     }
     for (claim, queue) in claims.iter().zip(queues) {
         if step == Step::Waiting && queue.waiters.needs_no_serving(claim.ticket, now) {
@@ -288,7 +301,7 @@ fn poll_locked(
 
 /// The head of all its queues takes what is there.
 fn take_as_head(claims: &mut [Claim<'_>], queues: &mut Queues<'_>, now: u64) -> Step {
-    if let Err(full) = enter(claims) {
+    if let Err(full) = enter_all(claims) {
         // Another permit came in since `room` was read. When it ends this waiter is notified there; the
         // other buckets need not notify it.
         queues[full].waiters.note_ready(claims[full].ticket, false, now);
@@ -296,7 +309,7 @@ fn take_as_head(claims: &mut [Claim<'_>], queues: &mut Queues<'_>, now: u64) -> 
     }
     // Nothing changes between `would_admit` and this, under the locks.
     if take_exclusive(claims, queues, now).is_err() {
-        leave(claims);
+        leave_all(claims);
         return Step::Waiting;
     }
     Step::Taken
@@ -328,6 +341,17 @@ fn leave<'a, R: TakeRequest<'a>>(requests: &mut [R]) {
     for request in requests {
         let at = *request.counted();
         request.bucket().bucket.leave(at);
+    }
+}
+
+/// The same of claims, which may take no permits.
+fn enter_all(claims: &mut [Claim<'_>]) -> Result<(), usize> {
+    if claims.iter().any(|claim| claim.with_permit) { enter(claims) } else { Ok(()) }
+}
+
+fn leave_all(claims: &mut [Claim<'_>]) {
+    if claims.iter().any(|claim| claim.with_permit) {
+        leave(claims);
     }
 }
 

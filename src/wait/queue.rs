@@ -34,6 +34,8 @@ pub(super) const TIMER_SLACK: u64 = 1_000_000;
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) n: u64,
+    /// Whether it needs a place in flight beside its tokens.
+    pub(super) with_permit: bool,
     /// A thread always arrives when it is notified, however late: it is never skipped.
     pub(super) is_thread: bool,
     deadline: Option<u64>,
@@ -45,8 +47,14 @@ pub(super) struct Waiter {
 }
 
 impl Waiter {
-    pub(super) fn new(n: u64, is_thread: bool, deadline: Option<u64>, event: Wake) -> Self {
-        Self { n, is_thread, deadline, notified: None, ready: None, event }
+    pub(super) fn new(
+        n: u64,
+        with_permit: bool,
+        is_thread: bool,
+        deadline: Option<u64>,
+        event: Wake,
+    ) -> Self {
+        Self { n, with_permit, is_thread, deadline, notified: None, ready: None, event }
     }
 
     /// The end of its [`READY_GRACE`].
@@ -71,7 +79,7 @@ pub(super) struct ArmedTimer {
 
 /// Waiters in `present` are served strictly in order. Each before `frontier` was notified once.
 /// `notified_sum` is the sum of their tokens, so that the next is notified when there are tokens for it
-/// *and* for all ahead of it.
+/// *and* for all ahead of it; `notified_permits` is the number of permits they take.
 #[derive(Debug, Default)]
 pub(super) struct WaitQueue {
     present: BTreeMap<Ticket, Waiter>,
@@ -82,7 +90,7 @@ pub(super) struct WaitQueue {
     next: Ticket,
     frontier: Ticket,
     notified_sum: u64,
-    notified_count: u64,
+    notified_permits: u64,
     /// The sum of tokens in `present`, which may exceed 64 bits.
     wanted: u128,
     pub(super) timer: Option<ArmedTimer>,
@@ -136,7 +144,7 @@ impl WaitQueue {
         if let Some(waiter) = self.skipped.remove(&ticket) {
             if ticket < self.frontier {
                 self.notified_sum = self.notified_sum.saturating_add(waiter.n);
-                self.notified_count += 1;
+                self.notified_permits += u64::from(waiter.with_permit);
             }
             self.put_present(ticket, waiter);
         }
@@ -194,10 +202,11 @@ impl WaitQueue {
     }
 
     /// The tokens and permits that it takes to serve the first waiter that was never notified, and all
-    /// ahead of it.
+    /// ahead of it. No permits if it takes none itself: those ahead of it have their places, or wait.
     pub(super) fn first_pending(&self) -> Option<(u64, u64)> {
         let (_, waiter) = self.present.range(self.frontier..).next()?;
-        Some((self.notified_sum.saturating_add(waiter.n), self.notified_count + 1))
+        let permits = if waiter.with_permit { self.notified_permits + 1 } else { 0 };
+        Some((self.notified_sum.saturating_add(waiter.n), permits))
     }
 
     pub(super) fn notify_first_pending(&mut self, now: u64, wakes: &mut Wakes) {
@@ -205,7 +214,7 @@ impl WaitQueue {
             waiter.notify(now, wakes);
             self.frontier = *ticket + 1;
             self.notified_sum = self.notified_sum.saturating_add(waiter.n);
-            self.notified_count += 1;
+            self.notified_permits += u64::from(waiter.with_permit);
         }
     }
 
@@ -261,7 +270,7 @@ impl WaitQueue {
         self.wanted -= u128::from(waiter.n);
         if ticket < self.frontier {
             self.notified_sum = self.notified_sum.saturating_sub(waiter.n);
-            self.notified_count -= 1;
+            self.notified_permits -= u64::from(waiter.with_permit);
         }
         Some(waiter)
     }

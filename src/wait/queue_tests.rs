@@ -9,11 +9,11 @@ fn wake() -> Wake {
 }
 
 fn task(n: u64) -> Waiter {
-    Waiter::new(n, false, None, wake())
+    Waiter::new(n, true, false, None, wake())
 }
 
 fn thread(n: u64) -> Waiter {
-    Waiter::new(n, true, None, wake())
+    Waiter::new(n, true, true, None, wake())
 }
 
 /// Notifies pending waiters while the tokens last, as serving does; returns how many.
@@ -96,8 +96,8 @@ fn a_clock_that_steps_back_starts_the_grace_again() {
 #[test]
 fn a_deadline_notifies_once_and_comes_back_with_the_waiter() {
     let mut queue = WaitQueue::default();
-    let late = queue.push(Waiter::new(1, false, Some(9), wake()));
-    let early = queue.push(Waiter::new(1, false, Some(5), wake()));
+    let late = queue.push(Waiter::new(1, true, false, Some(9), wake()));
+    let early = queue.push(Waiter::new(1, true, false, Some(5), wake()));
     assert_eq!(queue.first_deadline(), Some(5));
     let mut wakes = Wakes::new();
     queue.notify_expired(4, &mut wakes);
@@ -195,6 +195,6 @@ fn random_runs_agree_with_a_plain_list() {
             assert_eq!(queue.head().map(|head| head.n), Some(n));
             queue.remove(ticket);
         }
-        assert_eq!((queue.sum(), queue.notified_sum, queue.notified_count), (0, 0, 0));
+        assert_eq!((queue.sum(), queue.notified_sum, queue.notified_permits), (0, 0, 0));
     }
 }

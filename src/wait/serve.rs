@@ -86,10 +86,13 @@ impl FairBucket {
         let now = snapshots.now();
         let (tokens, room) = (snapshots.available(), self.bucket.room());
         let unnotified = waiters.head().filter(|head| head.notified.is_none());
-        if let Some((n, ready_until)) = unnotified.map(|head| (head.n, head.ready_until())) {
+        if let Some((n, with_permit, ready_until)) =
+            unnotified.map(|head| (head.n, head.with_permit, head.ready_until()))
+        {
             // It has its tokens here, and is notified only to see whether it still arrives.
             let is_left = ready_until.is_some_and(|until| now < until || !waiters.has_followers());
-            let fits = n <= tokens && room > 0 && waiters.head_was_notified();
+            let has_room = !with_permit || room > 0;
+            let fits = n <= tokens && has_room && waiters.head_was_notified();
             if (fits && !is_left) || n > snapshots.capacity_tokens() {
                 waiters.notify_head(now, wakes);
             }

@@ -103,10 +103,11 @@ fn looking_makes_no_key() {
         let full = TryAcquireError::TooManyKeys { most: 0 };
         assert_eq!(limiter.check(name), Err(full));
         assert_eq!(limiter.try_acquire(name).unwrap_err(), full);
-        assert_eq!(limiter.check_all(&[(name, 1)]), Err(full));
+        assert_eq!(limiter.check_all(&[(name, 1)]), Err(full.for_resource(name)));
         let full = AcquireError::TooManyKeys { most: 0 };
         assert_eq!(limiter.blocking_acquire(name).unwrap_err(), full);
-        assert_eq!(limiter.blocking_acquire_all(&[(name, 1)], None).unwrap_err(), full);
+        let all = limiter.blocking_acquire_all(&[(name, 1)], None);
+        assert_eq!(all.unwrap_err(), full.for_resource(name));
         assert!(limiter.resource(name).is_none());
         limiter.pause_for(name, SECOND);
         limiter.announce_reduced(name, "429");

@@ -135,7 +135,7 @@ fn a_runtime_that_ends_takes_nobody_s_timer_along() {
         assert!(poll(first.as_mut()).is_pending());
     });
     drop(rt);
-    r.blocking_acquire().unwrap();
+    r.blocking_until_ready().unwrap();
 }
 
 #[cfg(feature = "tokio")]
@@ -147,7 +147,7 @@ fn a_limiter_survives_the_runtime_it_was_made_in() {
     let r = limiter.configure("api", Limit::per_second(100).burst(1)).unwrap();
     assert!(r.check().is_ok());
     new().block_on(async {
-        r.acquire().await.unwrap();
+        r.until_ready().await.unwrap();
     });
 }
 

@@ -5,6 +5,7 @@
 mod common;
 
 mod adversarial;
+mod errors;
 mod exactness;
 mod groups;
 mod invalid_input;
@@ -12,6 +13,7 @@ mod invalid_windows;
 mod reference_model;
 mod regressions;
 mod settle;
+mod snapshots;
 mod strict_windows;
 mod text;
 #[cfg(feature = "serde")]

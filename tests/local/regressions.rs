@@ -292,7 +292,7 @@ fn a_timeout_behind_others_is_on_time() {
     time.advance(Duration::from_nanos(1));
     assert!(woken.try_recv().is_ok());
     let ended = last.as_mut().poll(&mut Context::from_waker(&waker));
-    assert!(matches!(ended, Poll::Ready(Err(AcquireError::TimedOut))));
+    assert!(matches!(ended, Poll::Ready(Err(AcquireError::TimedOut { .. }))));
 }
 
 struct Tell(mpsc::Sender<()>);

@@ -221,11 +221,16 @@ fn several_are_settled_by_name() {
     }
     let held = || ["a", "b", "c"].map(|name| limiter.capacity(name).unwrap().available);
     let take = || limiter.try_acquire_all(&[("c", 2), ("a", 3), ("b", 1), ("a", 2)]).unwrap();
-    take().settle(&[("b", 4), ("a", 1), ("nobody", 99), ("a", 1), ("", 1)]);
+    let unknown = take().settle(&[("b", 4), ("a", 1), ("nobody", 99), ("a", 1), ("", 1)]);
+    let unknown = unknown.unwrap_err();
+    assert_eq!(
+        (unknown.name.as_str(), unknown.known),
+        ("nobody", vec!["a".into(), "b".into(), "c".into()])
+    );
     assert_eq!(held(), [18, 16, 18]);
-    take().settle(&[]);
+    take().settle(&[]).unwrap();
     assert_eq!(held(), [13, 15, 16]);
-    take().settle(&[("a", u64::MAX), ("a", 1), ("c", 0), ("c", 0)]);
+    take().settle(&[("a", u64::MAX), ("a", 1), ("c", 0), ("c", 0)]).unwrap();
     assert_eq!(held(), [0, 14, 16]);
     assert!(limiter.resources().iter().all(|shown| shown.in_flight == 0));
 }
@@ -237,7 +242,7 @@ fn nothing_at_first() {
     let settle = |permits: Permits| {
         assert_eq!(permits.get("tokens").map(tollgate::Permit::tokens), Some(0));
         assert_eq!(permits.iter().count(), 2);
-        permits.settle(&[("tokens", 400)]);
+        permits.settle(&[("tokens", 400)]).unwrap();
     };
     let (time, limiter) = limiter();
     limiter.configure("requests", Limit::per_second(1)).unwrap();

@@ -28,7 +28,9 @@ fn canonical() {
         (Limit::at_most(100, 60 * SECOND).burst(10), "at most 100/min burst 10"),
         (Limit::new(5, 90 * SECOND), "5/90s"),
         (Limit::new(5, Duration::from_millis(1_500)), "5/1500ms"),
-        (Limit::new(3, 7 * 86_400 * SECOND), "3/7days"),
+        (Limit::new(3, 7 * 86_400 * SECOND), "3/week"),
+        (Limit::new(3, 14 * 86_400 * SECOND), "3/2weeks"),
+        (Limit::new(3, 8 * 86_400 * SECOND), "3/8days"),
         (Limit::new(3, 2 * 86_400 * SECOND), "3/2days"),
         (Limit::new(3, 7_200 * SECOND), "3/2h"),
         (Limit::new(3, Duration::from_micros(7)), "3/7us"),
@@ -78,7 +80,10 @@ fn generous() {
         ("10/24 hours", "10/day"),
         ("10/hour", "10/h"),
         ("10/2 \u{b5}s and 10/2\u{3bc}s", "10/2us and 10/2us"),
-        ("3/7 Days", "3/7days"),
+        ("3/7 Days", "3/week"),
+        ("3 per w", "3/week"),
+        ("3/2 weeks, In-Flight 5", "3/2weeks, in flight 5"),
+        ("at-most 3/s in - flight 5", "at most 3/s, in flight 5"),
         ("AT  MOST 1/s AND 2/s", "at most 1/s and 2/s"),
         ("1/s waiting 3 in\tflight 2,refund", "1/s, refund, in flight 2, waiting 3"),
         ("1/s recovery x 2.0 every minute", "1/s, recovery x2 every 1min"),
@@ -91,7 +96,7 @@ fn generous() {
 
 #[test]
 fn bad_text_is_told_where_and_what() {
-    let unit = r#"a unit of time ("ns", "us", "ms", "s", "min", "h", "day")"#;
+    let unit = r#"a unit of time ("ns", "us", "ms", "s", "min", "h", "day", "week")"#;
     let settings = r#""refund", "spend", "in flight", "waiting", "cooldown", "recovery""#;
     let after = format!(r#""burst", "and", ",", {settings}, the end"#);
     let number = r#""at most", a number"#;

@@ -43,6 +43,16 @@ fn errors_tell() {
     }
 }
 
+/// What `configure` would refuse fails where it is read, with the same words.
+#[test]
+fn only_valid_limits_are_read() {
+    for text in ["0/s", "10/0s", "10/s burst 0", "1/s, in flight 0"] {
+        let told = text.parse::<Limit>().unwrap().validate().unwrap_err().to_string();
+        let error = serde_json::from_value::<Limit>(text.into()).unwrap_err().to_string();
+        assert_eq!(error, told, "{text}");
+    }
+}
+
 /// What is written can be read and configured.
 #[test]
 fn only_valid_limits_are_written() {

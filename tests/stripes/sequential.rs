@@ -146,7 +146,7 @@ fn who_waits_has_what_is_in_stripes_at_once() {
     assert!(api.check_n(19_961).is_err());
     heat(&api);
     // More than is in the word; the clock stands still, so that nobody could wait for more.
-    api.blocking_acquire_n(19_960, Some(Duration::ZERO)).unwrap();
+    api.blocking_until_ready_n(19_960, Some(Duration::ZERO)).unwrap();
     assert!(api.check().is_err());
 }
 

@@ -1,6 +1,7 @@
 //! Waiting for several resources at once: nothing is held meanwhile, nobody is overtaken, nobody starves,
 //! and nobody waits for ever.
 
+use std::fmt::Display;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,8 +12,8 @@ use std::time::Duration;
 use crate::common::Dice;
 use crate::common::watchdog::Watchdog;
 use tollgate::{
-    AcquireAll, AcquireError, Limit, ManualClock, MemoryLimiter, OnRelease, Resource,
-    TryAcquireError,
+    AcquireAll, AcquireAllError, AcquireError, Limit, ManualClock, MemoryLimiter, OnRelease,
+    Resource, TryAcquireError,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,7 +36,7 @@ fn poll<F: Future>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
     future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
-fn is_waiting<T, F: Future<Output = Result<T, AcquireError>>>(future: &mut Pin<Box<F>>) -> bool {
+fn is_waiting<T, E: Display, F: Future<Output = Result<T, E>>>(future: &mut Pin<Box<F>>) -> bool {
     match poll(future) {
         Poll::Pending => true,
         Poll::Ready(Ok(_)) => false,
@@ -56,7 +57,7 @@ fn single(resource: &Resource, n: u64) -> Pin<Box<tollgate::Acquire>> {
     single
 }
 
-fn failed(group: &mut Pin<Box<AcquireAll>>) -> Option<AcquireError> {
+fn failed(group: &mut Pin<Box<AcquireAll>>) -> Option<AcquireAllError> {
     match poll(group) {
         Poll::Ready(Err(error)) => Some(error),
         _ => None,
@@ -121,6 +122,18 @@ fn first_come_first_served_in_each_line() {
     assert_eq!(waiting(&all), [0; 3]);
 }
 
+fn cause(error: Option<AcquireAllError>) -> Option<AcquireError> {
+    error.map(|error| error.cause)
+}
+
+/// The wait timed out because of `resource`, and a new call may succeed after `retry_after`.
+#[track_caller]
+fn timed_out(error: Option<AcquireAllError>, resource: &str, retry_after: Duration) {
+    let error = error.expect("it has timed out");
+    assert!(matches!(error.cause, AcquireError::TimedOut { .. }), "{error}");
+    assert_eq!((&*error.resource, error.retry_after()), (resource, Some(retry_after)));
+}
+
 #[test]
 fn a_timeout_takes_nothing() {
     let (time, limiter, all) = exhausted(Limit::per_second(1).on_release(OnRelease::Refund));
@@ -132,14 +145,14 @@ fn a_timeout_takes_nothing() {
     time.advance(Duration::from_nanos(499_999_999));
     assert!(is_waiting(&mut both));
     time.advance(NS);
-    assert_eq!(failed(&mut both), Some(AcquireError::TimedOut));
+    timed_out(failed(&mut both), "b", SECOND / 2);
     assert_eq!((waiting(&all), available(&all)), ([0; 3], [1, 0, 1]));
     assert_eq!(all[0].check(), Ok(()));
     drop(held);
     // One that cannot end in time says so at once.
     let nearly = SECOND.checked_sub(NS).unwrap();
-    let hopeless = limiter.blocking_acquire_all(&[("a", 1), ("c", 1)], Some(nearly)).map(drop);
-    assert_eq!(hopeless, Err(AcquireError::TimedOut));
+    let hopeless = limiter.blocking_acquire_all(&[("a", 1), ("c", 1)], Some(nearly));
+    timed_out(hopeless.err(), "a", SECOND);
     assert_eq!(available(&all), [0, 1, 1]);
 }
 
@@ -149,14 +162,14 @@ fn a_full_line_takes_no_group() {
     limiter.configure("b", Limit::per_second(1).max_waiting(1)).unwrap();
     let mut first = single(&all[1], 1);
     let mut both = Box::pin(limiter.acquire_all(&[("a", 1), ("b", 1)]));
-    assert_eq!(failed(&mut both), Some(AcquireError::QueueFull));
+    assert_eq!(cause(failed(&mut both)), Some(AcquireError::QueueFull));
     assert_eq!(waiting(&all), [0, 1, 0]);
     time.advance(SECOND);
     assert_eq!(all[0].check(), Ok(()));
     assert!(!is_waiting(&mut first));
     let mut both = group(&limiter, &[("a", 1), ("b", 1)]);
     let full = limiter.blocking_acquire_all(&[("b", 1)], None).map(drop);
-    assert_eq!(full, Err(AcquireError::QueueFull));
+    assert_eq!(cause(full.err()), Some(AcquireError::QueueFull));
     time.advance(SECOND);
     assert!(!is_waiting(&mut both));
 }
@@ -167,7 +180,7 @@ fn cut_removed_and_closed_while_it_waits() {
     let mut large = group(&limiter, &[("a", 1), ("b", 10)]);
     let mut small = group(&limiter, &[("b", 1), ("a", 1)]);
     all[1].announce_reduced("429");
-    assert_eq!(failed(&mut large), Some(AcquireError::ExceedsCapacity { capacity: 7 }));
+    assert_eq!(cause(failed(&mut large)), Some(AcquireError::ExceedsCapacity { capacity: 7 }));
     assert_eq!(waiting(&all), [1, 1, 0]);
     time.advance(SECOND);
     assert!(!is_waiting(&mut small), "behind one that went");
@@ -178,14 +191,14 @@ fn cut_removed_and_closed_while_it_waits() {
     let mut removed = group(&limiter, &[("a", 1), ("b", 1)]);
     let mut behind = single(&all[0], 1);
     assert!(limiter.remove("b"));
-    assert_eq!(failed(&mut removed), Some(AcquireError::UnknownResource));
+    assert_eq!(cause(failed(&mut removed)), Some(AcquireError::UnknownResource));
     time.advance(SECOND);
     assert!(!is_waiting(&mut behind));
 
     all[0].check_n(9).unwrap();
     let mut closed = group(&limiter, &[("a", 1), ("c", 1)]);
     limiter.close();
-    assert_eq!(failed(&mut closed), Some(AcquireError::Closed));
+    assert_eq!(cause(failed(&mut closed)), Some(AcquireError::Closed));
     assert_eq!(waiting(&all), [0; 3]);
 }
 
@@ -234,7 +247,7 @@ fn a_place_in_flight_of_each() {
     let (a, b) = (all[0].try_acquire().unwrap(), all[1].try_acquire().unwrap());
     let mut both = group(&limiter, &[("a", 5), ("c", 1), ("b", 5)]);
     let full = limiter.try_acquire_all(&[("c", 1), ("a", 1)]).unwrap_err();
-    assert_eq!(full, TryAcquireError::TooManyInFlight);
+    assert_eq!(full.cause, TryAcquireError::TooManyInFlight);
     drop(a);
     assert!(is_waiting(&mut both));
     assert_eq!(all.each_ref().map(|one| one.capacity().in_flight), [0, 1, 0]);
@@ -269,7 +282,9 @@ fn opposite_orders_do_not_wait_for_each_other() {
                     let timeout = (turn % 4 == 3).then_some(4 * SECOND);
                     match limiter.blocking_acquire_all(wish, timeout) {
                         Ok(permits) => drop(permits),
-                        Err(error) => assert_eq!(error, AcquireError::TimedOut),
+                        Err(error) => {
+                            assert!(matches!(error.cause, AcquireError::TimedOut { .. }));
+                        }
                     }
                     served.fetch_add(1, Ordering::Relaxed);
                 }

@@ -5,3 +5,4 @@ mod common;
 
 mod groups;
 mod single;
+mod until_ready;

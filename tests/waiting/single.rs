@@ -109,6 +109,14 @@ fn threads_are_served_in_the_order_they_came() {
     assert!(served.lock().expect("no panic").iter().copied().eq(0..WAITERS));
 }
 
+/// The wait timed out, and a new call may succeed after `retry_after`.
+#[track_caller]
+fn timed_out<T>(result: Result<T, AcquireError>, retry_after: Duration) {
+    let error = result.map(drop).expect_err("it cannot end in time");
+    assert!(matches!(error, AcquireError::TimedOut { .. }), "{error}");
+    assert_eq!(error.retry_after(), Some(retry_after));
+}
+
 #[test]
 fn a_timeout_is_on_time_and_takes_nothing() {
     // Another permit in flight may be refunded at any time, so the wait is not hopeless.
@@ -120,7 +128,7 @@ fn a_timeout_is_on_time_and_takes_nothing() {
     thread::sleep(5 * MS);
     assert_eq!(resource.capacity().waiting, 1);
     time.advance(Duration::from_nanos(1));
-    assert_eq!(waiter.join().expect("no panic"), Err(AcquireError::TimedOut));
+    timed_out(waiter.join().expect("no panic"), 3_599 * SECOND);
     assert_eq!(resource.capacity().waiting, 0);
     drop(permit);
     assert_eq!(drain(&resource), 1);
@@ -131,10 +139,8 @@ fn a_wait_that_cannot_end_in_time_fails_at_once() {
     let (_, resource, time) = manual(Limit::per_second(1));
     assert_eq!(drain(&resource), 1);
     let one_short = SECOND.checked_sub(Duration::from_nanos(1)).unwrap();
-    let late = resource.blocking_acquire_timeout(one_short).map(drop);
-    assert_eq!(late, Err(AcquireError::TimedOut));
-    let late = block_on(resource.acquire().timeout(one_short)).map(drop);
-    assert_eq!(late, Err(AcquireError::TimedOut));
+    timed_out(resource.blocking_acquire_timeout(one_short), SECOND);
+    timed_out(block_on(resource.acquire().timeout(one_short)), SECOND);
     // One that ends to the nanosecond is worth waiting for.
     let waiter =
         waiting_thread(&resource, |resource| resource.blocking_acquire_timeout(SECOND).map(drop));
@@ -143,8 +149,7 @@ fn a_wait_that_cannot_end_in_time_fails_at_once() {
     // A pause that outlasts the timeout makes the wait as hopeless as an empty bucket.
     time.advance(SECOND);
     resource.pause_for(2 * SECOND);
-    let late = resource.blocking_acquire_timeout(SECOND).map(drop);
-    assert_eq!(late, Err(AcquireError::TimedOut));
+    timed_out(resource.blocking_acquire_timeout(SECOND), 2 * SECOND);
 }
 
 #[test]
@@ -452,8 +457,7 @@ mod on_paused_time {
         let start = Instant::now();
         assert!(tokio::time::timeout(500 * MS, resource.acquire()).await.is_err());
         assert_eq!(start.elapsed(), 500 * MS);
-        let inside = resource.acquire().timeout(300 * MS).await.map(drop);
-        assert_eq!(inside, Err(AcquireError::TimedOut));
+        timed_out(resource.acquire().timeout(300 * MS).await, 200 * MS);
         assert!((800 * MS..=802 * MS).contains(&start.elapsed()), "{:?}", start.elapsed());
         assert_eq!(resource.capacity().waiting, 0);
         drop(permit);

@@ -1,12 +1,12 @@
 //! Calls that want several resources: all or none, and a denial changes nothing.
 
 use loom::thread;
-use tollgate::{AcquireError, Limit, OnRelease, Permits, Resource};
+use tollgate::{AcquireAllError, Limit, OnRelease, Permits, Resource};
 
 use crate::{HOUR, SECOND, long_model, model, poll_once, take, two};
 
 /// Spawns a thread that waits for a token of each, and gives them back.
-fn spawn_wait(one: &Resource, other: &Resource) -> thread::JoinHandle<Result<(), AcquireError>> {
+fn spawn_wait(one: &Resource, other: &Resource) -> thread::JoinHandle<Result<(), AcquireAllError>> {
     let (one, other) = (one.clone(), other.clone());
     thread::spawn(move || Resource::blocking_acquire_all(&[(&one, 1), (&other, 1)]).map(drop))
 }

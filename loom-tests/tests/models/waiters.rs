@@ -139,7 +139,7 @@ fn timeout_beside_notification() {
         drop(permit);
         match loom::future::block_on(head) {
             Ok(permit) => drop(permit),
-            Err(error) => assert_eq!(error, AcquireError::TimedOut),
+            Err(error) => assert!(matches!(error, AcquireError::TimedOut { .. })),
         }
         loom::future::block_on(next).unwrap().forget();
         passing.join().unwrap();
@@ -178,5 +178,21 @@ fn pause_end_beside_waiter() {
         time.advance(SECOND);
         waiter.join().unwrap();
         assert_eq!(take(&resource, 1), 0, "over-issued");
+    });
+}
+
+/// A waiter that wants no permit is served by time alone while all places in flight are taken.
+#[test]
+fn until_ready_beside_a_place_that_is_taken() {
+    model(|| {
+        let (resource, time) = resource(Limit::new(1, HOUR).max_in_flight(1));
+        let permit = resource.try_acquire().unwrap();
+        let other = resource.clone();
+        let waiter = thread::spawn(move || other.blocking_until_ready());
+        time.advance(HOUR);
+        waiter.join().unwrap().unwrap();
+        let shown = resource.capacity();
+        assert_eq!((shown.available, shown.in_flight), (0, 1), "over-issued");
+        drop(permit);
     });
 }

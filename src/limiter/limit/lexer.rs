@@ -80,7 +80,8 @@ impl<'a> Lexer<'a> {
         self.position
     }
 
-    /// Consumes `words` if they come next; the empty string is the end of the text.
+    /// Consumes `words` if they come next, with a hyphen between them or not; the empty string is the end
+    /// of the text.
     pub(super) fn accept(&mut self, words: &str) -> bool {
         let is_next = self.accept_silently(words);
         match words {
@@ -94,7 +95,10 @@ impl<'a> Lexer<'a> {
     /// [`accept`](Self::accept) for one of several words that the caller notes as one.
     pub(super) fn accept_silently(&mut self, words: &str) -> bool {
         let mut rest = self.rest();
-        for word in words.split(' ') {
+        for (index, word) in words.split(' ').enumerate() {
+            if index > 0 {
+                rest = rest.strip_prefix('-').unwrap_or(rest).trim_start();
+            }
             let found = token(rest);
             if !found.eq_ignore_ascii_case(word) {
                 return false;

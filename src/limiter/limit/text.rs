@@ -12,7 +12,8 @@ use crate::adapt::Recovery;
 const NANOS: u128 = 1_000_000_000;
 
 /// Units of time, longest first: the name shown, its synonyms, and the length in nanoseconds.
-const UNITS: [(&str, &[&str], u128); 7] = [
+const UNITS: [(&str, &[&str], u128); 8] = [
+    ("week", &["w", "weeks"], 7 * 86_400 * NANOS),
     ("day", &["d", "days"], 86_400 * NANOS),
     ("h", &["hour", "hours"], 3_600 * NANOS),
     ("min", &["minute", "minutes"], 60 * NANOS),
@@ -21,7 +22,7 @@ const UNITS: [(&str, &[&str], u128); 7] = [
     ("us", &["\u{b5}s", "\u{3bc}s"], 1_000), // micro and mu
     ("ns", &[], 1),
 ];
-const UNIT_EXPECTED: &str = r#"a unit of time ("ns", "us", "ms", "s", "min", "h", "day")"#;
+const UNIT_EXPECTED: &str = r#"a unit of time ("ns", "us", "ms", "s", "min", "h", "day", "week")"#;
 
 /// Parses a limit: `"100/min"`, `"10/s burst 20 and 10_000/day"`, `"at most 100/min burst 10"`,
 /// `"60/min, in flight 5, waiting 100, recovery x1.1 every 30s"`.
@@ -31,7 +32,7 @@ const UNIT_EXPECTED: &str = r#"a unit of time ("ns", "us", "ms", "s", "min", "h"
 /// window  = ["at most"] number ("/" | "per") time ["burst" number]
 /// time    = [number] unit
 /// unit    = "ns" | "us" | "ms" | "s" | "sec" | "second" | "seconds" | "min" | "minute" | "minutes"
-///         | "h" | "hour" | "hours" | "d" | "day" | "days"
+///         | "h" | "hour" | "hours" | "d" | "day" | "days" | "w" | "week" | "weeks"
 /// setting = "refund" | "spend"
 ///         | "in flight" number
 ///         | "waiting" number
@@ -52,7 +53,8 @@ const UNIT_EXPECTED: &str = r#"a unit of time ("ns", "us", "ms", "s", "min", "h"
 /// | `recovery x1.1 every 30s` | [`Limit::recovery`]; `uncapped` sets no cap |
 ///
 /// Settings apply to the whole limit. They follow the windows, in any order, each at most once.
-/// Numbers may contain underscores, as in Rust; a factor may have a fraction. Case is ignored.
+/// Numbers may contain underscores, as in Rust; a factor may have a fraction. Case is ignored, and
+/// `in-flight` and `at-most` are read too.
 /// White space is allowed anywhere except within words and numbers, and is optional between a word
 /// and a number.
 ///
@@ -199,12 +201,12 @@ impl fmt::Display for Time {
         let total = self.0.as_nanos();
         let divides = |(_, _, nanos): &&(_, _, u128)| total != 0 && total.is_multiple_of(*nanos);
         // Zero is shown in seconds.
-        let (unit, _, nanos) = UNITS.iter().find(divides).unwrap_or(&UNITS[3]);
+        let (unit, _, nanos) = UNITS.iter().find(divides).unwrap_or(&UNITS[4]);
         let count = total / nanos;
         if count != 1 || !f.alternate() {
             write!(f, "{count}")?;
         }
-        let plural = if count > 1 && *unit == "day" { "s" } else { "" };
+        let plural = if count > 1 && ["day", "week"].contains(unit) { "s" } else { "" };
         write!(f, "{unit}{plural}")
     }
 }
@@ -213,12 +215,12 @@ impl fmt::Display for Time {
 #[cfg(feature = "serde")]
 impl serde::Serialize for Limit {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.terms(1.0).map_err(serde::ser::Error::custom)?;
+        self.validate().map_err(serde::ser::Error::custom)?;
         serializer.collect_str(self)
     }
 }
 
-/// From text (feature `serde`), as `parse` reads it.
+/// From text (feature `serde`), as `parse` reads it. A limit that `configure` would reject is an error.
 #[cfg(feature = "serde")]
 impl<'de> serde::Deserialize<'de> for Limit {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -232,7 +234,9 @@ impl<'de> serde::Deserialize<'de> for Limit {
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Limit, E> {
-                text.parse().map_err(E::custom)
+                let limit: Limit = text.parse().map_err(E::custom)?;
+                limit.validate().map_err(E::custom)?;
+                Ok(limit)
             }
         }
 

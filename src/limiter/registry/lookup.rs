@@ -1,16 +1,17 @@
 //! Calls by name, whatever the name stands for.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::super::entry::{Entry, Grant};
-use super::super::error::{NoEntry, TryAcquireError};
+use super::super::error::{AllError, NoEntry, ResourceError, TryAcquireError};
 use super::super::multi::TakeSet;
 use super::super::permit::Permit;
 use super::keys::KeysGuard;
 use super::{CompactKey, Registration, Registry, Template};
-use crate::bucket::{Refused, Retry};
+use crate::bucket::{Refused, Retry, worst_of};
 use crate::sync::{NameRef, borrow};
 
 impl Registry {
@@ -171,31 +172,54 @@ impl Registry {
         Ok(self.view(name)?.peek(n)?)
     }
 
+    /// Whether all of this would be granted now. Creates no key.
+    pub(in crate::limiter) fn peek_all(&self, wanted: &[(&str, u64)]) -> Result<(), AllError> {
+        let mut all: SmallVec<[(&str, Arc<Entry>, u64); 4]> = SmallVec::new();
+        for (name, n) in wanted {
+            if let Some((.., sum)) = all.iter_mut().find(|(known, ..)| known == name) {
+                *sum = sum.saturating_add(*n);
+                continue;
+            }
+            let entry = self.view(name).map_err(|missing| AllError::of(name, missing))?;
+            all.push((name, entry, *n));
+        }
+        let peeks = all.iter().map(|(_, entry, n)| entry.peek(*n).map_err(Refused::Denied));
+        match worst_of(peeks) {
+            Err((index, Refused::Denied(denied))) => Err(ResourceError::of(all[index].0, denied)),
+            _ => Ok(()),
+        }
+    }
+
     /// Acts on what is wanted of several resources. Configured ones are not cloned.
-    pub(in crate::limiter) fn with_take_set<T, E: From<NoEntry>>(
+    pub(in crate::limiter) fn with_take_set<T, E: From<ResourceError<NoEntry>>>(
         &self,
         wanted: &[(&str, u64)],
         act: impl Fn(&mut TakeSet<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let entries = self.entries.pin();
-        let configured =
-            |(name, n): &(&str, u64)| Some((borrow(&entries, name)?.configured()?, *n));
+        let configured = |(name, n): &(&str, u64)| {
+            let entry = borrow(&entries, name).and_then(Registration::configured);
+            entry.map(|entry| (entry, *n)).ok_or(())
+        };
         match TakeSet::with(wanted.iter().map(configured), &act) {
-            Some(acted) => acted,
-            None => self.with_promoted_take_set(wanted, act),
+            Ok(acted) => acted,
+            Err(()) => self.with_promoted_take_set(wanted, act),
         }
     }
 
     #[cold]
-    fn with_promoted_take_set<T, E: From<NoEntry>>(
+    fn with_promoted_take_set<T, E: From<ResourceError<NoEntry>>>(
         &self,
         wanted: &[(&str, u64)],
         act: impl Fn(&mut TakeSet<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let held = wanted.iter().map(|(name, _)| self.entry(name));
-        let held: SmallVec<[_; 4]> = held.collect::<Result<_, _>>()?;
-        let parts = held.iter().zip(wanted).map(|(entry, (_, n))| Some((entry, *n)));
-        TakeSet::with(parts, act).unwrap_or_else(|| Err(NoEntry::Unknown.into()))
+        let mut held: SmallVec<[Arc<Entry>; 4]> = SmallVec::new();
+        for (name, _) in wanted {
+            held.push(self.entry(name).map_err(|missing| ResourceError::of(name, missing))?);
+        }
+        let parts = held.iter().zip(wanted).map(|(entry, (_, n))| Ok::<_, Infallible>((entry, *n)));
+        let Ok(acted) = TakeSet::with(parts, act);
+        acted
     }
 
     /// Acts under the lock of the keys; again if there was no room for a key, and something was due that

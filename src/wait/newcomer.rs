@@ -1,0 +1,126 @@
+//! Calls that do not wait: each is a newcomer behind the queue.
+
+use super::queue::Wakes;
+use super::{FairBucket, Queue};
+use crate::bucket::{Deficit, Denied, Refused, Retry};
+
+/// The least `retry_after`, in nanoseconds, of a call that is denied because of the queue alone.
+const MIN_RETRY: u64 = 1_000_000;
+
+impl FairBucket {
+    /// Takes `n` tokens that this thread's stripe has prepaid. `None` if the stripes are closed; `false`
+    /// if the stripe has too few, so that [`FairBucket::take`] must decide.
+    #[allow(clippy::inline_always)] // as `Bucket::take`
+    #[inline(always)]
+    pub(crate) fn take_prepaid(&self, n: u64) -> Option<bool> {
+        if !self.bucket.was_hot() {
+            return None;
+        }
+        if n == 1 && self.bucket.take_cached() {
+            return Some(true);
+        }
+        let is_striped = self.bucket.is_striped() && n > 0;
+        is_striped.then(|| self.bucket.refill_and_take(n, || self.clock.now()))
+    }
+
+    /// Takes `n` tokens at `now`, if the word can decide. `undecided` is called if
+    /// [`FairBucket::take`] must.
+    #[allow(clippy::inline_always)] // as `Bucket::take`
+    #[inline(always)]
+    pub(crate) fn take_at<E>(
+        &self,
+        n: u64,
+        now: u64,
+        deny: impl FnOnce(Deficit) -> E,
+        undecided: impl Fn() -> Result<(), E>,
+    ) -> Result<(), E> {
+        if n == 0 { undecided() } else { self.bucket.take(n, now, deny, undecided) }
+    }
+
+    /// Takes `n` tokens in every case but [`Retry::SlotExpired`]. `read` is a clock reading that the call
+    /// has made. A single window needs a new one: the other may precede the take that it lost a CAS to.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn take(&self, n: u64, read: Option<u64>) -> Result<(), Refused> {
+        // The first of several windows knows neither the latest time nor the least capacity.
+        if n > 0 && self.is_compound() {
+            return self.take_queued(n, read.unwrap_or_else(|| self.clock.now()));
+        }
+        let now = self.clock.now();
+        if n == 0 {
+            return self.peek(n, now);
+        }
+        match self.bucket.take_any(n, now, false) {
+            Err(Refused::Retry(Retry::Undecided)) => self.take_queued(n, now),
+            taken => taken,
+        }
+    }
+
+    /// Takes `n` tokens as a newcomer behind the queue.
+    fn take_queued(&self, n: u64, now: u64) -> Result<(), Refused> {
+        self.with_exclusive(now, |queue, now, wakes| {
+            self.may_bypass_queue(queue, n, now, wakes)?;
+            self.take_exclusive(queue, n, now)
+        })
+    }
+
+    /// Whether a newcomer would be admitted now.
+    pub(crate) fn peek(&self, n: u64, now: u64) -> Result<(), Refused> {
+        match self.bucket.snapshot(now) {
+            snapshot if n == 0 => snapshot.would_admit(0),
+            snapshot if snapshot.has_no_flags() => snapshot.would_admit(n),
+            snapshot if !snapshot.is_exclusive() && snapshot.would_admit(n).is_ok() => Ok(()),
+            _ => self.with_exclusive(now, |queue, now, wakes| {
+                self.may_bypass_queue(queue, n, now, wakes)?;
+                self.would_admit(queue, n, now)
+            }),
+        }
+    }
+
+    /// The same without the lock, if that suffices for a denial.
+    pub(super) fn peek_unlocked(&self, n: u64, now: u64) -> Result<(), Refused> {
+        let snapshot = self.bucket.snapshot(now);
+        if snapshot.has_no_flags() { snapshot.would_admit(n) } else { Ok(()) }
+    }
+
+    /// Whether a newcomer may take: only if nobody waits. A head that does not arrive is skipped.
+    pub(super) fn may_bypass_queue(
+        &self,
+        queue: &mut Queue,
+        n: u64,
+        now: u64,
+        wakes: &mut Wakes,
+    ) -> Result<(), Refused> {
+        if !queue.waiters.is_empty() {
+            self.serve_locked(queue, now, wakes)?;
+        }
+        if queue.waiters.is_empty() {
+            return Ok(());
+        }
+        // A newcomer is behind the head, too.
+        queue.waiters.notify_stale_head(now, wakes);
+        Err(self.refusal_behind_queue(queue, n, true, now))
+    }
+
+    /// Why a newcomer behind those who wait is refused.
+    pub(super) fn refusal_behind_queue(
+        &self,
+        queue: &mut Queue,
+        n: u64,
+        with_permit: bool,
+        now: u64,
+    ) -> Refused {
+        match self.would_admit(queue, n, now) {
+            Ok(()) | Err(Refused::Denied(Denied::Exhausted(_))) => {}
+            Err(refused) => return refused,
+        }
+        let all = queue.waiters.sum().saturating_add(n);
+        let deficit = self.snapshots(queue, now).deficit(all);
+        // The waiters have their tokens, and wait for a permit in flight.
+        if with_permit && deficit.wait() == 0 && self.bucket.room() == 0 {
+            return Denied::TooManyInFlight.into();
+        }
+        // Or they have not arrived yet, or wait for another resource.
+        Denied::Exhausted(deficit.at_least(MIN_RETRY)).into()
+    }
+}
