@@ -1,25 +1,64 @@
-//! Rate limits that are exact, fair and fast, to embed in hot request paths.
+//! A rate limiter to embed in hot request paths: exact token buckets by name, waiting that is first
+//! come, first served, and limiters that slow down together when an upstream says 429.
 //!
 //! ```
-//! use tollgate::{Limit, MemoryLimiter};
+//! use std::time::Duration;
+//! use tollgate::{AcquireError, Limit, MemoryLimiter};
 //!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let limiter = MemoryLimiter::new();
-//! let api = limiter.configure("api", Limit::per_second(100).burst(10))?;
-//! assert!(api.check().is_ok());
-//! # Ok::<(), tollgate::ConfigError>(())
+//! // 600 requests a minute, of which 10 may be sent at once. `api` is a handle: clone it freely.
+//! let api = limiter.configure("api", Limit::per_minute(600).burst(10))?;
+//!
+//! // Take a token now, or learn when to try again.
+//! if let Err(error) = api.check() {
+//!     println!("{error}"); // rate limited: retry after 99.9ms
+//! }
+//!
+//! // Wait for a permit, at most five seconds.
+//! match api.acquire().timeout(Duration::from_secs(5)).await {
+//!     Ok(permit) => {
+//!         let status = 429; // ... send the request ...
+//!         if status == 429 {
+//!             // The upstream refuses: cut the limit, and send nothing for as long as it asks.
+//!             permit.throttled("429 Too Many Requests");
+//!             api.pause_for(Duration::from_secs(2));
+//!         }
+//!     } // the permit ends here: the request is no longer in flight
+//!     Err(AcquireError::TimedOut { .. }) => println!("too busy"),
+//!     Err(error) => return Err(error.into()),
+//! }
+//! # Ok(())
+//! # }
 //! ```
+//!
+//! # Where to look
 //!
 //! * [`MemoryLimiter`] says which method to choose, and what is guaranteed.
-//! * [`Limit`] says which burst to choose for a full rate.
-//! * [`MemoryLimiter::per_key`] is a limit for each user, address or key, of which there may be a million.
-//! * [`OnRelease`] tells a rate limit from a concurrency limit.
+//! * [`Limit`] says which burst to choose, and [`OnRelease`] tells a rate limit from a concurrency limit.
 //! * [`Acquire`] is a wait: its order, its timeout, and what cancelling it does.
-//! * [Limits as text](Limit#impl-FromStr-for-Limit) are for configuration files: `"10/s burst 20"`.
+//! * [`MemoryLimiter::per_key`] is a limit for each user, address or key, of which there may be a million.
+//! * [`Limit::and`], [`Limit::at_most`] and [`MemoryLimiter::acquire_all`] are for several limits at once.
+//! * [`Permit::throttled`] and [`MemoryLimiter::pause_for`] are for upstreams that refuse.
 //! * [`ManualClock`] is time for tests.
-//! * `DistributedLimiter` (feature `swarm`, a default) is a limiter whose neighbours slow down with it,
-//!   over a `MessageBus`: `MemoryBus`, `NatsBus` (feature `nats`), or yours.
+#![cfg_attr(
+    all(any(doc, doctest), feature = "nats", feature = "serde"),
+    doc = "* The [guide] has a page for each task."
+)]
 //!
-//! The repository's `README.md` is a tutorial.
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | adds |
+//! | --- | --- |
+//! | `swarm` | `DistributedLimiter`, `MessageBus` and `MemoryBus`: limiters that slow down together |
+//! | `nats` | `NatsBus`, a message bus between machines, and the feature `swarm` |
+//! | `serde` | [`Limit`] read and written as text: `"10/s burst 20"` |
+//! | `tokio` | `Clock::tokio()`, time that `tokio::time::pause` stops |
+//!
+//! Waiting needs none of them: it works on every executor, and in threads without one.
 //!
 //! # Sources
 //!
@@ -33,6 +72,8 @@ mod bucket;
 #[cfg(feature = "swarm")]
 mod bus;
 mod clock;
+#[cfg(all(any(doc, doctest), feature = "nats", feature = "serde"))]
+pub mod guide;
 mod limiter;
 #[cfg(feature = "swarm")]
 mod swarm;
@@ -60,6 +101,6 @@ pub use limiter::{
 pub use swarm::{DistributedConfig, DistributedLimiter, SwarmError, SwarmStats};
 
 /// The README's code compiles and runs.
-#[cfg(all(doctest, feature = "swarm"))]
+#[cfg(all(doctest, feature = "nats", feature = "serde"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -4,12 +4,10 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::acquire::{self, Acquire, UntilReady};
 use super::capacity::{Callback, Capacity, CapacityUpdate};
 use super::context::Context;
-use super::error::{AcquireError, ConfigError, ConfigureAllError, TryAcquireError};
+use super::error::{ConfigError, ConfigureAllError};
 use super::limit::{Limit, OnRelease};
-use super::permit::Permit;
 use super::registry::Registry;
 use super::resource::Resource;
 use crate::clock::Clock;
@@ -69,6 +67,15 @@ impl MemoryLimiter {
     /// [`configure`](Self::configure) with a [`Limit`], whose tokens stay spent.
     ///
     /// On an error nothing changed: see [`ConfigError`].
+    ///
+    /// ```
+    /// # let limiter = tollgate::MemoryLimiter::new();
+    /// limiter.set_capacity("pool", 5, std::time::Duration::from_secs(1))?;
+    /// let permit = limiter.try_acquire("pool")?;
+    /// drop(permit); // its token is back
+    /// assert_eq!(limiter.capacity("pool").unwrap().available, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_capacity(
         &self,
         resource: &str,
@@ -84,6 +91,16 @@ impl MemoryLimiter {
     /// Tokens are kept up to the new burst, and a debt, the factor of a cut and a pause are kept.
     ///
     /// On an error nothing changed: see [`ConfigError`].
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// let api = limiter.configure("api", Limit::per_minute(600).burst(10))?;
+    /// api.check()?; // by the handle
+    /// limiter.check("api")?; // by name
+    /// limiter.configure("api", Limit::per_minute(300).burst(5))?; // takes effect at once
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn configure(&self, resource: &str, limit: Limit) -> Result<Resource, ConfigError> {
         self.0.configure(resource, &limit).map(Resource)
     }
@@ -92,6 +109,15 @@ impl MemoryLimiter {
     /// an empty name.
     ///
     /// On an error nothing changed: it names the resource, and has the cause.
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// let limits = [("requests", Limit::per_minute(500)), ("tokens", Limit::per_minute(0))];
+    /// let error = limiter.configure_all(&limits).unwrap_err();
+    /// assert_eq!(&*error.resource, "tokens");
+    /// assert!(limiter.resource("requests").is_none());
+    /// ```
     pub fn configure_all(
         &self,
         limits: &[(&str, Limit)],
@@ -108,6 +134,16 @@ impl MemoryLimiter {
     }
 
     /// A handle to a resource; `None` if there is none of this name.
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// # let api = limiter.configure("api", Limit::per_second(5))?;
+    /// let api = limiter.resource("api").unwrap();
+    /// let worker = std::thread::spawn(move || api.check().is_ok());
+    /// assert!(worker.join().unwrap());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn resource(&self, resource: &str) -> Option<Resource> {
         self.0.entry(resource).ok().map(Resource)
@@ -115,11 +151,31 @@ impl MemoryLimiter {
 
     /// Removes a resource and returns whether it existed. Its waiters and handles fail with
     /// `UnknownResource`.
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// # let api = limiter.configure("api", Limit::per_second(5))?;
+    /// assert!(limiter.remove("api"));
+    /// assert!(limiter.check("api").is_err());
+    /// assert!(api.check().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn remove(&self, resource: &str) -> bool {
         self.0.remove(resource)
     }
 
     /// All configured resources, sorted by name. Keys of templates are not included.
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// # let api = limiter.configure("api", Limit::per_second(5))?;
+    /// for capacity in limiter.resources() {
+    ///     println!("{capacity}"); // api: 5/5 available, 0 in-flight, window=1s
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn resources(&self) -> Vec<Capacity> {
         self.0.capacities()
@@ -127,149 +183,17 @@ impl MemoryLimiter {
 
     /// Closes the limiter for good: waiters and later calls fail with `Closed`. Outstanding permits
     /// may still end.
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// # let api = limiter.configure("api", Limit::per_second(5))?;
+    /// limiter.close();
+    /// assert_eq!(api.check().unwrap_err().to_string(), "the limiter is closed");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn close(&self) {
         self.0.close();
-    }
-
-    // ---- taking -------------------------------------------------------------------------------
-
-    /// Takes one token without a permit: not counted as in flight nor limited by `max_in_flight`.
-    ///
-    /// On an error nothing was taken: see [`TryAcquireError`].
-    #[inline]
-    pub fn check(&self, resource: &str) -> Result<(), TryAcquireError> {
-        self.check_n(resource, 1)
-    }
-
-    /// Takes `n` tokens, all or none; 0 is granted and takes nothing.
-    ///
-    /// Fails as [`check`](Self::check).
-    #[inline]
-    pub fn check_n(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
-        self.0.check(resource, n)
-    }
-
-    /// Whether `n` tokens would be admitted now. Takes nothing. The error's
-    /// [`retry_after`](TryAcquireError::retry_after) says when they would.
-    ///
-    /// Fails as [`check_n`](Self::check_n) would.
-    pub fn peek(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
-        match self.0.configured(resource) {
-            Some(entry) => Ok(entry.peek(n)?),
-            None => self.0.peek(resource, n),
-        }
-    }
-
-    /// Takes one token with a permit, or fails at once. Never overtakes waiters.
-    ///
-    /// On an error nothing was taken: see [`TryAcquireError`].
-    #[inline]
-    pub fn try_acquire(&self, resource: &str) -> Result<Permit<'static>, TryAcquireError> {
-        self.try_acquire_n(resource, 1)
-    }
-
-    /// Takes `n` tokens with one permit, or fails at once.
-    ///
-    /// Fails as [`try_acquire`](Self::try_acquire).
-    pub fn try_acquire_n(
-        &self,
-        resource: &str,
-        n: u64,
-    ) -> Result<Permit<'static>, TryAcquireError> {
-        self.0.try_acquire(resource, n)
-    }
-
-    /// Waits for one token with a permit: see [`Acquire`] for order, timeout and cancel safety.
-    pub fn acquire(&self, resource: &str) -> Acquire {
-        self.acquire_n(resource, 1)
-    }
-
-    /// Waits for `n` tokens with one permit.
-    pub fn acquire_n(&self, resource: &str, n: u64) -> Acquire {
-        match self.0.entry(resource) {
-            Ok(entry) => Acquire::of(entry, n),
-            Err(missing) => Acquire::failed(missing.into()),
-        }
-    }
-
-    /// Waits for one token without a permit: a [`check`](Self::check) that waits. The token stays
-    /// spent, whatever the limit's policy. See [`UntilReady`] for order, timeout and cancel safety.
-    pub fn until_ready(&self, resource: &str) -> UntilReady {
-        self.until_ready_n(resource, 1)
-    }
-
-    /// Waits for `n` tokens without a permit.
-    pub fn until_ready_n(&self, resource: &str, n: u64) -> UntilReady {
-        match self.0.entry(resource) {
-            Ok(entry) => UntilReady::of(entry, n),
-            Err(missing) => UntilReady::failed(missing.into()),
-        }
-    }
-
-    /// Blocks this thread until it has one token with a permit. Needs no runtime; inside one, use
-    /// [`acquire`](Self::acquire), which does not block other tasks.
-    ///
-    /// On an error nothing was taken: see [`AcquireError`].
-    pub fn blocking_acquire(&self, resource: &str) -> Result<Permit<'static>, AcquireError> {
-        self.blocking_acquire_n(resource, 1, None)
-    }
-
-    /// [`blocking_acquire`](Self::blocking_acquire) for at most `timeout`, on the limiter's clock.
-    ///
-    /// Fails as [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`].
-    pub fn blocking_acquire_timeout(
-        &self,
-        resource: &str,
-        timeout: Duration,
-    ) -> Result<Permit<'static>, AcquireError> {
-        self.blocking_acquire_n(resource, 1, Some(timeout))
-    }
-
-    /// [`blocking_acquire`](Self::blocking_acquire) for `n` tokens, with or without a timeout.
-    ///
-    /// Fails as [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`].
-    pub fn blocking_acquire_n(
-        &self,
-        resource: &str,
-        n: u64,
-        timeout: Option<Duration>,
-    ) -> Result<Permit<'static>, AcquireError> {
-        acquire::blocking(self.0.entry(resource)?, n, timeout)
-    }
-
-    /// [`until_ready`](Self::until_ready) for threads: blocks until one token was taken.
-    ///
-    /// On an error nothing was taken: see [`AcquireError`].
-    pub fn blocking_until_ready(&self, resource: &str) -> Result<(), AcquireError> {
-        self.blocking_until_ready_n(resource, 1, None)
-    }
-
-    /// [`blocking_until_ready`](Self::blocking_until_ready) for `n` tokens, with or without a timeout.
-    ///
-    /// Fails as [`blocking_until_ready`](Self::blocking_until_ready), and [`AcquireError::TimedOut`].
-    pub fn blocking_until_ready_n(
-        &self,
-        resource: &str,
-        n: u64,
-        timeout: Option<Duration>,
-    ) -> Result<(), AcquireError> {
-        acquire::blocking_until_ready(self.0.entry(resource)?, n, timeout)
-    }
-
-    // ---- ending -------------------------------------------------------------------------------
-
-    /// Ends one forgotten permit of one token by the limit's policy. Call it only after
-    /// [`forget`](Permit::forget): otherwise a permit that is still held stops counting as in
-    /// flight. Does nothing if no permit is in flight or the resource does not exist.
-    pub fn release(&self, resource: &str) {
-        self.release_n(resource, 1);
-    }
-
-    /// Ends one forgotten permit of `n` tokens: see [`release`](Self::release).
-    pub fn release_n(&self, resource: &str, n: u64) {
-        if let Some(entry) = self.0.promoted(resource) {
-            entry.release(n);
-        }
     }
 
     // ---- adapting -----------------------------------------------------------------------------
@@ -281,19 +205,47 @@ impl MemoryLimiter {
     ///
     /// Refusals come in storms, one for each request in transit. Within the
     /// [`cooldown`](Limit::cooldown), by default 5 seconds after a cut, they belong to its incident
-    /// and cut no further. Prefer [`Permit::throttled`]: only the permit knows when its request was
+    /// and cut no further. Prefer [`Permit::throttled`](crate::Permit::throttled): only the permit knows when its request was
     /// sent.
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// # limiter.configure("api", Limit::per_second(100))?;
+    /// limiter.announce_reduced("api", "received 429");
+    /// assert_eq!(limiter.capacity("api").unwrap().burst, 75);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn announce_reduced(&self, resource: &str, reason: &str) {
         self.with(resource, |handle| handle.announce_reduced(reason));
     }
 
     /// Admits nothing for `how_long`, as a `Retry-After` header asks. Tokens are kept, none accrue.
     /// Of overlapping pauses the later end counts.
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// # let api = limiter.configure("api", Limit::per_second(5))?;
+    /// limiter.pause_for("api", std::time::Duration::from_secs(2)); // Retry-After: 2
+    /// assert!(limiter.check("api").is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn pause_for(&self, resource: &str, how_long: Duration) {
         self.with(resource, |handle| handle.pause_for(how_long));
     }
 
     /// A snapshot of the resource; `None` if there is none of this name.
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// # let api = limiter.configure("api", Limit::per_second(5))?;
+    /// let capacity = limiter.capacity("api").unwrap();
+    /// assert_eq!((capacity.available, capacity.burst), (5, 5));
+    /// assert_eq!(capacity.to_string(), "api: 5/5 available, 0 in-flight, window=1s");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn capacity(&self, resource: &str) -> Option<Capacity> {
         self.0.view(resource).ok().map(|entry| entry.capacity())
@@ -307,6 +259,17 @@ impl MemoryLimiter {
     ///
     /// The limiter owns its callbacks. One that captures a clone of the limiter, or a handle or a
     /// permit of it, keeps it alive for ever: capture a [`WeakLimiter`](crate::WeakLimiter).
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// # limiter.configure("api", Limit::per_second(100))?;
+    /// limiter.on_capacity_change(|update| {
+    ///     println!("{}: {} ({})", update.resource, update.new_capacity, update.reason);
+    /// });
+    /// limiter.announce_reduced("api", "received 429"); // api: 75 (received 429)
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn on_capacity_change(&self, callback: impl Fn(&CapacityUpdate) + Send + Sync + 'static) {
         self.observe(Arc::new(callback));
     }

@@ -19,6 +19,15 @@ impl MemoryLimiter {
     ///
     /// On an error nothing was taken: see [`AllError`]. `retry_after` is the latest of all
     /// resources.
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// # limiter.configure("requests", Limit::per_minute(500))?;
+    /// # limiter.configure("tokens", Limit::per_minute(30_000))?;
+    /// limiter.check_all(&[("requests", 1), ("tokens", 1_200)])?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn check_all(&self, wanted: &[(&str, u64)]) -> Result<(), AllError> {
         self.0.with_take_set(wanted, |set| set.check())
     }
@@ -37,6 +46,17 @@ impl MemoryLimiter {
     ///
     /// On an error nothing was taken: see [`AllError`]. `retry_after` is the latest of all
     /// resources.
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// # limiter.configure("requests", Limit::per_minute(500))?;
+    /// # limiter.configure("tokens", Limit::per_minute(30_000))?;
+    /// let permits = limiter.try_acquire_all(&[("requests", 1), ("tokens", 1_200)])?;
+    /// // ... the call used 830 tokens ...
+    /// permits.settle(&[("tokens", 830)])?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_acquire_all(&self, wanted: &[(&str, u64)]) -> Result<Permits, AllError> {
         self.0.with_take_set(wanted, |set| set.try_acquire())
     }
@@ -54,12 +74,35 @@ impl MemoryLimiter {
     /// [`retry_after`](AllError::retry_after) says when it would.
     ///
     /// Fails as [`check_all`](Self::check_all) would.
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// # limiter.configure("requests", Limit::per_minute(500))?;
+    /// # limiter.configure("tokens", Limit::per_minute(30_000))?;
+    /// let error = limiter.peek_all(&[("requests", 1), ("tokens", 30_001)]).unwrap_err();
+    /// assert_eq!(&*error.resource, "tokens");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn peek_all(&self, wanted: &[(&str, u64)]) -> Result<(), AllError> {
         self.0.peek_all(wanted)
     }
 
     /// Waits for tokens of several resources with a permit for each, all or none. Holds nothing
     /// while it waits: see [`AcquireAll`] for order, timeout and cancel safety.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// # limiter.configure("requests", Limit::per_minute(500))?;
+    /// # limiter.configure("tokens", Limit::per_minute(30_000))?;
+    /// let permits = limiter.acquire_all(&[("requests", 1), ("tokens", 1_200)]).await?;
+    /// drop(permits);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn acquire_all(&self, wanted: &[(&str, u64)]) -> AcquireAll {
         let list = self.0.with_take_set(wanted, |set| Ok(set.to_list()));
         list.map_or_else(AcquireAll::failed, AcquireAll::of)
@@ -75,6 +118,16 @@ impl MemoryLimiter {
     /// [`acquire_all`](Self::acquire_all) for threads. A timeout runs on the limiter's clock.
     ///
     /// Fails as [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`](crate::AcquireError::TimedOut).
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// # limiter.configure("requests", Limit::per_minute(500))?;
+    /// # limiter.configure("tokens", Limit::per_minute(30_000))?;
+    /// let permits = limiter.blocking_acquire_all(&[("requests", 1), ("tokens", 1_200)], None)?;
+    /// drop(permits);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn blocking_acquire_all(
         &self,
         wanted: &[(&str, u64)],

@@ -11,6 +11,7 @@ mod limit;
 mod loom_api;
 mod memory;
 mod memory_all;
+mod memory_one;
 mod multi;
 mod permit;
 mod permits;

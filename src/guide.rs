@@ -1,0 +1,30 @@
+//! A guide by task, one page each. The same pages are in the repository's folder `docs`.
+
+macro_rules! pages {
+    ($($page:ident: $file:literal,)*) => {
+        $(
+            // These win over the definitions at the end of a page, which are for readers of the files.
+            #[doc = "[strict]: crate::guide::several_limits#strict-windows"]
+            #[doc = "[settle]: crate::guide::several_limits#reserve-and-settle"]
+            #[doc = "[keys]: crate::guide::keys"]
+            #[doc = "[swarm]: crate::guide::swarm"]
+            #[doc = "[hot]: crate::guide::hot_buckets"]
+            #[doc = ""]
+            #[doc = include_str!(concat!("../docs/", $file))]
+            pub mod $page {}
+        )*
+    };
+}
+
+pages! {
+    api_client: "api-client.md",
+    server: "server.md",
+    keys: "keys.md",
+    several_limits: "several-limits.md",
+    throttling: "throttling.md",
+    swarm: "swarm.md",
+    configuration: "configuration.md",
+    testing: "testing.md",
+    hot_buckets: "hot-buckets.md",
+    migrating: "migrating.md",
+}
