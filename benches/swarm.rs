@@ -161,8 +161,9 @@ mod over_nats {
 
     impl Server {
         fn start() -> Self {
-            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/nats-server.sh");
-            let found = Command::new(script).output().expect("a shell").stdout;
+            let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/nats-server.sh");
+            let found = Command::new(script).current_dir(root).output().expect("a shell").stdout;
             let found = String::from_utf8(found).expect("a path");
             let mut child = Command::new(found.trim())
                 .args(["--addr", "127.0.0.1", "--port", "-1"])
