@@ -63,7 +63,7 @@ seeds() {
     local cases=${TOLLGATE_CASES:-50} swarms=${TOLLGATE_SWARM_SEEDS:-100000}
     check "$cases times the cases, $swarms swarms" \
         env TOLLGATE_CASES="$cases" TOLLGATE_SWARM_SEEDS="$swarms" \
-        cargo test --quiet --release --no-fail-fast --lib --tests
+        cargo test --quiet --release --no-fail-fast --features swarm --lib --tests
 }
 
 loom() {

@@ -23,34 +23,36 @@ scripts/nats-server.sh
 say "lints, and each set of features"
 cargo clippy --workspace --all-targets --quiet -- -D warnings
 cargo clippy --workspace --all-targets --quiet --all-features -- -D warnings
-cargo clippy --quiet --no-default-features --lib -- -D warnings
-cargo clippy --quiet --no-default-features --features tokio --lib -- -D warnings
-cargo clippy --quiet --no-default-features --features serde --lib --test local -- -D warnings
+cargo clippy --quiet -p tollgate --all-targets -- -D warnings
+cargo clippy --quiet -p tollgate --features tokio --lib -- -D warnings
+cargo clippy --quiet -p tollgate --features serde --lib --test local -- -D warnings
 
-say "a light core"
-crates=$(cargo tree -e normal --no-default-features --prefix none | sort -u | grep -vc '^tollgate ')
-echo "$crates crates besides itself"
-[ "$crates" -le 20 ] || { echo "the core has more than 20 crates" >&2; exit 1; }
+say "a light library"
+crates=$(cargo tree -p tollgate -e normal --prefix none | sort -u | wc -l)
+echo "$crates crates with itself"
+[ "$crates" -le 20 ] || { echo "the library has more than 20 crates" >&2; exit 1; }
 
+# The library without its features is what `-p tollgate` selects. Otherwise the examples and the benches
+# are selected too, and they have the swarm.
 say "tests, debug"
-cargo test --quiet
+cargo test --quiet --features swarm
 say "tests over NATS, and with serde"
 cargo test --quiet --all-features --test nats
 cargo test --quiet --all-features --test local text_serde
 cargo test --quiet --all-features --doc
-say "tests, without default features"
-cargo test --quiet --no-default-features --lib --tests
+say "tests, without features"
+cargo test --quiet -p tollgate
 say "tests, release"
-cargo test --quiet --release --lib --tests
+cargo test --quiet --release --features swarm --lib --tests
 
 say "tests of hot buckets, as where there is no membarrier"
 RUSTFLAGS="--cfg tollgate_no_membarrier" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/no-membarrier" \
-    cargo test --quiet --no-default-features --test stripes
+    cargo test --quiet -p tollgate --test stripes
 
 say "docs"
-for features in --all-features '' --no-default-features; do
-    # shellcheck disable=SC2086 # none, where it is empty
-    RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps $features
+for features in --all-features '--features swarm' ''; do
+    # shellcheck disable=SC2086 # split on purpose
+    RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p tollgate $features
 done
 
 say "loom: each model"
@@ -63,6 +65,12 @@ python3 scripts/faults.py --check
 
 say "examples"
 scripts/check-examples.sh
+
+say "a light first command"
+crates=$(cargo build --quiet --release --example rate_limiting --message-format json |
+    grep -oE '"package_id":"[^"]*"' | sort -u | wc -l)
+echo "cargo run --release --example rate_limiting: $crates crates"
+[ "$crates" -le 60 ] || { echo "the first command has more than 60 crates" >&2; exit 1; }
 
 say "benches compile"
 cargo bench --quiet --no-run
