@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use tollgate::{Capacity, Limit, MemoryLimiter};
 
 const MINUTE: Duration = Duration::from_millis(250);
-const DAY: Duration = Duration::from_mins(1);
+const DAY: Duration = Duration::from_secs(60);
 const TASKS: u64 = 32;
 const RUN: Duration = Duration::from_secs(3);
 /// Most answers are shorter, in tokens.

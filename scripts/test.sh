@@ -17,6 +17,9 @@ fi
 say "no layer imports a later one"
 python3 scripts/check-layers.py
 
+say "no dependency needs a later Rust"
+python3 scripts/check-msrv.py
+
 say "a NATS server for the tests"
 scripts/nats-server.sh
 

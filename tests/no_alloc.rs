@@ -163,7 +163,7 @@ fn denials_allocate_nothing() {
 fn three(limiter: &MemoryLimiter) -> [Resource; 3] {
     let plenty = Limit::per_second(1_000_000_000).burst(1 << 40);
     let hourly = Limit::per_hour(1 << 40);
-    let daily = Limit::at_most(1 << 40, Duration::from_hours(24)).burst(1 << 39);
+    let daily = Limit::at_most(1 << 40, Duration::from_secs(24 * 60 * 60)).burst(1 << 39);
     [("one", plenty), ("two", plenty.max_in_flight(9)), ("more", plenty.and(hourly).and(daily))]
         .map(|(name, limit)| limiter.configure(name, limit).unwrap())
 }

@@ -192,7 +192,7 @@ impl Agent {
         let state = self.trickle.as_ref().map(Trickle::next);
         let again =
             (self.needs_resubscribe || !self.to_announce.is_empty()).then_some(self.retry_at);
-        let far = Instant::now() + Duration::from_hours(1);
+        let far = Instant::now() + Duration::from_secs(60 * 60);
         // One message is sent at a time.
         let next = [query, state, again].into_iter().flatten().min();
         next.filter(|_| self.sending.is_none()).map_or(far, |next| next.max(self.retry_at))

@@ -249,7 +249,9 @@ fn origin(agent_id: &str, reason: &str, timestamp: Option<&str>) -> Option<Arc<O
 }
 
 fn truncated(reason: &str) -> &str {
-    &reason[..reason.floor_char_boundary(LONGEST_REASON)]
+    let most = LONGEST_REASON.min(reason.len());
+    let end = (0..=most).rev().find(|&at| reason.is_char_boundary(at)).unwrap_or(0);
+    &reason[..end]
 }
 
 /// The FNV-1a hash of the fields that identify the message: the same id on every agent.

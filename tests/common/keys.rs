@@ -5,7 +5,7 @@ use std::time::Duration;
 use tollgate::{Limit, ManualClock, MemoryLimiter, TryAcquireError};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
-pub(crate) const MINUTE: Duration = Duration::from_mins(1);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const FULL: TryAcquireError = TryAcquireError::TooManyKeys { most: 1 };
 
 pub(crate) fn limiter() -> (MemoryLimiter, ManualClock) {

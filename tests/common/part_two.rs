@@ -11,7 +11,7 @@ const API: &str = "shared-api";
 
 /// On the machine's time: one incident and no recovery, however long the machine takes.
 async fn join(bus: Arc<dyn MessageBus>, id: &str) -> DistributedLimiter {
-    let hour = Duration::from_hours(1);
+    let hour = Duration::from_secs(60 * 60);
     let config = DistributedConfig {
         recovery_interval: hour,
         cooldown: hour,

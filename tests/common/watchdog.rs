@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Longer than any test takes on however busy a machine: what has not ended by then hangs.
-pub(crate) const HANG: Duration = Duration::from_mins(10);
+pub(crate) const HANG: Duration = Duration::from_secs(10 * 60);
 
 /// Ends the whole run, as a failure, where the test that holds it hangs.
 pub(crate) struct Watchdog {

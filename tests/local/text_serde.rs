@@ -16,7 +16,7 @@ const TEXT: &str =
 
 fn config() -> Config {
     let api = Limit::per_second(10).burst(20).and(Limit::per_day(10_000));
-    let jobs = Limit::at_most(100, std::time::Duration::from_mins(1));
+    let jobs = Limit::at_most(100, std::time::Duration::from_secs(60));
     Config { limits: [("api".into(), api), ("jobs".into(), jobs)].into(), fallback: None }
 }
 

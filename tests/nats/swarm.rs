@@ -18,7 +18,7 @@ async fn connect(server: &Server) -> Arc<dyn MessageBus> {
 
 /// It does not recover in the time of a test, however long the machine takes.
 async fn agent(bus: &Arc<dyn MessageBus>, id: &str) -> DistributedLimiter {
-    let recovery_interval = Duration::from_hours(1);
+    let recovery_interval = Duration::from_secs(60 * 60);
     let config =
         DistributedConfig { recovery_interval, ..DistributedConfig::new(Arc::clone(bus), id) };
     let agent = DistributedLimiter::new(config).await.expect("an agent");

@@ -10,7 +10,7 @@ use crate::common::{Change, Dice, SECOND, cases, drain, heat, manual, turns};
 use crate::few_threads;
 use tollgate::{Limit, ManualClock, MemoryLimiter, OnRelease, Resource, TryAcquireError};
 
-const HOUR: Duration = Duration::from_hours(1);
+const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// With open stripes at a time that stands still.
 fn striped(limit: Limit) -> (MemoryLimiter, Resource, ManualClock) {

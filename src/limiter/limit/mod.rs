@@ -195,19 +195,19 @@ impl Limit {
     /// `n` tokens a minute.
     #[must_use]
     pub const fn per_minute(n: u64) -> Self {
-        Self::new(n, Duration::from_mins(1))
+        Self::new(n, Duration::from_secs(60))
     }
 
     /// `n` tokens an hour.
     #[must_use]
     pub const fn per_hour(n: u64) -> Self {
-        Self::new(n, Duration::from_hours(1))
+        Self::new(n, Duration::from_secs(60 * 60))
     }
 
     /// `n` tokens a day of 24 hours.
     #[must_use]
     pub const fn per_day(n: u64) -> Self {
-        Self::new(n, Duration::from_hours(24))
+        Self::new(n, Duration::from_secs(24 * 60 * 60))
     }
 
     /// The bucket holds `n` tokens: up to `n` are admitted at once after idle time. See
