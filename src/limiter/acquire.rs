@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use event_listener::{Event, EventListener, Listener};
 use smallvec::SmallVec;
 
 use super::entry::Entry;
@@ -17,7 +16,7 @@ use super::permit::Permit;
 use super::permits::Permits;
 use super::wanted::{One, Part, Parts, Ready, Wanted};
 use crate::bucket::CountedAt;
-use crate::wait::{self, Claims, Step, Ticket, WaitRequest, Wake};
+use crate::wait::{self, Claims, Parker, Step, Ticket, WaitRequest, Wake};
 
 /// A wait for a permit: a future that yields it. It works on every executor.
 ///
@@ -79,21 +78,20 @@ struct Waiting {
     /// Parts of 0 tokens: granted with the others, and not waited for.
     empty: Parts,
     deadline: Option<u64>,
-    event: Wake,
-    listener: Option<EventListener>,
+    signal: Wake,
 }
 
 impl Waiting {
     fn new(parts: Parts, deadline: Option<u64>) -> Self {
         let (parts, empty) = parts.into_iter().partition(|part| part.grant.n > 0);
-        Self { parts, empty, deadline, event: Wake::new(Event::new()), listener: None }
+        Self { parts, empty, deadline, signal: Wake::default() }
     }
 
     /// Joins the queues, and tries once more. `None` while the wait continues.
     fn enqueue(&mut self, is_thread: bool) -> Option<Result<Parts, AcquireAllError>> {
-        let event = Wake::clone(&self.event);
+        let signal = Wake::clone(&self.signal);
         let limits = self.parts.iter().map(|part| part.entry.wait_limits()).collect();
-        let request = WaitRequest { is_thread, deadline: self.deadline, event, limits };
+        let request = WaitRequest { is_thread, deadline: self.deadline, signal, limits };
         self.step(|claims, now| wait::enqueue(claims, &request, now))
     }
 
@@ -137,20 +135,12 @@ impl Waiting {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Parts, AcquireAllError>> {
-        loop {
-            if let Some(listener) = &mut self.listener {
-                if Pin::new(listener).poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                self.listener = None;
-            } else {
-                // Before the attempt: a notification between the two would be lost.
-                self.listener = Some(self.event.listen());
-            }
+        while self.signal.poll(cx.waker()) {
             if let Some(result) = self.attempt() {
                 return Poll::Ready(result);
             }
         }
+        Poll::Pending
     }
 }
 
@@ -179,13 +169,8 @@ fn start<W: Wanted>(
     deadline: Option<u64>,
 ) -> Result<Result<W::Granted, Box<Waiting>>, W::Error> {
     let mut waiting = Waiting::new(wanted.into_parts(), deadline);
-    // Before `enqueue`, which tries again: a notification after that is heard.
-    let listener = waiting.event.listen();
     match waiting.enqueue(is_thread) {
-        None => {
-            waiting.listener = Some(listener);
-            Ok(Err(Box::new(waiting)))
-        }
+        None => Ok(Err(Box::new(waiting))),
         Some(granted) => Ok(Ok(W::granted(granted?))),
     }
 }
@@ -338,11 +323,9 @@ fn block<W: Wanted>(wanted: W, timeout: Option<Duration>) -> Result<W::Granted, 
         Ok(granted) => return Ok(granted),
         Err(waiting) => waiting,
     };
+    let parker = Parker::new();
     loop {
-        match waiting.listener.take() {
-            Some(listener) => listener.wait(),
-            None => waiting.listener = Some(waiting.event.listen()),
-        }
+        parker.wait(&waiting.signal);
         if let Some(result) = waiting.attempt() {
             return Ok(W::granted(result?));
         }

@@ -29,17 +29,17 @@
 //! 4. *A waiter that takes, gives up or is dropped* serves the queue under the lock.
 //! 5. *A new configuration* is installed under the lock, and the queue is served after it.
 //!
-//! A notification that precedes listening would be lost. So a waiter listens first, and tries once more
-//! before it sleeps.
+//! A notification is a sticky flag of the waiter: see [`signal`]. A waiter that finds it set tries once
+//! more before it sleeps.
 
 mod multi;
 mod newcomer;
 mod queue;
 mod reconfigure;
 mod serve;
+mod signal;
 mod snapshots;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use queue::{WaitQueue, Wakes};
@@ -49,6 +49,7 @@ pub(crate) use multi::{
 };
 pub(crate) use queue::{Ticket, Wake};
 pub(crate) use reconfigure::WindowChange;
+pub(crate) use signal::Parker;
 pub(crate) use snapshots::WindowSnapshots;
 
 use crate::bucket::{
@@ -81,7 +82,7 @@ struct Queue {
 pub(crate) enum Step {
     /// The tokens were taken, and a permit counted in. Out of the queue.
     Taken,
-    /// In the queue; the event says when to try again.
+    /// In the queue; the signal says when to try again.
     Waiting,
     /// Out of the queues, because of the claim of this index.
     GaveUp(usize, GiveUp),
@@ -334,10 +335,9 @@ impl FairBucket {
     }
 }
 
-/// Wakes waiters, without the lock: a waker may drop another waiter of this queue. One that panics must
-/// not cost the caller its tokens. (One that drops its own future deadlocks: event-listener wakes under a lock.)
+/// Notifies waiters, without the lock: a waker may do anything, for example drop another waiter of this queue.
 fn notify(wakes: Wakes) {
-    for event in wakes {
-        let _ = catch_unwind(AssertUnwindSafe(|| event.notify(1)));
+    for signal in wakes {
+        signal.notify();
     }
 }

@@ -61,7 +61,7 @@ pub(crate) struct WaitRequest {
     pub(crate) is_thread: bool,
     /// A reading of the buckets' clock.
     pub(crate) deadline: Option<u64>,
-    pub(crate) event: Wake,
+    pub(crate) signal: Wake,
     /// One for each claim.
     pub(crate) limits: SmallVec<[WaitLimits; 4]>,
 }
@@ -167,8 +167,8 @@ pub(crate) fn enqueue(claims: &mut [Claim<'_>], request: &WaitRequest, now: u64)
     let mut queues = lock(claims);
     let WaitRequest { is_thread, deadline, .. } = *request;
     for (claim, queue) in claims.iter_mut().zip(&mut queues) {
-        let event = Wake::clone(&request.event);
-        let waiter = Waiter::new(claim.n, claim.with_permit, is_thread, deadline, event);
+        let signal = Wake::clone(&request.signal);
+        let waiter = Waiter::new(claim.n, claim.with_permit, is_thread, deadline, signal);
         claim.ticket = queue.waiters.push(waiter);
         // From here on every refund sees the bit.
         claim.bucket.set_exclusive();

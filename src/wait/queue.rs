@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use event_listener::Event;
 use smallvec::SmallVec;
 
+use super::signal::Signal;
 use crate::clock::Alarm;
 use crate::sync::Arc;
 
 /// A place in the queue; lower is earlier.
 pub(crate) type Ticket = u64;
 
-/// What a waiter listens to: an event of its own, so that a notification reaches no other waiter.
-pub(crate) type Wake = Arc<Event>;
+/// What notifies a waiter: one of its own, so that a notification reaches no other waiter.
+pub(crate) type Wake = Arc<Signal>;
 
 /// Waiters to notify, once the lock is no longer held.
 pub(super) type Wakes = SmallVec<[Wake; 4]>;
@@ -43,7 +43,7 @@ pub(super) struct Waiter {
     pub(super) notified: Option<u64>,
     /// When it was found to lack nothing here, but something of another resource.
     ready: Option<u64>,
-    event: Wake,
+    signal: Wake,
 }
 
 impl Waiter {
@@ -52,9 +52,9 @@ impl Waiter {
         with_permit: bool,
         is_thread: bool,
         deadline: Option<u64>,
-        event: Wake,
+        signal: Wake,
     ) -> Self {
-        Self { n, with_permit, is_thread, deadline, notified: None, ready: None, event }
+        Self { n, with_permit, is_thread, deadline, notified: None, ready: None, signal }
     }
 
     /// The end of its [`READY_GRACE`].
@@ -64,7 +64,7 @@ impl Waiter {
 
     fn notify(&mut self, now: u64, wakes: &mut Wakes) {
         (self.notified, self.ready) = (Some(now), None);
-        wakes.push(Arc::clone(&self.event));
+        wakes.push(Arc::clone(&self.signal));
     }
 }
 
@@ -243,7 +243,7 @@ impl WaitQueue {
             }
             self.deadlines.pop_first();
             let waiter = self.present.get(&ticket).or_else(|| self.skipped.get(&ticket));
-            wakes.extend(waiter.map(|waiter| Arc::clone(&waiter.event)));
+            wakes.extend(waiter.map(|waiter| Arc::clone(&waiter.signal)));
         }
     }
 

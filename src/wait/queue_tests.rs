@@ -5,7 +5,7 @@ use super::*;
 const MS: u64 = 1_000_000;
 
 fn wake() -> Wake {
-    Arc::new(Event::new())
+    Wake::default()
 }
 
 fn task(n: u64) -> Waiter {

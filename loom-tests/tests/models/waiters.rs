@@ -1,9 +1,13 @@
 //! Waiters of one resource: each is woken by what it waits for.
 
-use std::pin::pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 
+use loom::sync::Mutex;
 use loom::thread;
-use tollgate::{AcquireError, Limit, OnRelease, Permit};
+use tollgate::{Acquire, AcquireError, Limit, OnRelease, Permit};
 
 use crate::{HOUR, SECOND, long_model, model, poll_once, resource, take};
 
@@ -194,5 +198,53 @@ fn until_ready_beside_a_place_that_is_taken() {
         let shown = resource.capacity();
         assert_eq!((shown.available, shown.in_flight), (0, 1), "over-issued");
         drop(permit);
+    });
+}
+
+/// A future that was polled by one task is polled by another, which is the one to be woken.
+#[test]
+fn refund_beside_poll_by_another_task() {
+    model(|| {
+        let (resource, _) = resource(Limit::new(1, HOUR).on_release(OnRelease::Refund));
+        let permit = resource.try_acquire().unwrap().into_owned();
+        let mut wait = Box::pin(resource.acquire());
+        assert!(!poll_once(wait.as_mut()));
+        let refund = thread::spawn(move || drop(permit));
+        loom::future::block_on(wait).unwrap().spend();
+        refund.join().unwrap();
+        assert_eq!(resource.capacity().available, 0, "over-issued");
+    });
+}
+
+/// An executor polls and wakes under one lock of its own. Its waker drops the task, as if its queue of
+/// tasks were gone, and the next waiter is served.
+#[test]
+fn waker_takes_the_lock_of_the_poller() {
+    struct Executor(Mutex<Option<Pin<Box<Acquire>>>>);
+    impl Wake for Executor {
+        fn wake(self: Arc<Self>) {
+            let task = self.0.lock().unwrap().take();
+            drop(task);
+        }
+    }
+    model(|| {
+        let (resource, _) = resource(Limit::new(1, HOUR).on_release(OnRelease::Refund));
+        let permit = resource.try_acquire().unwrap().into_owned();
+        let executor = Arc::new(Executor(Mutex::new(Some(Box::pin(resource.acquire())))));
+        let other = Arc::clone(&executor);
+        let polls = thread::spawn(move || {
+            let waker = Waker::from(Arc::clone(&other));
+            let mut task = other.0.lock().unwrap();
+            let polled =
+                task.as_mut().map(|task| task.as_mut().poll(&mut Context::from_waker(&waker)));
+            if let Some(Poll::Ready(granted)) = polled {
+                drop(granted);
+                *task = None;
+            }
+        });
+        drop(permit);
+        polls.join().unwrap();
+        resource.blocking_acquire().unwrap().spend();
+        assert_eq!(resource.capacity().available, 0, "over-issued");
     });
 }
