@@ -165,6 +165,18 @@ pub(crate) enum Alarm {
     Tokio(tokio::Task),
 }
 
+impl Alarm {
+    /// Whether it can still fire: in a forked child the timers of the parent do not.
+    pub(crate) fn is_live(&self) -> bool {
+        match self {
+            Self::Thread(timer) => timer.is_own(),
+            Self::Manual(_) => true,
+            #[cfg(feature = "tokio")]
+            Self::Tokio(_) => true,
+        }
+    }
+}
+
 /// Why a timer was not armed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ArmError {

@@ -3,13 +3,22 @@
 //! The first wait of the process starts the thread. It sleeps while nothing is due, and holds no
 //! lock while it wakes. Because of it `acquire` works on any executor and on none, and a wait queue
 //! whose head is a future that nobody polls is still served.
+//!
+//! If the thread cannot be started, each later arming tries again.
+//!
+//! # Forks
+//!
+//! A forked child has a copy of the service, without its thread, and with a lock that the thread may have
+//! held. So a service serves the process that made it, and a child makes its own.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
+use std::sync::Once;
 use std::task::Waker;
 use std::time::{Duration, Instant};
+use std::{io, process, ptr};
 
+use crossbeam_utils::atomic::AtomicCell;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// When a timer is due, and a number that is unique among the timers.
@@ -30,13 +39,13 @@ impl Timers {
         key
     }
 
-    /// Remove a timer and return its waker. Drop that without the lock: it may be the last owner of
+    /// Removes a timer and returns its waker. Drop that without the lock: it may be the last owner of
     /// something that drops a timer of its own, which takes the lock.
     pub(super) fn remove(&mut self, key: TimerKey) -> Option<Waker> {
         self.due.remove(&key)
     }
 
-    /// Remove the wakers that are due at `now`, in order. Wake them without the lock.
+    /// Removes the wakers that are due at `now`, in order. Wake them without the lock.
     pub(super) fn take_due(&mut self, now: u64) -> Vec<Waker> {
         let mut due = Vec::new();
         while let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= now) {
@@ -51,50 +60,109 @@ impl Timers {
 }
 
 /// What the thread serves: timers in nanoseconds since `start`.
+#[derive(Debug)]
 struct Service {
+    process: u32,
     timers: Mutex<Timers>,
     earlier: Condvar,
     start: Instant,
+    has_thread: Mutex<bool>,
 }
 
-static SERVICE: OnceLock<Option<&'static Service>> = OnceLock::new();
+/// Services are told apart by their addresses.
+#[derive(Clone, Copy, Debug)]
+struct ServiceRef(&'static Service);
+
+impl PartialEq for ServiceRef {
+    fn eq(&self, other: &Self) -> bool {
+        ptr::eq(self.0, other.0)
+    }
+}
+
+impl Eq for ServiceRef {}
+
+/// The service of the process, or that of its parent. Lock-free: a lock could be held at a fork.
+static SERVICE: AtomicCell<Option<ServiceRef>> = AtomicCell::new(None);
 
 /// A timer of the machine's time. Dropping it disarms it.
 #[derive(Debug)]
-pub(crate) struct ThreadTimer(TimerKey);
+pub(crate) struct ThreadTimer {
+    service: ServiceRef,
+    key: TimerKey,
+}
+
+impl ThreadTimer {
+    /// Whether this process armed it. In a forked child the timers of the parent never fire.
+    pub(super) fn is_own(&self) -> bool {
+        self.service.0.process == process::id()
+    }
+}
 
 impl Drop for ThreadTimer {
     fn drop(&mut self) {
-        if let Some(Some(service)) = SERVICE.get() {
-            let waker = service.timers.lock().remove(self.0);
+        if self.is_own() {
+            let waker = self.service.0.timers.lock().remove(self.key);
             drop(waker);
         }
     }
 }
 
-/// Wake `waker` after `delay` of the machine's time. `None` if the thread cannot be started.
+/// Wakes `waker` after `delay` of the machine's time. `None` if the thread cannot be started.
 pub(super) fn in_thread(delay: Duration, waker: Waker) -> Option<ThreadTimer> {
-    let service = (*SERVICE.get_or_init(start))?;
-    let at = nanos(service.start.elapsed().saturating_add(delay));
-    let mut timers = service.timers.lock();
+    let service = service();
+    start(service.0)?;
+    let at = nanos(service.0.start.elapsed().saturating_add(delay));
+    let mut timers = service.0.timers.lock();
     let key = timers.add(at, waker);
     let is_first = timers.first() == Some(key);
     drop(timers);
     if is_first {
-        service.earlier.notify_one();
+        service.0.earlier.notify_one();
     }
-    Some(ThreadTimer(key))
+    Some(ThreadTimer { service, key })
 }
 
-fn start() -> Option<&'static Service> {
-    // Leaked: like its thread, it lives as long as the process.
-    let service: &'static Service = Box::leak(Box::new(Service {
-        timers: Mutex::default(),
-        earlier: Condvar::new(),
-        start: Instant::now(),
-    }));
-    let thread = std::thread::Builder::new().name("tollgate-timer".into());
-    thread.spawn(|| service.run()).ok().map(|_| service)
+/// The service of this process.
+fn service() -> ServiceRef {
+    let process = process::id();
+    loop {
+        let known = SERVICE.load();
+        if let Some(service) = known.filter(|service| service.0.process == process) {
+            return service;
+        }
+        // Leaked: like its thread, it lives as long as the process.
+        let service = ServiceRef(Box::leak(Box::new(Service {
+            process,
+            timers: Mutex::default(),
+            earlier: Condvar::new(),
+            start: Instant::now(),
+            has_thread: Mutex::new(false),
+        })));
+        if SERVICE.compare_exchange(known, Some(service)).is_ok() {
+            return service;
+        }
+    }
+}
+
+/// Starts the thread, if there is none.
+fn start(service: &'static Service) -> Option<()> {
+    let mut has_thread = service.has_thread.lock();
+    if !*has_thread {
+        let thread = std::thread::Builder::new().name("tollgate-timer".into());
+        match thread.spawn(|| service.run()) {
+            Ok(_) => *has_thread = true,
+            Err(error) => complain(&error),
+        }
+    }
+    has_thread.then_some(())
+}
+
+/// Once: the waits go on, but each of them polls.
+fn complain(error: &io::Error) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        eprintln!("tollgate: no thread for timers, so waits poll until there is one: {error}");
+    });
 }
 
 impl Service {

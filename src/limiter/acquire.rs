@@ -59,6 +59,10 @@ pub struct AcquireAll(State<TakeList>);
 #[must_use = "a future does nothing until it is polled"]
 pub struct UntilReady(State<Ready>);
 
+/// Attempts in a row of a waiter that is notified again each time, before it lets others run. Where there
+/// is no thread for timers it is always notified again.
+const ATTEMPTS: u32 = 2;
+
 #[derive(Debug)]
 enum State<W: Wanted> {
     Failed(W::Error),
@@ -135,11 +139,15 @@ impl Waiting {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Parts, AcquireAllError>> {
-        while self.signal.poll(cx.waker()) {
+        for _ in 0..ATTEMPTS {
+            if !self.signal.poll(cx.waker()) {
+                return Poll::Pending;
+            }
             if let Some(result) = self.attempt() {
                 return Poll::Ready(result);
             }
         }
+        cx.waker().wake_by_ref();
         Poll::Pending
     }
 }
@@ -324,8 +332,12 @@ fn block<W: Wanted>(wanted: W, timeout: Option<Duration>) -> Result<W::Granted, 
         Err(waiting) => waiting,
     };
     let parker = Parker::new();
+    let mut attempts = 0;
     loop {
-        parker.wait(&waiting.signal);
+        attempts = if parker.wait(&waiting.signal) { 0 } else { attempts + 1 };
+        if attempts > ATTEMPTS {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         if let Some(result) = waiting.attempt() {
             return Ok(W::granted(result?));
         }

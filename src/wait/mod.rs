@@ -8,7 +8,7 @@
 //!
 //! A queue has one timer of its clock, whatever its length. The timer depends on no waiter's future: a
 //! head that is notified and does not arrive (a `select!` loop that holds the future without polling it)
-//! is skipped after [`queue::CALL_GRACE`], and has its old place again when it arrives.
+//! is skipped after a grace, and has its old place again when it arrives.
 //!
 //! # The EXCLUSIVE bit
 //!

@@ -264,7 +264,7 @@ fn poll_locked(
         if was_empty {
             bucket.set_exclusive();
         }
-        queue.waiters.skip_absent_heads(now);
+        queue.waiters.skip_absent_heads(now, wakes);
         let here = bucket.would_admit(queue, n, now);
         let is_head = queue.waiters.is_head(ticket);
         let has_room = !with_permit || bucket.bucket.room() > 0;

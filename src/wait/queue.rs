@@ -19,12 +19,17 @@ pub(super) type Wakes = SmallVec<[Wake; 4]>;
 
 /// Nanoseconds for which a notification holds. A task that does not arrive by then is skipped; when it
 /// does arrive it has its old place again. Long enough for a busy scheduler, short enough that a future
-/// which is held and not polled costs little.
-pub(super) const CALL_GRACE: u64 = 10_000_000;
+/// which is held and not polled costs little. See [`WaitQueue::absences`].
+const CALL_GRACE: u64 = 10_000_000;
 
 /// Nanoseconds for which a head that has its tokens here, and waits for another resource, is left alone.
 /// Then it is notified, if another waiter follows, to see whether it still arrives.
 const READY_GRACE: u64 = 50_000_000;
+
+/// Absences beyond this change nothing.
+const MAX_ABSENCES: u32 = 16;
+/// A grace is halved at most this often.
+const MAX_HALVINGS: u32 = 6;
 
 /// The most that a timer is delayed to serve several tasks at once, in nanoseconds: a runtime's timers
 /// have a resolution of a millisecond. Not while threads wait: each is woken by itself, so that little
@@ -38,6 +43,8 @@ pub(super) struct Waiter {
     pub(super) with_permit: bool,
     /// A thread always arrives when it is notified, however late: it is never skipped.
     pub(super) is_thread: bool,
+    /// In a forked child the threads of the parent do not.
+    process: u32,
     deadline: Option<u64>,
     /// When it was notified, if it has not arrived since.
     pub(super) notified: Option<u64>,
@@ -54,12 +61,12 @@ impl Waiter {
         deadline: Option<u64>,
         signal: Wake,
     ) -> Self {
-        Self { n, with_permit, is_thread, deadline, notified: None, ready: None, signal }
+        let process = std::process::id();
+        Self { n, with_permit, is_thread, process, deadline, notified: None, ready: None, signal }
     }
 
-    /// The end of its [`READY_GRACE`].
-    pub(super) fn ready_until(&self) -> Option<u64> {
-        self.ready.map(|ready| ready.saturating_add(READY_GRACE))
+    pub(super) fn always_arrives(&self) -> bool {
+        self.is_thread && self.process == std::process::id()
     }
 
     fn notify(&mut self, now: u64, wakes: &mut Wakes) {
@@ -73,7 +80,6 @@ impl Waiter {
 pub(super) struct ArmedTimer {
     pub(super) at: u64,
     pub(super) latest: u64,
-    #[allow(dead_code)] // held for its drop
     pub(super) alarm: Alarm,
 }
 
@@ -91,6 +97,11 @@ pub(super) struct WaitQueue {
     frontier: Ticket,
     notified_sum: u64,
     notified_permits: u64,
+    /// Heads that did not arrive, less those that did. Futures that are held and not polled, for example
+    /// by a `buffer_unordered` whose consumer waits itself, would each cost a grace. So each absence halves
+    /// the grace, and doubles the number of waiters that are skipped with the next absent head. A waiter
+    /// that arrives after all undoes one. If the scheduler is only busy, this costs the order of a moment.
+    absences: u32,
     /// The sum of tokens in `present`, which may exceed 64 bits.
     wanted: u128,
     pub(super) timer: Option<ArmedTimer>,
@@ -149,7 +160,9 @@ impl WaitQueue {
             self.put_present(ticket, waiter);
         }
         let Some(waiter) = self.present.get_mut(&ticket) else { return false };
-        waiter.notified = None;
+        if waiter.notified.take().is_some() {
+            self.absences = self.absences.saturating_sub(1);
+        }
         // Its deadline is gone from the set if it was notified for it, and then the clock stepped back.
         self.deadlines.extend(waiter.deadline.map(|deadline| (deadline, ticket)));
         true
@@ -171,12 +184,27 @@ impl WaitQueue {
     pub(super) fn needs_no_serving(&self, ticket: Ticket, now: u64) -> bool {
         let pending = self.present.range(self.frontier..).next();
         let is_next = pending.is_none_or(|(first, _)| *first == ticket) || self.is_head(ticket);
-        let is_armed = self.timer.as_ref().is_some_and(|ArmedTimer { at, latest, .. }| {
+        let is_armed = self.timer.as_ref().is_some_and(|ArmedTimer { at, latest, alarm }| {
             let is_exact = latest == at || !self.has_threads();
             let is_first = self.first_deadline().is_none_or(|first| *at <= first);
-            now < at.saturating_add(TIMER_SLACK) && is_exact && is_first
+            now < at.saturating_add(TIMER_SLACK) && is_exact && is_first && alarm.is_live()
         });
         !is_next && is_armed
+    }
+
+    fn halved(&self, grace: u64) -> u64 {
+        grace >> self.absences.min(MAX_HALVINGS)
+    }
+
+    /// How long a notification holds.
+    pub(super) fn call_grace(&self) -> u64 {
+        self.halved(CALL_GRACE)
+    }
+
+    /// Until when the head is left alone, if it lacks nothing here.
+    pub(super) fn head_ready_until(&self) -> Option<u64> {
+        let ready = self.head()?.ready?;
+        Some(ready.saturating_add(self.halved(READY_GRACE)))
     }
 
     pub(super) fn head(&self) -> Option<&Waiter> {
@@ -196,7 +224,7 @@ impl WaitQueue {
 
     /// Notifies a head whose [`READY_GRACE`] is over: it must show that it still arrives.
     pub(super) fn notify_stale_head(&mut self, now: u64, wakes: &mut Wakes) {
-        if self.head().and_then(Waiter::ready_until).is_some_and(|until| now >= until) {
+        if self.head_ready_until().is_some_and(|until| now >= until) {
             self.notify_head(now, wakes);
         }
     }
@@ -218,20 +246,36 @@ impl WaitQueue {
         }
     }
 
-    /// Skips heads that were notified a [`CALL_GRACE`] ago and have not arrived.
-    pub(super) fn skip_absent_heads(&mut self, now: u64) {
-        while let Some(mut head) = self.present.first_entry() {
+    /// Skips heads that were notified a grace ago and have not arrived, and others with them, which are
+    /// notified to show whether they arrive.
+    pub(super) fn skip_absent_heads(&mut self, now: u64, wakes: &mut Wakes) {
+        loop {
+            let grace = self.call_grace();
+            let Some(mut head) = self.present.first_entry() else { break };
             // A clock that has stepped back starts the grace again.
             let notified = head.get().notified.map(|notified| notified.min(now));
             head.get_mut().notified = notified;
-            let late = notified.is_some_and(|notified| now >= notified.saturating_add(CALL_GRACE));
-            if !late || head.get().is_thread {
+            let late = notified.is_some_and(|notified| now >= notified.saturating_add(grace));
+            if !late || head.get().always_arrives() {
                 break;
             }
-            let ticket = *head.key();
-            if let Some(waiter) = self.take_present(ticket) {
-                self.skipped.insert(ticket, waiter);
+            self.skip_head();
+            for _ in 1..1_u32 << self.absences {
+                match self.present.first_entry() {
+                    Some(next) if !next.get().is_thread => next.into_mut().notify(now, wakes),
+                    _ => break,
+                }
+                self.skip_head();
             }
+            self.absences = (self.absences + 1).min(MAX_ABSENCES);
+        }
+    }
+
+    fn skip_head(&mut self) {
+        if let Some((&ticket, _)) = self.present.first_key_value()
+            && let Some(waiter) = self.take_present(ticket)
+        {
+            self.skipped.insert(ticket, waiter);
         }
     }
 

@@ -57,9 +57,9 @@ fn a_task_that_does_not_arrive_is_skipped_and_has_its_old_place_again() {
     let mut queue = WaitQueue::default();
     let (first, second) = (queue.push(task(2)), queue.push(task(1)));
     notify(&mut queue, 2, 0);
-    queue.skip_absent_heads(CALL_GRACE - 1);
+    queue.skip_absent_heads(CALL_GRACE - 1, &mut Wakes::new());
     assert!(queue.is_head(first));
-    queue.skip_absent_heads(CALL_GRACE);
+    queue.skip_absent_heads(CALL_GRACE, &mut Wakes::new());
     assert!(queue.is_head(second));
     // A skipped waiter still counts, but neither its tokens nor its notification do.
     assert_eq!((queue.len(), queue.sum(), queue.first_pending()), (2, 1, Some((1, 1))));
@@ -68,13 +68,36 @@ fn a_task_that_does_not_arrive_is_skipped_and_has_its_old_place_again() {
     assert_eq!((queue.sum(), queue.first_pending()), (3, Some((3, 2))));
 }
 
+/// With each absence in a row the grace is halved, and twice as many are skipped with the head.
+#[test]
+fn many_absent_heads_cost_little_more_than_one() {
+    for held in [1_usize, 7, 256, 5_000] {
+        let mut queue = WaitQueue::default();
+        let tickets: Vec<Ticket> = (0..held).map(|_| queue.push(task(1))).collect();
+        let fresh = queue.push(thread(1));
+        let mut now = 0;
+        while !queue.is_head(fresh) {
+            let mut wakes = Wakes::new();
+            notify(&mut queue, 1, now);
+            now += queue.call_grace();
+            queue.skip_absent_heads(now, &mut wakes);
+        }
+        assert!(now < 3 * CALL_GRACE, "{held}: {now}");
+        // They have their places again when they arrive, and the grace grows back.
+        assert!(tickets.iter().rev().all(|ticket| queue.arrived(*ticket)));
+        assert!(queue.is_head(tickets[0]));
+        assert_eq!((queue.sum(), queue.len()), (held as u64 + 1, held + 1));
+        assert_eq!(queue.call_grace(), CALL_GRACE);
+    }
+}
+
 #[test]
 fn a_thread_is_never_skipped() {
     let mut queue = WaitQueue::default();
     let first = queue.push(thread(1));
     queue.push(task(1));
     notify(&mut queue, 2, 0);
-    queue.skip_absent_heads(u64::MAX);
+    queue.skip_absent_heads(u64::MAX, &mut Wakes::new());
     assert!(queue.is_head(first) && queue.has_threads());
     queue.remove(first);
     assert!(!queue.has_threads());
@@ -86,10 +109,10 @@ fn a_clock_that_steps_back_starts_the_grace_again() {
     let first = queue.push(task(1));
     queue.push(task(1));
     notify(&mut queue, 1, 1_000 * MS);
-    queue.skip_absent_heads(0);
-    queue.skip_absent_heads(CALL_GRACE - 1);
+    queue.skip_absent_heads(0, &mut Wakes::new());
+    queue.skip_absent_heads(CALL_GRACE - 1, &mut Wakes::new());
     assert!(queue.is_head(first));
-    queue.skip_absent_heads(CALL_GRACE);
+    queue.skip_absent_heads(CALL_GRACE, &mut Wakes::new());
     assert!(!queue.is_head(first));
 }
 
@@ -126,7 +149,7 @@ fn a_head_that_lacks_another_resource_is_left_alone_for_a_while() {
     assert_eq!(wakes.len(), 1);
     // Once notified it must arrive, as any other.
     assert_eq!(
-        queue.head().map(|head| (head.ready_until(), head.notified)),
+        queue.head().map(|head| (queue.head_ready_until(), head.notified)),
         Some((None, Some(3 + READY_GRACE)))
     );
 }
@@ -138,7 +161,7 @@ fn waiters_for_too_much_are_notified_skipped_ones_included() {
     queue.push(task(2));
     queue.push(task(7));
     notify(&mut queue, 5, 0);
-    queue.skip_absent_heads(CALL_GRACE);
+    queue.skip_absent_heads(CALL_GRACE, &mut Wakes::new());
     let mut wakes = Wakes::new();
     queue.notify_above(4, CALL_GRACE, &mut wakes);
     assert_eq!(wakes.len(), 2);
@@ -177,7 +200,7 @@ fn random_runs_agree_with_a_plain_list() {
                 }
                 _ => {
                     notify(&mut queue, fastrand::u64(..20), now);
-                    queue.skip_absent_heads(now);
+                    queue.skip_absent_heads(now, &mut Wakes::new());
                     if let Some((ticket, _)) = fastrand::choice(&list) {
                         assert!(queue.arrived(*ticket));
                     }

@@ -1,6 +1,6 @@
 //! Serving a queue: the waiters that can be served are notified, and the timer is armed for the next.
 
-use super::queue::{ArmedTimer, CALL_GRACE, TIMER_SLACK, WaitQueue, Wakes};
+use super::queue::{ArmedTimer, TIMER_SLACK, WaitQueue, Wakes};
 use super::snapshots::WindowSnapshots;
 use super::{FairBucket, Queue};
 use crate::bucket::{Refused, Retry};
@@ -41,7 +41,7 @@ impl FairBucket {
     ) -> Result<(), Retry> {
         let mut now = now;
         loop {
-            queue.waiters.skip_absent_heads(now);
+            queue.waiters.skip_absent_heads(now, wakes);
             queue.waiters.notify_expired(now, wakes);
             let next = if queue.waiters.is_empty() {
                 self.clear_exclusive(queue);
@@ -86,9 +86,8 @@ impl FairBucket {
         let now = snapshots.now();
         let (tokens, room) = (snapshots.available(), self.bucket.room());
         let unnotified = waiters.head().filter(|head| head.notified.is_none());
-        if let Some((n, with_permit, ready_until)) =
-            unnotified.map(|head| (head.n, head.with_permit, head.ready_until()))
-        {
+        let ready_until = waiters.head_ready_until();
+        if let Some((n, with_permit)) = unnotified.map(|head| (head.n, head.with_permit)) {
             // It has its tokens here, and is notified only to see whether it still arrives.
             let is_left = ready_until.is_some_and(|until| now < until || !waiters.has_followers());
             let has_room = !with_permit || room > 0;
@@ -113,8 +112,9 @@ impl FairBucket {
         };
         // An earlier timer serves the queue, and is armed again then.
         let most = if queue.waiters.has_threads() { 0 } else { TIMER_SLACK };
-        let in_time =
-            |armed: &ArmedTimer| armed.at <= at && armed.latest <= at.saturating_add(most);
+        let in_time = |armed: &ArmedTimer| {
+            armed.at <= at && armed.latest <= at.saturating_add(most) && armed.alarm.is_live()
+        };
         if queue.waiters.timer.as_ref().is_some_and(in_time) {
             return Ok(());
         }
@@ -137,10 +137,11 @@ fn next_event(waiters: &WaitQueue, snapshots: &WindowSnapshots) -> u64 {
         let wait = if n <= snapshots.capacity_tokens() { snapshots.wait(n) } else { 0 };
         (wait > 0).then(|| now.saturating_add(wait))
     };
-    let head = waiters.head().and_then(|head| match (head.notified, head.ready_until()) {
+    let ready_until = waiters.head_ready_until();
+    let head = waiters.head().and_then(|head| match (head.notified, ready_until) {
         // A thread arrives by itself. A task that does not arrive delays nobody if nobody follows.
-        (Some(_), _) | (_, Some(_)) if head.is_thread || !waiters.has_followers() => None,
-        (Some(notified), _) => Some(notified.saturating_add(CALL_GRACE)),
+        (Some(_), _) | (_, Some(_)) if head.always_arrives() || !waiters.has_followers() => None,
+        (Some(notified), _) => Some(notified.saturating_add(waiters.call_grace())),
         (None, Some(until)) if until > now => Some(until),
         // Its grace is over, and its tokens here are gone: otherwise it would have been notified.
         (None, Some(_)) => due(head.n),

@@ -77,15 +77,17 @@ impl Parker {
         Self { waker: Waker::from(Arc::clone(&event)), event }
     }
 
-    /// Blocks the thread until the signal is notified.
-    pub(crate) fn wait(&self, signal: &Signal) {
+    /// Blocks the thread until the signal is notified. Returns whether it had to.
+    pub(crate) fn wait(&self, signal: &Signal) -> bool {
+        let mut has_blocked = false;
         loop {
             // Before the look: a wake-up between the two would be lost.
             let listener = self.event.0.listen();
             if signal.poll(&self.waker) {
-                return;
+                return has_blocked;
             }
             listener.wait();
+            has_blocked = true;
         }
     }
 }

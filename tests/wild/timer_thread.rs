@@ -1,0 +1,106 @@
+//! The timer thread cannot be started, for a while.
+#![allow(unsafe_code)] // setrlimit(2), in a test
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tollgate::{Limit, MemoryLimiter, Resource};
+
+use crate::child;
+
+/// The address space, in bytes, from the first number of `/proc/self/statm`, in pages of 4 KiB or more.
+fn address_space() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// A stack of a thread does not fit any more.
+fn limit_address_space(most: Option<u64>) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for the limit.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) }, 0);
+    limit.rlim_cur = most.unwrap_or(limit.rlim_max);
+    // SAFETY: reads `limit`, which is initialised.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+}
+
+fn has_timer_thread() -> bool {
+    std::fs::read_dir("/proc/self/task").unwrap().any(|task| {
+        let name = std::fs::read_to_string(task.unwrap().path().join("comm"));
+        name.is_ok_and(|name| name.trim() == "tollgate-timer")
+    })
+}
+
+/// Lets a neighbour of the wait run a thousand times, and threads be started after that.
+async fn neighbour(turns: Arc<AtomicU64>) {
+    while turns.fetch_add(1, Ordering::Relaxed) < 1_000 {
+        futures_util::future::poll_fn(|cx| {
+            cx.waker().wake_by_ref();
+            if turns.load(Ordering::Relaxed) % 2 == 0 {
+                std::task::Poll::Ready(())
+            } else {
+                turns.fetch_add(1, Ordering::Relaxed);
+                std::task::Poll::Pending
+            }
+        })
+        .await;
+    }
+    assert!(!has_timer_thread());
+    limit_address_space(None);
+}
+
+async fn wait_and_neighbour(api: Resource, turns: Arc<AtomicU64>) {
+    let (granted, ()) = futures_util::future::join(api.acquire(), neighbour(turns)).await;
+    drop(granted.unwrap());
+    // And by a timer, again.
+    api.until_ready().await.unwrap();
+    assert!(has_timer_thread());
+}
+
+#[test]
+fn a_thread_that_cannot_be_started() {
+    let kinds = ["tokio current_thread", "tokio multi_thread", "smol", "pollster", "thread"];
+    let test = "timer_thread::a_thread_that_cannot_be_started";
+    child::each(test, &kinds, |kind| {
+        let limiter = MemoryLimiter::new();
+        let api = limiter.configure("api", Limit::per_second(10).burst(1)).unwrap();
+        api.check().unwrap();
+        let turns = Arc::new(AtomicU64::new(0));
+        let work = wait_and_neighbour(api.clone(), turns);
+        let scarce = || limit_address_space(Some(address_space() + (1 << 20)));
+        match kind {
+            "tokio current_thread" => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let runtime = runtime.unwrap();
+                scarce();
+                runtime.block_on(work);
+            }
+            "tokio multi_thread" => {
+                let mut builder = tokio::runtime::Builder::new_multi_thread();
+                let runtime = builder.worker_threads(2).enable_all().build().unwrap();
+                scarce();
+                runtime.block_on(async { tokio::spawn(work).await.unwrap() });
+            }
+            "smol" => {
+                smol::block_on(async {});
+                scarce();
+                smol::block_on(work);
+            }
+            "pollster" => {
+                scarce();
+                pollster::block_on(work);
+            }
+            _ => {
+                scarce();
+                let before = std::time::Instant::now();
+                api.blocking_until_ready().unwrap();
+                assert!(before.elapsed() >= Duration::from_millis(50));
+                assert!(!has_timer_thread());
+                limit_address_space(None);
+                api.blocking_until_ready().unwrap();
+                assert!(has_timer_thread());
+            }
+        }
+    });
+}
