@@ -18,6 +18,8 @@
 //! readers see the slot as well. The fields of a slot are Acquire and Release too, for the reason
 //! given at [`Slot`]. For permits in flight see [`in_flight`](super::in_flight).
 
+use std::cell::Cell;
+
 use std::sync::OnceLock;
 
 use crossbeam_utils::CachePadded;
@@ -228,13 +230,22 @@ impl Bucket {
     /// Takes `n` tokens, available or not: a debt delays later takes. `is_locked` as in
     /// [`Bucket::take_any`]. `Undecided` also if the stripes may have what the word lacks;
     /// `SlotExpired` also if the debt does not fit on the ring, so that [`Bucket::swing`] must charge
-    /// it.
-    pub(crate) fn charge(&self, n: u64, now: u64, is_locked: bool) -> Result<(), Retry> {
+    /// it. Returns the tokens that were dropped: see [`max_debt`](super::rate::max_debt).
+    pub(crate) fn charge(&self, n: u64, now: u64, is_locked: bool) -> Result<u64, Retry> {
+        let dropped = Cell::new(0);
         self.settle(now, is_locked, |snapshot| {
-            let next = snapshot.charged(n).ok_or(Retry::SlotExpired)?;
+            let (next, rest) = snapshot.charged(n).ok_or(Retry::SlotExpired)?;
+            dropped.set(rest);
             let may_be_in_stripes = snapshot.is_striped() && snapshot.is_debt(next);
             if may_be_in_stripes && !is_locked { Err(Retry::Undecided) } else { Ok(next) }
-        })
+        })?;
+        Ok(dropped.get())
+    }
+
+    /// The most that can be charged at `now`, in tokens, beyond what stripes have. Under the
+    /// configuration lock.
+    pub(crate) fn charge_room(&self, current: &SlotConfig, now: u64) -> u64 {
+        current.charge_room(self.word().position(current.origin), now)
     }
 
     fn settle(

@@ -164,6 +164,7 @@ impl SharedRate {
             state: SlotState::Open,
             terms: self.terms,
             pause_until: 0,
+            resumes: false,
             until: None,
             charge: lost,
         };

@@ -75,9 +75,16 @@ impl LockedBucket {
 
     /// Takes `n` tokens, available or not.
     pub(crate) fn charge(&mut self, n: u64, now: u64) {
-        match self.snapshot(now).charged(n) {
-            Some(next) => self.position = next,
-            None => self.reconfigure(SlotChange { charge: n, ..self.config.unchanged() }, now),
+        if let Some((next, _)) = self.snapshot(now).charged(n) {
+            self.position = next;
+            return;
         }
+        let charge = n.min(self.charge_room(now));
+        self.reconfigure(SlotChange { charge, ..self.config.unchanged() }, now);
+    }
+
+    /// The most that can be charged, in tokens.
+    pub(crate) fn charge_room(&self, now: u64) -> u64 {
+        self.config.charge_room(self.position, now)
     }
 }

@@ -233,6 +233,12 @@ impl Level {
         Self((units << CARRY_BITS) + i128::from(fraction))
     }
 
+    /// This level and `units` more, in whole units; 0 if that is negative.
+    pub(crate) fn plus(self, units: u64) -> u64 {
+        let sum = (self.0 >> CARRY_BITS) + i128::from(units);
+        u64::try_from(sum.max(0)).unwrap_or(u64::MAX)
+    }
+
     /// Subtracts what accrues in `nanos`, rounded up; at most 2^78 units, more than can be owed.
     pub(crate) fn owe(&mut self, rate: Rate, nanos: u64) {
         let low = u128::from(nanos) * u128::from(rate.lo);
@@ -293,6 +299,13 @@ pub(super) fn admit(
     }
     let next = position.wrapping_add(units);
     if next <= floor.saturating_add(capacity) { Ok(next) } else { Err(next.wrapping_sub(capacity)) }
+}
+
+/// The largest debt, in units: what accrues in 24 hours, or a full bucket if that is more. Otherwise one
+/// wrong number in a settlement would close a resource for years.
+pub(crate) fn max_debt(rate: Rate, capacity: u64) -> u64 {
+    const DAY: u64 = 24 * 3_600 * 1_000_000_000;
+    rate.accrue(DAY, 0).floor.max(capacity)
 }
 
 fn saturate(value: u128) -> u64 {

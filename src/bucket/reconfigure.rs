@@ -1,7 +1,7 @@
 //! How one configuration of a bucket gives way to the next. Pure: a bucket in a word swings to the
 //! result by a CAS, a bucket under a lock stores it.
 
-use super::rate::{Level, Rescaled, Terms};
+use super::rate::{Level, Rescaled, Terms, max_debt};
 use super::slot::{SlotConfig, SlotState};
 
 /// What a bucket is to become.
@@ -11,6 +11,8 @@ pub(crate) struct SlotChange {
     pub(crate) terms: Terms,
     /// Nothing is admitted before this reading.
     pub(crate) pause_until: u64,
+    /// Whether a pause ends now.
+    pub(crate) resumes: bool,
     /// See [`SlotConfig::until`].
     pub(crate) until: Option<u64>,
     /// Tokens to take, available or not.
@@ -21,6 +23,27 @@ impl SlotConfig {
     /// The next configuration, and the position in it: the level is settled at the old rate, clipped
     /// to the new capacity, and kept. A pause that has not ended continues.
     pub(super) fn transition(&self, position: u64, to: SlotChange, now: u64) -> (Self, u64) {
+        let accrued = self.terms.rate.accrue(self.elapsed(now), self.carry);
+        let level = self.level(position, now);
+        let pause_end = self.anchor - self.delay;
+        let begin = now.max(if to.resumes { self.counted.min(pause_end) } else { pause_end });
+        let was_full = position <= accrued.floor;
+        let Rescaled { position, carry, delay } = level.rescale(&self.terms, &to.terms, to.charge);
+        // A full bucket carries nothing, so that whole tokens are on time again after a cut.
+        let carry = if was_full { 0 } else { carry };
+        // Never before the old anchor: the slot before it has counted that time.
+        let anchor = begin.max(to.pause_until).saturating_add(delay);
+        let continues = self.state == SlotState::Paused && !to.resumes;
+        let paused = continues || to.pause_until > now || delay > 0;
+        let is_paused = to.state == SlotState::Open && paused && anchor > now;
+        let state = if is_paused { SlotState::Paused } else { to.state };
+        let SlotChange { terms, until, .. } = to;
+        let counted = now.max(self.counted).min(begin);
+        (Self { state, terms, anchor, delay, counted, until, carry, origin: 0 }, position)
+    }
+
+    /// The level at `now`.
+    fn level(&self, position: u64, now: u64) -> Level {
         let elapsed = self.elapsed(now);
         let accrued = self.terms.rate.accrue(elapsed, self.carry);
         let mut level = Level::at(position, accrued, self.terms.capacity);
@@ -29,27 +52,21 @@ impl SlotConfig {
             level.0 -= 1;
         }
         // A debt that is paid before the anchor is paid at the new rate from now on.
-        let begin = now.max(self.anchor - self.delay);
-        level.owe(self.terms.rate, self.anchor.saturating_sub(begin));
-        let was_full = position <= accrued.floor;
-        let Rescaled { position, carry, delay } = level.rescale(&self.terms, &to.terms, to.charge);
-        // A full bucket carries nothing, so that whole tokens are on time again after a cut.
-        let carry = if was_full { 0 } else { carry };
-        // Never before the old anchor: the slot before it has counted that time.
-        let anchor = begin.max(to.pause_until).saturating_add(delay);
-        let paused = self.state == SlotState::Paused || to.pause_until > now || delay > 0;
-        let is_paused = to.state == SlotState::Open && paused && anchor > now;
-        let state = if is_paused { SlotState::Paused } else { to.state };
-        (
-            Self { state, terms: to.terms, anchor, delay, until: to.until, carry, origin: 0 },
-            position,
-        )
+        let unpaid = now.max(self.anchor - self.delay);
+        level.owe(self.terms.rate, self.anchor.saturating_sub(unpaid));
+        level
+    }
+
+    /// The most that can be charged, in tokens: see [`max_debt`].
+    pub(super) fn charge_room(&self, position: u64, now: u64) -> u64 {
+        let most = max_debt(self.terms.rate, self.terms.capacity);
+        self.level(position, now).plus(most) / self.terms.unit
     }
 
     /// A change that changes nothing, to build on.
     pub(super) fn unchanged(&self) -> SlotChange {
         let Self { state, terms, until, .. } = *self;
-        SlotChange { state, terms, pause_until: 0, until, charge: 0 }
+        SlotChange { state, terms, pause_until: 0, resumes: false, until, charge: 0 }
     }
 
     /// The anchor moved up to `now`, by a whole number of units where the rate allows it.
@@ -62,6 +79,7 @@ impl SlotConfig {
         // Full at the new anchor, not merely at `now`: a reading between the two may still be used.
         let (position, carry) =
             if position <= units { (0, 0) } else { (position - units, self.carry) };
-        (Self { anchor: self.anchor + moved, carry, origin: 0, ..*self }, position)
+        let anchor = self.anchor + moved;
+        (Self { anchor, counted: anchor, carry, origin: 0, ..*self }, position)
     }
 }

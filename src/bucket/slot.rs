@@ -27,6 +27,8 @@ pub(crate) struct SlotConfig {
     /// What accrues in this many nanoseconds before the anchor pays the part of a debt that the ring
     /// cannot hold.
     pub(super) delay: u64,
+    /// The reading up to which earlier slots have counted: a pause that is ended early ends after it.
+    pub(super) counted: u64,
     /// The reading at which the next change is due (a step of a recovery), if there is one.
     pub(crate) until: Option<u64>,
     /// What had accrued at the anchor beyond whole units, in 2^-48 of a unit.
@@ -38,7 +40,8 @@ impl SlotConfig {
     /// The slot of a new, full bucket.
     pub(super) fn open(terms: Terms, now: u64) -> Self {
         let state = SlotState::Open;
-        Self { state, terms, anchor: now, delay: 0, until: None, carry: 0, origin: 0 }
+        let (until, carry, origin) = (None, 0, 0);
+        Self { state, terms, anchor: now, delay: 0, counted: now, until, carry, origin }
     }
 
     /// Elapsed time since the anchor for which this slot answers. 0 sends every reader to the slow

@@ -1,7 +1,7 @@
 //! A consistent, read-only look at a bucket.
 
 use super::outcome::{Deficit, Denied, Never, Refused, Retry};
-use super::rate::{Accrued, Rate, admit};
+use super::rate::{Accrued, Rate, admit, max_debt};
 use super::slot::SlotState;
 use super::word::{POSITION_BITS, Word};
 
@@ -91,10 +91,17 @@ impl Snapshot {
         position.saturating_sub(n.saturating_mul(self.unit))
     }
 
-    /// The position after a charge of `n` tokens, available or not; `None` beyond the ring's end.
-    pub(super) fn charged(&self, n: u64) -> Option<u64> {
-        let next = self.spent().checked_add(n.checked_mul(self.unit)?)?;
-        (next < 1 << POSITION_BITS).then_some(next)
+    /// The position after a charge of `n` tokens, available or not, and the tokens that are dropped: see
+    /// [`max_debt`]. `None` beyond the ring's end, and in a pause, which may be paying a debt.
+    pub(super) fn charged(&self, n: u64) -> Option<(u64, u64)> {
+        if self.state != SlotState::Open {
+            return None;
+        }
+        let (spent, units) = (self.spent(), n.saturating_mul(self.unit));
+        let most = max_debt(self.rate, self.capacity).saturating_add(self.capacity);
+        let charged = units.min(self.accrued.floor.saturating_add(most).saturating_sub(spent));
+        let next = spent.checked_add(charged)?;
+        (next < 1 << POSITION_BITS).then_some((next, n - charged.div_ceil(self.unit).min(n)))
     }
 
     /// The position, or for a full bucket the accrual: from there a take counts.

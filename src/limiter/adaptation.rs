@@ -137,30 +137,42 @@ impl Entry {
     /// Admits nothing for `how_long`, or until an earlier pause ends if that is later.
     pub(crate) fn pause_for(&self, how_long: Duration) {
         if !how_long.is_zero() {
-            self.change_quietly(|| PendingChange {
+            self.change_quietly(|_| PendingChange {
                 pause_until: self.deadline(how_long),
                 ..PendingChange::default()
             });
         }
     }
 
-    /// Takes `charge` tokens whose debt does not fit on the ring of the slot in force.
-    pub(super) fn charge_slow(&self, charge: u64) {
-        self.change_quietly(|| PendingChange { charge, ..PendingChange::default() });
+    /// Ends a pause.
+    pub(crate) fn resume(&self) {
+        self.change_quietly(|_| PendingChange { resumes: true, ..PendingChange::default() });
+    }
+
+    /// Takes `n` tokens whose debt does not fit on the ring of the slot in force. Returns those that were
+    /// dropped.
+    pub(super) fn charge_slow(&self, n: u64) -> u64 {
+        let mut charge = n;
+        self.change_quietly(|settings| {
+            charge = n.min(self.bucket.charge_room(&settings.current));
+            PendingChange { charge, ..PendingChange::default() }
+        });
+        n - charge
     }
 
     /// Closes the resource for good, and notifies every waiter.
     pub(crate) fn shut(&self, state: SlotState) {
-        self.change_quietly(|| PendingChange { state, ..PendingChange::default() });
+        self.change_quietly(|_| PendingChange { state, ..PendingChange::default() });
     }
 
     /// A change that observers are not told of. It is made under the lock.
-    fn change_quietly<'a>(&self, change: impl FnOnce() -> PendingChange<'a>) {
+    fn change_quietly(&self, change: impl FnOnce(&Settings) -> PendingChange<'static>) {
         self.change(|settings| {
             if settings.is_over() {
                 return None;
             }
-            self.install(settings, change());
+            let change = change(settings);
+            self.install(settings, change);
             Some(None)
         });
     }

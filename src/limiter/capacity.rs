@@ -30,6 +30,8 @@ pub struct Capacity {
     pub waiting: u64,
     /// The first window's burst before any cut.
     pub configured_burst: u64,
+    /// Tokens that [`settle`](crate::Permit::settle) dropped, because the debt would have been too large.
+    pub dropped_charges: u64,
     /// Every window, the first one included.
     pub windows: Vec<WindowCapacity>,
 }

@@ -28,6 +28,8 @@ pub(crate) struct Entry {
     /// be.
     pub(super) refunds: AtomicBool,
     pub(super) max_waiting: AtomicU64,
+    /// Tokens of charges that would have made too large a debt.
+    dropped_charges: AtomicU64,
     /// Incidents that were cut for, stored after the cut took effect.
     pub(super) incidents: AtomicU64,
 }
@@ -86,6 +88,7 @@ impl Entry {
                 bucket: FairBucket::new(bucket, more, clock, timer_waker),
                 refunds: AtomicBool::new(limit.refunds()),
                 max_waiting: AtomicU64::new(limit.max_waiting_or_none()),
+                dropped_charges: AtomicU64::new(0),
                 incidents: AtomicU64::new(0),
                 settings: Mutex::new(Settings { limit: *limit, cuts, current }),
                 context,
@@ -259,8 +262,13 @@ impl Entry {
         let left = if n > 0 { self.bucket.leave(grant.counted) } else { Some(false) };
         let Some(may_admit) = left else { return };
         // The charge first: the call that this permit's end admits finds it.
-        if actual > n && self.bucket.charge(actual - n).is_err() {
-            self.charge_slow(actual - n);
+        if actual > n {
+            let more = actual - n;
+            let dropped = self.bucket.charge(more).unwrap_or_else(|_| self.charge_slow(more));
+            if dropped > 0 {
+                // Relaxed: a count, which publishes nothing.
+                self.dropped_charges.fetch_add(dropped, Ordering::Relaxed);
+            }
         }
         if (actual < n && self.refund(n - actual)) || may_admit {
             self.serve();
@@ -331,6 +339,7 @@ impl Entry {
                 in_flight: self.bucket.in_flight(),
                 waiting: self.bucket.waiting(),
                 configured_burst,
+                dropped_charges: self.dropped_charges.load(Ordering::Relaxed),
                 windows,
             };
         }

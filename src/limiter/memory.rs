@@ -221,7 +221,8 @@ impl MemoryLimiter {
     }
 
     /// Admits nothing for `how_long`, as a `Retry-After` header asks. Tokens are kept, none accrue.
-    /// Of overlapping pauses the later end counts.
+    /// Of overlapping pauses the later end counts. The length has no bound: [`resume`](Self::resume)
+    /// ends a pause, and [`configure`](Self::configure) does not.
     ///
     /// ```
     /// # use tollgate::{Limit, MemoryLimiter};
@@ -233,6 +234,21 @@ impl MemoryLimiter {
     /// ```
     pub fn pause_for(&self, resource: &str, how_long: Duration) {
         self.with(resource, |handle| handle.pause_for(how_long));
+    }
+
+    /// Ends a pause: tokens accrue, and are admitted, from now on.
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// # let api = limiter.configure("api", Limit::per_second(5))?;
+    /// limiter.pause_for("api", std::time::Duration::from_secs(1_767_225_600)); // a date, not a delay
+    /// limiter.resume("api");
+    /// assert!(limiter.check("api").is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn resume(&self, resource: &str) {
+        self.with(resource, Resource::resume);
     }
 
     /// A snapshot of the resource; `None` if there is none of this name.

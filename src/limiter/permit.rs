@@ -77,6 +77,9 @@ impl<'a> Permit<'a> {
     /// is charged. A charge may put the bucket in debt, which delays later calls. For calls whose cost is
     /// known when they end: acquire an estimate, settle the actual cost.
     ///
+    /// A debt is at most what the limit earns in 24 hours, or its burst if that is more. The rest of the
+    /// charge is dropped, and counted in [`Capacity::dropped_charges`](crate::Capacity::dropped_charges).
+    ///
     /// The limit at that time counts, after a reconfiguration or a cut. A removed resource is not
     /// touched. A permit of 0 tokens was never in flight, and is charged all the same.
     pub fn settle(mut self, actual: u64) {

@@ -166,6 +166,9 @@ pub trait RateLimiter: Local + Send + Sync {
     fn pause_for(&self, resource: &str, how_long: Duration) {
         self.local().pause_for(resource, how_long);
     }
+    fn resume(&self, resource: &str) {
+        self.local().resume(resource);
+    }
     fn on_capacity_change(&self, callback: Arc<dyn Fn(&CapacityUpdate) + Send + Sync>) {
         self.local().observe(callback);
     }

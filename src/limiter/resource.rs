@@ -157,6 +157,11 @@ impl Resource {
         self.0.pause_for(how_long);
     }
 
+    /// Ends a pause: see [`MemoryLimiter::resume`](crate::MemoryLimiter::resume).
+    pub fn resume(&self) {
+        self.0.resume();
+    }
+
     /// A snapshot of the resource.
     pub fn capacity(&self) -> Capacity {
         self.0.capacity()

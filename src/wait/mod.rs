@@ -40,6 +40,7 @@ mod serve;
 mod signal;
 mod snapshots;
 
+use std::cell::Cell;
 use std::task::Waker;
 
 use queue::{WaitQueue, Wakes};
@@ -279,10 +280,13 @@ impl FairBucket {
 
     /// Takes `n` tokens, available or not. Fails with [`Retry::SlotExpired`] alone, also if the debt does
     /// not fit on the ring: then [`FairBucket::reconfigure`] charges it.
-    pub(crate) fn charge(&self, n: u64) -> Result<(), Retry> {
+    /// Returns the tokens that were dropped from the first window.
+    pub(crate) fn charge(&self, n: u64) -> Result<u64, Retry> {
         let now = self.clock.now();
-        let first = |is_locked| self.bucket.charge(n, now, is_locked);
-        self.settle(now, first, |window| window.charge(n, now)).map(drop)
+        let dropped = Cell::new(0);
+        let first = |is_locked| self.bucket.charge(n, now, is_locked).map(|rest| dropped.set(rest));
+        self.settle(now, first, |window| window.charge(n, now))?;
+        Ok(dropped.get())
     }
 
     /// Settles all windows: without the lock if there is one window and nobody waits. Returns whether

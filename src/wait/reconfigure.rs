@@ -45,7 +45,8 @@ impl FairBucket {
         let present: SmallVec<[LockedBucket; 4]> =
             first_window.chain(queue.more.drain(..)).collect();
         // A pause is of the resource: a new window is paused too, and may be the one that stays.
-        let pauses_end = present.iter().map(LockedBucket::paused_until).fold(0, u64::max);
+        let pauses = present.iter().map(LockedBucket::paused_until);
+        let pauses_end = if first.to.resumes { 0 } else { pauses.fold(0, u64::max) };
         let next = |window: &WindowChange| {
             let from = window.from.and_then(|from| present.get(from).cloned());
             let mut next = from.unwrap_or_else(|| LockedBucket::full(window.to.terms, now));
@@ -76,6 +77,14 @@ impl FairBucket {
         self.bucket.reanchor(current, || self.clock.now());
         // Stripes that were closed in a slot that had ended.
         self.bucket.drain(|| self.clock.now());
+    }
+
+    /// The most that can be charged now, in tokens, to each window.
+    pub(crate) fn charge_room(&self, current: &SlotConfig) -> u64 {
+        let queue = self.queue.lock();
+        let now = self.clock.now();
+        let first = self.bucket.charge_room(current, now);
+        queue.more.iter().map(|window| window.charge_room(now)).fold(first, u64::min)
     }
 
     /// Continues from another bucket, which no other thread knows.

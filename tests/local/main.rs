@@ -10,6 +10,7 @@ mod exactness;
 mod groups;
 mod invalid_input;
 mod invalid_windows;
+mod pauses;
 mod reference_model;
 mod regressions;
 mod settle;

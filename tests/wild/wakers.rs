@@ -203,6 +203,27 @@ fn odd_wakers() {
     });
 }
 
+/// A waker that is replaced owns the last permit, which ends when the waker is dropped.
+#[test]
+fn a_replaced_waker_owns_the_last_permit() {
+    struct Owns(#[allow(dead_code)] Option<Permit<'static>>); // held for its drop
+    impl Wake for Owns {
+        fn wake(self: Arc<Self>) {}
+    }
+    child::each("wakers::a_replaced_waker_owns_the_last_permit", &["once"], |_| {
+        let limiter = MemoryLimiter::with_clock(ManualClock::new());
+        let limit = Limit::per_hour(1).on_release(OnRelease::Refund);
+        let api = limiter.configure("api", limit).unwrap();
+        let permit = api.try_acquire().unwrap().into_owned();
+        let mut wait = Box::pin(api.acquire());
+        for owned in [Some(permit), None] {
+            let waker = Waker::from(Arc::new(Owns(owned)));
+            assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        assert!(wait.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    });
+}
+
 /// After a waker's panic the same future may be polled again, with another waker.
 #[test]
 fn a_future_whose_waker_panicked_can_be_polled_again() {
