@@ -1,8 +1,7 @@
 //! The timer thread cannot be started, for a while.
 #![allow(unsafe_code)] // setrlimit(2), in a test
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use tollgate::{Limit, MemoryLimiter, Resource};
@@ -32,17 +31,13 @@ fn has_timer_thread() -> bool {
     })
 }
 
-/// Lets a neighbour of the wait run a thousand times, and threads be started after that.
-async fn neighbour(turns: Arc<AtomicU64>) {
-    while turns.fetch_add(1, Ordering::Relaxed) < 1_000 {
+/// A neighbour of the wait, which runs a thousand times. Then threads can be started again.
+async fn neighbour() {
+    for _ in 0..1_000 {
+        let mut has_yielded = false;
         futures_util::future::poll_fn(|cx| {
             cx.waker().wake_by_ref();
-            if turns.load(Ordering::Relaxed) % 2 == 0 {
-                std::task::Poll::Ready(())
-            } else {
-                turns.fetch_add(1, Ordering::Relaxed);
-                std::task::Poll::Pending
-            }
+            if std::mem::replace(&mut has_yielded, true) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -50,8 +45,8 @@ async fn neighbour(turns: Arc<AtomicU64>) {
     limit_address_space(None);
 }
 
-async fn wait_and_neighbour(api: Resource, turns: Arc<AtomicU64>) {
-    let (granted, ()) = futures_util::future::join(api.acquire(), neighbour(turns)).await;
+async fn wait_and_neighbour(api: Resource) {
+    let (granted, ()) = futures_util::future::join(api.acquire(), neighbour()).await;
     drop(granted.unwrap());
     // And by a timer, again.
     api.until_ready().await.unwrap();
@@ -66,8 +61,7 @@ fn a_thread_that_cannot_be_started() {
         let limiter = MemoryLimiter::new();
         let api = limiter.configure("api", Limit::per_second(10).burst(1)).unwrap();
         api.check().unwrap();
-        let turns = Arc::new(AtomicU64::new(0));
-        let work = wait_and_neighbour(api.clone(), turns);
+        let work = wait_and_neighbour(api.clone());
         let scarce = || limit_address_space(Some(address_space() + (1 << 20)));
         match kind {
             "tokio current_thread" => {
