@@ -196,9 +196,10 @@ impl Bucket {
         loop {
             let snapshot = self.snapshot(now);
             match snapshot.would_admit(n) {
-                // The stripes may have enough: drain them before this is a denial.
+                // The stripes may have enough: drain them before this is a denial. And its time depends on
+                // those that wait.
                 Err(Refused::Denied(Denied::Exhausted(_)))
-                    if snapshot.is_striped() && !is_locked =>
+                    if !snapshot.has_no_flags() && !is_locked =>
                 {
                     return Err(Retry::Undecided.into());
                 }

@@ -66,7 +66,8 @@ impl Snapshot {
             Some(elapsed) => i64::try_from(elapsed).unwrap_or(i64::MAX),
             None => i64::try_from(self.anchor - self.now).map_or(i64::MIN, |before| -before),
         };
-        let position = self.word.position(self.origin);
+        // What a full bucket cannot hold does not count.
+        let position = self.word.position(self.origin).max(self.accrued.floor);
         let need = position.saturating_add(units).saturating_sub(self.capacity);
         Deficit { offset, need, rate: self.rate, carry: self.carry }
     }

@@ -9,17 +9,18 @@
 //! # Forks
 //!
 //! A forked child has a copy of the service, without its thread, and with a lock that the thread may have
-//! held. So a service serves the process that made it, and a child makes its own.
+//! held. So a service serves the process that made it, and a child makes its own. The thread waits on std's
+//! primitives: `parking_lot` keeps all parked threads of a process in one table, in which the child would
+//! find those of the parent.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
+use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 use std::{io, process, ptr};
 
 use crossbeam_utils::atomic::AtomicCell;
-use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// When a timer is due, and a number that is unique among the timers.
 pub(super) type TimerKey = (u64, u64);
@@ -101,7 +102,7 @@ impl ThreadTimer {
 impl Drop for ThreadTimer {
     fn drop(&mut self) {
         if self.is_own() {
-            let waker = self.service.0.timers.lock().remove(self.key);
+            let waker = lock(&self.service.0.timers).remove(self.key);
             drop(waker);
         }
     }
@@ -112,7 +113,7 @@ pub(super) fn in_thread(delay: Duration, waker: Waker) -> Option<ThreadTimer> {
     let service = service();
     start(service.0)?;
     let at = nanos(service.0.start.elapsed().saturating_add(delay));
-    let mut timers = service.0.timers.lock();
+    let mut timers = lock(&service.0.timers);
     let key = timers.add(at, waker);
     let is_first = timers.first() == Some(key);
     drop(timers);
@@ -146,7 +147,7 @@ fn service() -> ServiceRef {
 
 /// Starts the thread, if there is none.
 fn start(service: &'static Service) -> Option<()> {
-    let mut has_thread = service.has_thread.lock();
+    let mut has_thread = lock(&service.has_thread);
     if !*has_thread {
         let thread = std::thread::Builder::new().name("tollgate-timer".into());
         match thread.spawn(|| service.run()) {
@@ -167,22 +168,27 @@ fn complain(error: &io::Error) {
 
 impl Service {
     fn run(&self) {
-        let mut timers = self.timers.lock();
+        let mut timers = lock(&self.timers);
         loop {
             let now = nanos(self.start.elapsed());
             let due = timers.take_due(now);
             if !due.is_empty() {
-                MutexGuard::unlocked(&mut timers, || due.into_iter().for_each(wake));
+                drop(timers);
+                due.into_iter().for_each(wake);
+                timers = lock(&self.timers);
                 continue;
             }
-            match timers.first() {
-                Some((at, _)) => {
-                    self.earlier.wait_for(&mut timers, Duration::from_nanos(at - now));
-                }
-                None => self.earlier.wait(&mut timers),
-            }
+            // Without a timer: until one is armed, or a long time.
+            let left = timers.first().map_or(u64::MAX, |(at, _)| at - now);
+            let waited = self.earlier.wait_timeout(timers, Duration::from_nanos(left));
+            (timers, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
+
+/// No code of others runs under these locks, so that what they guard is whole after a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A foreign waker's panic must not end the thread, which serves all timers.

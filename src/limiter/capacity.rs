@@ -15,8 +15,9 @@ use crate::sync::Mutex;
 pub struct Capacity {
     /// The resource's name.
     pub resource: String,
-    /// Whole tokens that could be taken now, from all windows at once; 0 during a pause. While
-    /// threads take from prepaid batches it may be off by what those hold, at most 2,048.
+    /// Whole tokens that a new call could take now, from all windows at once; 0 during a pause, and
+    /// while others wait. While threads take from prepaid batches it may be off by what those hold, at
+    /// most 2,048.
     pub available: u64,
     /// The first window's burst at present, in whole tokens: lower after a cut.
     pub burst: u64,
@@ -40,7 +41,8 @@ pub struct Capacity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WindowCapacity {
-    /// Whole tokens that could be taken now from this window; 0 during a pause.
+    /// Whole tokens that a new call could take now from this window; 0 during a pause, and while others
+    /// wait.
     pub available: u64,
     /// The burst at present, in whole tokens: lower after a cut.
     pub burst: u64,

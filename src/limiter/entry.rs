@@ -322,7 +322,7 @@ impl Entry {
             }
             let windows: Vec<WindowCapacity> = std::iter::zip(snapshots.iter(), limit.windows())
                 .map(|(snapshot, window)| WindowCapacity {
-                    available: self.bucket.available(snapshot),
+                    available: self.bucket.share(self.bucket.tokens_in(snapshot), snapshot.now()),
                     burst: snapshot.capacity_tokens(),
                     per_window: window.per_window(factor),
                     window: window.length,

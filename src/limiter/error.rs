@@ -59,10 +59,10 @@ impl fmt::Debug for RetryHint {
 }
 
 impl TryAcquireError {
-    /// The time until the same call would succeed if no other call took tokens, rounded up to the next
-    /// nanosecond. If there are tokens, but others wait for them, it is the time until those have theirs
-    /// (in this resource), at least a millisecond. If there are none, the waiters are not counted: then it
-    /// is a lower bound. `None` if time alone does not help.
+    /// The time until the same call would succeed if no other call came, rounded up to the next
+    /// nanosecond. Those that wait already are served before it, and then it is at least a millisecond. It
+    /// is a lower bound: others may come, and those that wait may wait for another resource, or for a place
+    /// in flight. `None` if time alone does not help.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -165,9 +165,9 @@ impl AcquireError {
         ResourceError::of(resource, self)
     }
 
-    /// After a timeout, the time until a new call would succeed if no other call took tokens, those that
-    /// wait already aside, rounded up to the next nanosecond. A lower bound. `None` for other errors, and
-    /// where time alone does not help, because too many permits are in flight.
+    /// After a timeout, the time until a new call would succeed, as
+    /// [`TryAcquireError::retry_after`] counts it. `None` for other errors, and where time alone does not
+    /// help, because too many permits are in flight.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

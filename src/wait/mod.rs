@@ -226,8 +226,13 @@ impl FairBucket {
         self.snapshots(&mut self.queue.lock(), now)
     }
 
-    /// Whole tokens that could be taken now from a window, those in the stripes included.
-    pub(crate) fn available(&self, snapshot: &Snapshot) -> u64 {
+    /// The most that a new call could take of `most` tokens now, for those that wait.
+    pub(crate) fn share(&self, most: u64, now: u64) -> u64 {
+        self.newcomer_share(&mut self.queue.lock(), most, now)
+    }
+
+    /// Whole tokens in a window now, those in the stripes included.
+    pub(crate) fn tokens_in(&self, snapshot: &Snapshot) -> u64 {
         let in_stripes = if snapshot.is_striped() { self.bucket.tokens_in_stripes() } else { 0 };
         (snapshot.available() + in_stripes).min(snapshot.capacity_tokens())
     }

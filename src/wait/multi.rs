@@ -254,7 +254,7 @@ fn poll_locked(
     now: u64,
     wakes: &mut Wakes,
 ) -> Step {
-    let mut is_first = true;
+    let mut looks: SmallVec<[Look; 4]> = SmallVec::new();
     let verdict = worst_of(claims.iter().zip(&mut *queues).map(|(claim, queue)| {
         let Claim { bucket, n, ticket, with_permit, .. } = *claim;
         let was_empty = queue.waiters.is_empty();
@@ -266,20 +266,32 @@ fn poll_locked(
         }
         queue.waiters.skip_absent_heads(now, wakes);
         let here = bucket.would_admit(queue, n, now);
-        let is_head = queue.waiters.is_head(ticket);
         let has_room = !with_permit || bucket.bucket.room() > 0;
-        queue.waiters.note_ready(ticket, here.is_ok() && is_head && has_room, now);
-        is_first &= is_head;
+        let lacks_nothing = here.is_ok() && has_room;
+        let is_head = queue.waiters.is_head(ticket);
+        queue.waiters.note_ready(ticket, lacks_nothing && is_head, now);
+        let can_take = lacks_nothing && bucket.has_turn(queue, ticket, n, now);
+        // Without a place in flight the time is unknown.
+        let at = if can_take || !has_room || claims.len() == 1 {
+            now
+        } else {
+            let ahead = queue.waiters.ahead(ticket);
+            now.saturating_add(bucket.snapshots(queue, now).wait(ahead.saturating_add(n)))
+        };
+        looks.push(Look { can_take, at });
         here
     }));
     let mut step = match verdict {
-        Ok(()) if is_first => take_as_head(claims, queues, now),
+        Ok(()) if looks.iter().all(|look| look.can_take) => take_in_turn(claims, queues, now),
         Err((index, Refused::Denied(Denied::Never(never)))) => {
             Step::GaveUp(index, GiveUp::Never(never))
         }
         Err((_, Refused::Retry(_))) => return Step::SlotExpired,
         Ok(()) | Err(_) => Step::Waiting,
     };
+    if step == Step::Waiting && claims.len() > 1 {
+        place(claims, queues, &looks);
+    }
     let is_late = step == Step::Waiting && deadline.is_some_and(|deadline| deadline <= now);
     if step != Step::Waiting || is_late {
         dequeue(claims, queues);
@@ -299,12 +311,30 @@ fn poll_locked(
     step
 }
 
-/// The head of all its queues takes what is there.
-fn take_as_head(claims: &mut [Claim<'_>], queues: &mut Queues<'_>, now: u64) -> Step {
-    if let Err(full) = enter_all(claims) {
-        // Another permit came in since `room` was read. When it ends this waiter is notified there; the
-        // other buckets need not notify it.
-        queues[full].waiters.note_ready(claims[full].ticket, false, now);
+/// What a waiter found in one of its queues.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    /// Whether it could take here.
+    can_take: bool,
+    /// The earliest reading at which it may, as far as time alone is concerned.
+    at: u64,
+}
+
+/// Says in each queue whether the waiter lacks something elsewhere, and when it can have that.
+fn place(claims: &mut [Claim<'_>], queues: &mut Queues<'_>, looks: &[Look]) {
+    let lacking = looks.iter().filter(|look| !look.can_take).count();
+    for (index, (claim, queue)) in claims.iter_mut().zip(queues).enumerate() {
+        let others = || looks.iter().enumerate().filter(|(other, _)| *other != index);
+        let lacks_elsewhere = lacking > usize::from(!looks[index].can_take);
+        let at = others().map(|(_, look)| look.at).fold(0, u64::max);
+        claim.ticket = queue.waiters.place(claim.ticket, lacks_elsewhere.then_some(at));
+    }
+}
+
+/// A waiter whose turn it is in all its queues takes what is there.
+fn take_in_turn(claims: &mut [Claim<'_>], queues: &mut Queues<'_>, now: u64) -> Step {
+    // Another permit may have come in since `room` was read. Then the next attempt finds no room.
+    if enter_all(claims).is_err() {
         return Step::Waiting;
     }
     // Nothing changes between `would_admit` and this, under the locks.

@@ -1,6 +1,7 @@
 //! Calls that do not wait: each is a newcomer behind the queue.
 
-use super::queue::Wakes;
+use super::queue::{Ticket, Turn, Wakes};
+use super::serve::leaves;
 use super::{FairBucket, Queue};
 use crate::bucket::{Deficit, Denied, Refused, Retry};
 
@@ -91,15 +92,45 @@ impl FairBucket {
         now: u64,
         wakes: &mut Wakes,
     ) -> Result<(), Refused> {
-        if !queue.waiters.is_empty() {
-            self.serve_locked(queue, now, wakes)?;
-        }
         if queue.waiters.is_empty() {
             return Ok(());
+        }
+        // Serving changes nothing that matters to a call for which there are too few tokens anyway.
+        if self.would_admit(queue, n, now).is_ok() {
+            self.serve_locked(queue, now, wakes)?;
+            if self.has_turn(queue, Ticket::MAX, n, now) {
+                return Ok(());
+            }
         }
         // A newcomer is behind the head, too.
         queue.waiters.notify_stale_head(now, wakes);
         Err(self.refusal_behind_queue(queue, n, true, now))
+    }
+
+    /// Whether a waiter, or a newcomer with [`Ticket::MAX`], may take `n` tokens before others that wait.
+    pub(super) fn has_turn(&self, queue: &mut Queue, ticket: Ticket, n: u64, now: u64) -> bool {
+        match queue.waiters.turn(ticket) {
+            Turn::Now => true,
+            Turn::Behind => false,
+            Turn::Past(reserve) => leaves(&self.snapshots(queue, now), n, Some(reserve)),
+        }
+    }
+
+    /// The most that a newcomer could take of `most` tokens now.
+    pub(super) fn newcomer_share(&self, queue: &mut Queue, most: u64, now: u64) -> u64 {
+        match queue.waiters.turn(Ticket::MAX) {
+            Turn::Now => most,
+            Turn::Behind => 0,
+            Turn::Past(reserve) => {
+                let snapshots = self.snapshots(queue, now);
+                let (mut fits, mut beyond) = (0, most.saturating_add(1));
+                while beyond - fits > 1 {
+                    let n = fits + (beyond - fits) / 2;
+                    if leaves(&snapshots, n, Some(reserve)) { fits = n } else { beyond = n }
+                }
+                fits
+            }
+        }
     }
 
     /// Why a newcomer behind those who wait is refused.
@@ -114,8 +145,13 @@ impl FairBucket {
             Ok(()) | Err(Refused::Denied(Denied::Exhausted(_))) => {}
             Err(refused) => return refused,
         }
-        let all = queue.waiters.sum().saturating_add(n);
-        let deficit = self.snapshots(queue, now).deficit(all);
+        let snapshots = self.snapshots(queue, now);
+        let ahead = match queue.waiters.turn(Ticket::MAX) {
+            Turn::Past(reserve) if leaves(&snapshots, n, Some(reserve)) => 0,
+            Turn::Past(reserve) => reserve.n,
+            _ => queue.waiters.sum(),
+        };
+        let deficit = snapshots.deficit(ahead.saturating_add(n));
         // The waiters have their tokens, and wait for a permit in flight.
         if with_permit && deficit.wait() == 0 && self.bucket.room() == 0 {
             return Denied::TooManyInFlight.into();

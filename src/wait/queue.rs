@@ -50,6 +50,12 @@ pub(super) struct Waiter {
     pub(super) notified: Option<u64>,
     /// When it was found to lack nothing here, but something of another resource.
     ready: Option<u64>,
+    /// Its first ticket, which is its place while it is blocked.
+    place: Ticket,
+    /// The earliest reading at which it can have what it wants of other resources, while it is blocked.
+    elsewhere: u64,
+    /// The tokens that those ahead of it want, and all that ever left the queue: at the time of its push.
+    ahead: u128,
     signal: Wake,
 }
 
@@ -62,7 +68,20 @@ impl Waiter {
         signal: Wake,
     ) -> Self {
         let process = std::process::id();
-        Self { n, with_permit, is_thread, process, deadline, notified: None, ready: None, signal }
+        let (notified, ready, place, elsewhere, ahead) = (None, None, 0, 0, 0);
+        Self {
+            n,
+            with_permit,
+            is_thread,
+            process,
+            deadline,
+            notified,
+            ready,
+            place,
+            elsewhere,
+            ahead,
+            signal,
+        }
     }
 
     pub(super) fn always_arrives(&self) -> bool {
@@ -83,12 +102,36 @@ pub(super) struct ArmedTimer {
     pub(super) alarm: Alarm,
 }
 
-/// Waiters in `present` are served strictly in order. Each before `frontier` was notified once.
-/// `notified_sum` is the sum of their tokens, so that the next is notified when there are tokens for it
-/// *and* for all ahead of it; `notified_permits` is the number of permits they take.
+/// Whether a waiter, or a newcomer, may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It is the head.
+    Now,
+    /// Only behind another that lacks nothing but this resource.
+    Behind,
+    /// If it leaves the head what that wants.
+    Past(Reserve),
+}
+
+/// What a blocked head is to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reserve {
+    pub(super) n: u64,
+    /// At this reading.
+    pub(super) at: u64,
+}
+
+/// Waiters in `present` lack nothing but this resource, and are served strictly in order. Each before
+/// `frontier` was notified once. `notified_sum` is the sum of their tokens, so that the next is notified
+/// when there are tokens for it *and* for all ahead of it; `notified_permits` is the number of permits
+/// they take.
+///
+/// Waiters in `blocked` lack something of another resource. The head is the first of both. While it is
+/// blocked others pass it, if it still finds what it wants: see [`Turn`].
 #[derive(Debug, Default)]
 pub(super) struct WaitQueue {
     present: BTreeMap<Ticket, Waiter>,
+    blocked: BTreeMap<Ticket, Waiter>,
     /// Notified, and did not arrive in time: they delay nobody.
     skipped: BTreeMap<Ticket, Waiter>,
     deadlines: BTreeSet<(u64, Ticket)>,
@@ -102,24 +145,26 @@ pub(super) struct WaitQueue {
     /// the grace, and doubles the number of waiters that are skipped with the next absent head. A waiter
     /// that arrives after all undoes one. If the scheduler is only busy, this costs the order of a moment.
     absences: u32,
-    /// The sum of tokens in `present`, which may exceed 64 bits.
+    /// The sum of tokens in `present` and `blocked`, which may exceed 64 bits.
     wanted: u128,
+    /// The tokens of all that ever left them.
+    gone: u128,
     pub(super) timer: Option<ArmedTimer>,
 }
 
 impl WaitQueue {
     pub(super) fn len(&self) -> usize {
-        self.present.len() + self.skipped.len()
+        self.present.len() + self.blocked.len() + self.skipped.len()
     }
 
-    /// The tokens that present waiters want; saturates.
+    /// The tokens that waiters want which are not skipped; saturates.
     pub(super) fn sum(&self) -> u64 {
         u64::try_from(self.wanted).unwrap_or(u64::MAX)
     }
 
     /// Whether no waiter delays a newcomer. Skipped ones may be left.
     pub(super) fn is_empty(&self) -> bool {
-        self.present.is_empty()
+        self.present.is_empty() && self.blocked.is_empty()
     }
 
     pub(super) fn has_threads(&self) -> bool {
@@ -127,12 +172,17 @@ impl WaitQueue {
     }
 
     pub(super) fn has_followers(&self) -> bool {
-        self.present.len() > 1
+        self.present.len() + self.blocked.len() > 1
     }
 
-    pub(super) fn push(&mut self, waiter: Waiter) -> Ticket {
-        let ticket = self.next;
+    fn next_ticket(&mut self) -> Ticket {
         self.next += 1;
+        self.next - 1
+    }
+
+    pub(super) fn push(&mut self, mut waiter: Waiter) -> Ticket {
+        let ticket = self.next_ticket();
+        (waiter.place, waiter.ahead) = (ticket, self.wanted + self.gone);
         if let Some(deadline) = waiter.deadline {
             self.deadlines.insert((deadline, ticket));
         }
@@ -142,7 +192,7 @@ impl WaitQueue {
     }
 
     pub(super) fn remove(&mut self, ticket: Ticket) {
-        let waiter = self.take_present(ticket).or_else(|| self.skipped.remove(&ticket));
+        let waiter = self.take_out(ticket).or_else(|| self.skipped.remove(&ticket));
         let Some(waiter) = waiter else { return };
         self.threads -= u64::from(waiter.is_thread);
         if let Some(deadline) = waiter.deadline {
@@ -153,35 +203,90 @@ impl WaitQueue {
     /// The waiter has arrived, and has its place again. Returns `false` if it is not in the queue.
     pub(super) fn arrived(&mut self, ticket: Ticket) -> bool {
         if let Some(waiter) = self.skipped.remove(&ticket) {
-            if ticket < self.frontier {
-                self.notified_sum = self.notified_sum.saturating_add(waiter.n);
-                self.notified_permits += u64::from(waiter.with_permit);
-            }
             self.put_present(ticket, waiter);
         }
-        let Some(waiter) = self.present.get_mut(&ticket) else { return false };
-        if waiter.notified.take().is_some() {
+        let Some(waiter) = self.get_mut(ticket) else { return false };
+        let (was_notified, deadline) = (waiter.notified.take().is_some(), waiter.deadline);
+        if was_notified {
             self.absences = self.absences.saturating_sub(1);
         }
         // Its deadline is gone from the set if it was notified for it, and then the clock stepped back.
-        self.deadlines.extend(waiter.deadline.map(|deadline| (deadline, ticket)));
+        self.deadlines.extend(deadline.map(|deadline| (deadline, ticket)));
         true
+    }
+
+    /// Says whether a waiter for several resources lacks something of another one, and then when it can
+    /// have that. Returns its ticket from now on: one that comes to lack nothing else is behind those that
+    /// have lacked nothing else for longer, unless it is the head.
+    pub(super) fn place(&mut self, ticket: Ticket, elsewhere: Option<u64>) -> Ticket {
+        let (is_head, was_blocked) = (self.is_head(ticket), self.blocked.contains_key(&ticket));
+        let Some(mut waiter) = self.take_out(ticket) else { return ticket };
+        self.gone -= u128::from(waiter.n);
+        let place = match elsewhere {
+            Some(_) => waiter.place,
+            None if was_blocked && !is_head => self.next_ticket(),
+            None => ticket,
+        };
+        if let Some(deadline) = waiter.deadline.filter(|_| place != ticket) {
+            self.deadlines.remove(&(deadline, ticket));
+            self.deadlines.insert((deadline, place));
+        }
+        match elsewhere {
+            None => self.put_present(place, waiter),
+            Some(at) => {
+                waiter.elsewhere = at;
+                self.wanted += u128::from(waiter.n);
+                self.blocked.insert(place, waiter);
+            }
+        }
+        place
+    }
+
+    /// Whether the waiter may take; [`Ticket::MAX`] for a newcomer.
+    pub(super) fn turn(&self, ticket: Ticket) -> Turn {
+        let is_behind = |(first, _): (&Ticket, _)| *first != ticket;
+        if self.is_head(ticket) || self.is_empty() {
+            Turn::Now
+        } else if self.present.first_key_value().is_some_and(is_behind) {
+            Turn::Behind
+        } else {
+            self.reserve(ticket).map_or(Turn::Now, Turn::Past)
+        }
+    }
+
+    /// At most the tokens that those ahead of a waiter want.
+    pub(super) fn ahead(&self, ticket: Ticket) -> u64 {
+        let waiter = self.present.get(&ticket).or_else(|| self.blocked.get(&ticket));
+        let ahead = waiter.map_or(0, |waiter| waiter.ahead.saturating_sub(self.gone));
+        if self.is_head(ticket) { 0 } else { u64::try_from(ahead).unwrap_or(u64::MAX) }
     }
 
     /// Notes whether a waiter that has just arrived lacks nothing here.
     pub(super) fn note_ready(&mut self, ticket: Ticket, is_ready: bool, now: u64) {
-        if let Some(waiter) = self.present.get_mut(&ticket) {
+        if let Some(waiter) = self.get_mut(ticket) {
             waiter.ready = is_ready.then_some(now);
         }
     }
 
     pub(super) fn is_head(&self, ticket: Ticket) -> bool {
-        self.present.first_key_value().is_some_and(|(first, _)| *first == ticket)
+        self.head_ticket() == Some(ticket)
+    }
+
+    fn head_ticket(&self) -> Option<Ticket> {
+        let firsts = [self.present.first_key_value(), self.blocked.first_key_value()];
+        firsts.into_iter().flatten().map(|(first, _)| *first).min()
+    }
+
+    fn get_mut(&mut self, ticket: Ticket) -> Option<&mut Waiter> {
+        self.present.get_mut(&ticket).or_else(|| self.blocked.get_mut(&ticket))
     }
 
     /// Whether a waiter that has arrived and continues to wait is neither the head nor the first pending
     /// one, and the timer for those is armed and not overdue: then there is nothing to serve.
     pub(super) fn needs_no_serving(&self, ticket: Ticket, now: u64) -> bool {
+        if !self.blocked.is_empty() {
+            return false;
+        }
         let pending = self.present.range(self.frontier..).next();
         let is_next = pending.is_none_or(|(first, _)| *first == ticket) || self.is_head(ticket);
         let is_armed = self.timer.as_ref().is_some_and(|ArmedTimer { at, latest, alarm }| {
@@ -208,17 +313,40 @@ impl WaitQueue {
     }
 
     pub(super) fn head(&self) -> Option<&Waiter> {
-        self.present.first_key_value().map(|(_, waiter)| waiter)
+        let ticket = self.head_ticket()?;
+        self.present.get(&ticket).or_else(|| self.blocked.get(&ticket))
     }
 
-    /// Whether the head was notified before and arrived, in vain or early.
-    pub(super) fn head_was_notified(&self) -> bool {
-        self.present.first_key_value().is_some_and(|(first, _)| *first < self.frontier)
+    /// A blocked head.
+    pub(super) fn blocked_head(&self) -> Option<&Waiter> {
+        let (ticket, head) = self.blocked.first_key_value()?;
+        self.is_head(*ticket).then_some(head)
+    }
+
+    /// The first present waiter, if it was notified before and arrived, in vain or early; and what it must
+    /// leave to the head.
+    pub(super) fn first_present(&self) -> Option<(&Waiter, Option<Reserve>)> {
+        let (ticket, waiter) = self.present.first_key_value()?;
+        (*ticket < self.frontier).then(|| (waiter, self.reserve(*ticket)))
+    }
+
+    /// What must be left for a blocked waiter ahead of this one.
+    fn reserve(&self, ticket: Ticket) -> Option<Reserve> {
+        let (first, head) = self.blocked.first_key_value()?;
+        (*first < ticket).then_some(Reserve { n: head.n, at: head.elsewhere })
     }
 
     pub(super) fn notify_head(&mut self, now: u64, wakes: &mut Wakes) {
-        if let Some(mut head) = self.present.first_entry() {
-            head.get_mut().notify(now, wakes);
+        if let Some(ticket) = self.head_ticket()
+            && let Some(head) = self.get_mut(ticket)
+        {
+            head.notify(now, wakes);
+        }
+    }
+
+    pub(super) fn notify_first_present(&mut self, now: u64, wakes: &mut Wakes) {
+        if let Some(mut first) = self.present.first_entry() {
+            first.get_mut().notify(now, wakes);
         }
     }
 
@@ -231,10 +359,11 @@ impl WaitQueue {
 
     /// The tokens and permits that it takes to serve the first waiter that was never notified, and all
     /// ahead of it. No permits if it takes none itself: those ahead of it have their places, or wait.
-    pub(super) fn first_pending(&self) -> Option<(u64, u64)> {
-        let (_, waiter) = self.present.range(self.frontier..).next()?;
+    pub(super) fn first_pending(&self) -> Option<(u64, u64, Option<Reserve>)> {
+        let (ticket, waiter) = self.present.range(self.frontier..).next()?;
         let permits = if waiter.with_permit { self.notified_permits + 1 } else { 0 };
-        Some((self.notified_sum.saturating_add(waiter.n), permits))
+        let sum = self.notified_sum.saturating_add(waiter.n);
+        Some((sum, permits, self.reserve(*ticket)))
     }
 
     pub(super) fn notify_first_pending(&mut self, now: u64, wakes: &mut Wakes) {
@@ -251,30 +380,32 @@ impl WaitQueue {
     pub(super) fn skip_absent_heads(&mut self, now: u64, wakes: &mut Wakes) {
         loop {
             let grace = self.call_grace();
-            let Some(mut head) = self.present.first_entry() else { break };
-            // A clock that has stepped back starts the grace again.
-            let notified = head.get().notified.map(|notified| notified.min(now));
-            head.get_mut().notified = notified;
-            let late = notified.is_some_and(|notified| now >= notified.saturating_add(grace));
-            if !late || head.get().always_arrives() {
-                break;
-            }
-            self.skip_head();
+            let is_absent = |(ticket, waiter): (&Ticket, &mut Waiter)| {
+                // A clock that has stepped back starts the grace again.
+                waiter.notified = waiter.notified.map(|notified| notified.min(now));
+                let late = |notified: u64| now >= notified.saturating_add(grace);
+                let is_late = waiter.notified.is_some_and(late) && !waiter.always_arrives();
+                is_late.then_some(*ticket)
+            };
+            let blocked = self.blocked.iter_mut().next().and_then(is_absent);
+            let present = self.present.iter_mut().next().and_then(is_absent);
+            let Some(absent) = blocked.or(present) else { break };
+            self.skip(absent);
             for _ in 1..1_u32 << self.absences {
-                match self.present.first_entry() {
-                    Some(next) if !next.get().is_thread => next.into_mut().notify(now, wakes),
-                    _ => break,
+                let map = if blocked.is_some() { &mut self.blocked } else { &mut self.present };
+                let Some((&next, waiter)) = map.iter_mut().next() else { break };
+                if waiter.is_thread {
+                    break;
                 }
-                self.skip_head();
+                waiter.notify(now, wakes);
+                self.skip(next);
             }
             self.absences = (self.absences + 1).min(MAX_ABSENCES);
         }
     }
 
-    fn skip_head(&mut self) {
-        if let Some((&ticket, _)) = self.present.first_key_value()
-            && let Some(waiter) = self.take_present(ticket)
-        {
+    fn skip(&mut self, ticket: Ticket) {
+        if let Some(waiter) = self.take_out(ticket) {
             self.skipped.insert(ticket, waiter);
         }
     }
@@ -286,7 +417,8 @@ impl WaitQueue {
                 break;
             }
             self.deadlines.pop_first();
-            let waiter = self.present.get(&ticket).or_else(|| self.skipped.get(&ticket));
+            let maps = [&self.present, &self.blocked, &self.skipped];
+            let waiter = maps.into_iter().find_map(|map| map.get(&ticket));
             wakes.extend(waiter.map(|waiter| Arc::clone(&waiter.signal)));
         }
     }
@@ -297,7 +429,8 @@ impl WaitQueue {
 
     /// Notifies all waiters that want more than `capacity`.
     pub(super) fn notify_above(&mut self, capacity: u64, now: u64, wakes: &mut Wakes) {
-        for waiter in self.present.values_mut().chain(self.skipped.values_mut()) {
+        let maps = [&mut self.present, &mut self.blocked, &mut self.skipped];
+        for waiter in maps.into_iter().flat_map(BTreeMap::values_mut) {
             if waiter.n > capacity {
                 waiter.notify(now, wakes);
             }
@@ -306,16 +439,22 @@ impl WaitQueue {
 
     fn put_present(&mut self, ticket: Ticket, waiter: Waiter) {
         self.wanted += u128::from(waiter.n);
+        if ticket < self.frontier {
+            self.notified_sum = self.notified_sum.saturating_add(waiter.n);
+            self.notified_permits += u64::from(waiter.with_permit);
+        }
         self.present.insert(ticket, waiter);
     }
 
-    fn take_present(&mut self, ticket: Ticket) -> Option<Waiter> {
-        let waiter = self.present.remove(&ticket)?;
-        self.wanted -= u128::from(waiter.n);
-        if ticket < self.frontier {
+    fn take_out(&mut self, ticket: Ticket) -> Option<Waiter> {
+        let present = self.present.remove(&ticket);
+        if let Some(waiter) = present.as_ref().filter(|_| ticket < self.frontier) {
             self.notified_sum = self.notified_sum.saturating_sub(waiter.n);
             self.notified_permits -= u64::from(waiter.with_permit);
         }
+        let waiter = present.or_else(|| self.blocked.remove(&ticket))?;
+        self.wanted -= u128::from(waiter.n);
+        self.gone += u128::from(waiter.n);
         Some(waiter)
     }
 }

@@ -1,6 +1,6 @@
 //! Serving a queue: the waiters that can be served are notified, and the timer is armed for the next.
 
-use super::queue::{ArmedTimer, TIMER_SLACK, WaitQueue, Wakes};
+use super::queue::{ArmedTimer, Reserve, TIMER_SLACK, WaitQueue, Waiter, Wakes};
 use super::snapshots::WindowSnapshots;
 use super::{FairBucket, Queue};
 use crate::bucket::{Refused, Retry};
@@ -85,19 +85,25 @@ impl FairBucket {
     ) {
         let now = snapshots.now();
         let (tokens, room) = (snapshots.available(), self.bucket.room());
-        let unnotified = waiters.head().filter(|head| head.notified.is_none());
+        let lacks_nothing = |waiter: &Waiter, reserve: Option<Reserve>| {
+            let has_room = !waiter.with_permit || room > 0;
+            waiter.n <= tokens && has_room && leaves(snapshots, waiter.n, reserve)
+        };
+        let calls = |waiter: &Waiter, reserve: Option<Reserve>| {
+            let is_too_large = waiter.n > snapshots.capacity_tokens();
+            waiter.notified.is_none() && (lacks_nothing(waiter, reserve) || is_too_large)
+        };
+        // It has its tokens here, and is notified only to see whether it still arrives.
         let ready_until = waiters.head_ready_until();
-        if let Some((n, with_permit)) = unnotified.map(|head| (head.n, head.with_permit)) {
-            // It has its tokens here, and is notified only to see whether it still arrives.
-            let is_left = ready_until.is_some_and(|until| now < until || !waiters.has_followers());
-            let has_room = !with_permit || room > 0;
-            let fits = n <= tokens && has_room && waiters.head_was_notified();
-            if (fits && !is_left) || n > snapshots.capacity_tokens() {
-                waiters.notify_head(now, wakes);
-            }
+        let is_left = ready_until.is_some_and(|until| now < until || !waiters.has_followers());
+        if !is_left && waiters.blocked_head().is_some_and(|head| calls(head, None)) {
+            waiters.notify_head(now, wakes);
         }
-        while let Some((sum, count)) = waiters.first_pending() {
-            if sum > tokens || count > room {
+        if waiters.first_present().is_some_and(|(waiter, reserve)| calls(waiter, reserve)) {
+            waiters.notify_first_present(now, wakes);
+        }
+        while let Some((sum, count, reserve)) = waiters.first_pending() {
+            if sum > tokens || count > room || !leaves(snapshots, sum, reserve) {
                 break;
             }
             waiters.notify_first_pending(now, wakes);
@@ -133,22 +139,40 @@ fn next_event(waiters: &WaitQueue, snapshots: &WindowSnapshots) -> u64 {
     let now = snapshots.now();
     // A waiter whose tokens are there lacks a permit in flight, or tokens of another resource: time
     // alone does not help it.
-    let due = |n: u64| {
+    let due = |n: u64, reserve: Option<Reserve>| {
         let wait = if n <= snapshots.capacity_tokens() { snapshots.wait(n) } else { 0 };
+        let wait = match reserve {
+            Some(reserve) if !leaves(snapshots, n, Some(reserve)) => {
+                wait.max(snapshots.wait(n.saturating_add(reserve.n)))
+            }
+            _ => wait,
+        };
         (wait > 0).then(|| now.saturating_add(wait))
     };
+    // A thread arrives by itself. A task that does not arrive delays nobody if nobody follows.
+    let arrives = |waiter: &Waiter| waiter.always_arrives() || !waiters.has_followers();
+    let called = |waiter: &Waiter, reserve| match waiter.notified {
+        Some(_) if arrives(waiter) => None,
+        Some(notified) => Some(notified.saturating_add(waiters.call_grace())),
+        None => due(waiter.n, reserve),
+    };
     let ready_until = waiters.head_ready_until();
-    let head = waiters.head().and_then(|head| match (head.notified, ready_until) {
-        // A thread arrives by itself. A task that does not arrive delays nobody if nobody follows.
-        (Some(_), _) | (_, Some(_)) if head.always_arrives() || !waiters.has_followers() => None,
-        (Some(notified), _) => Some(notified.saturating_add(waiters.call_grace())),
-        (None, Some(until)) if until > now => Some(until),
-        // Its grace is over, and its tokens here are gone: otherwise it would have been notified.
-        (None, Some(_)) => due(head.n),
-        (None, None) if waiters.head_was_notified() => due(head.n),
-        (None, None) => None,
+    let head = waiters.blocked_head().and_then(|head| match ready_until {
+        Some(_) if arrives(head) => None,
+        Some(until) if head.notified.is_none() && until > now => Some(until),
+        // Otherwise its grace is over, and its tokens here are gone.
+        _ => called(head, None),
     });
-    let next = waiters.first_pending().and_then(|(sum, _)| due(sum));
+    let first = waiters.first_present().and_then(|(waiter, reserve)| called(waiter, reserve));
+    let next = waiters.first_pending().and_then(|(sum, _, reserve)| due(sum, reserve));
     let slot_ends = now.saturating_add(snapshots.remaining());
-    [head, next, waiters.first_deadline()].into_iter().flatten().fold(slot_ends, u64::min)
+    [head, first, next, waiters.first_deadline()].into_iter().flatten().fold(slot_ends, u64::min)
+}
+
+/// Whether the head finds what is reserved for it, after another has taken `n` tokens now: in every
+/// window, by what accrues until then.
+pub(super) fn leaves(snapshots: &WindowSnapshots, n: u64, reserve: Option<Reserve>) -> bool {
+    reserve.is_none_or(|Reserve { n: reserved, at }| {
+        snapshots.wait(n.saturating_add(reserved)) <= at.saturating_sub(snapshots.now())
+    })
 }

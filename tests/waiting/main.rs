@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod crawler;
 mod groups;
 mod single;
 mod until_ready;

@@ -1,6 +1,7 @@
 //! The timer thread cannot be started, for a while.
 #![allow(unsafe_code)] // setrlimit(2), in a test
 
+use std::sync::{Arc, Barrier};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -73,6 +74,16 @@ fn a_thread_that_cannot_be_started() {
             "tokio multi_thread" => {
                 let mut builder = tokio::runtime::Builder::new_multi_thread();
                 let runtime = builder.worker_threads(2).enable_all().build().unwrap();
+                // Its threads must have what they need before.
+                let both_run = Arc::new(Barrier::new(3));
+                for _ in 0..2 {
+                    let both_run = Arc::clone(&both_run);
+                    runtime.spawn(async move {
+                        drop(vec![0_u8; 1 << 10]);
+                        both_run.wait();
+                    });
+                }
+                both_run.wait();
                 scarce();
                 runtime.block_on(async { tokio::spawn(work).await.unwrap() });
             }

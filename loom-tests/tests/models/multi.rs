@@ -216,3 +216,21 @@ fn waiter_for_two_beside_bounded_take() {
         newcomer.join().unwrap();
     });
 }
+
+/// A group waits for a place in flight of the one, and a token of the other is kept for it.
+#[test]
+fn newcomer_beside_group_that_waits_for_a_place() {
+    model(|| {
+        let (a, b, _) = two(Limit::per_hour(1), Limit::per_hour(2).max_in_flight(1));
+        let place = b.try_acquire().unwrap().into_owned();
+        let mut group = Box::pin(Resource::acquire_all(&[(&a, 1), (&b, 1)]));
+        assert!(!poll_once(group.as_mut()));
+        let newcomer = thread::spawn({
+            let a = a.clone();
+            move || take(&a, 1)
+        });
+        drop(place);
+        loom::future::block_on(group).unwrap().forget();
+        assert_eq!(newcomer.join().unwrap(), 0, "over-issued");
+    });
+}
