@@ -25,6 +25,9 @@
 //! in flight at that moment is missing there: the filler returns it, then serves the queue. While the
 //! bucket is exclusive the stripes are neither opened nor refilled.
 //!
+//! A drain that must be complete (before a reconfiguration or a settlement, under the queue's lock) yields
+//! until a refill in flight is done. The filler takes no lock meanwhile, and has a few instructions left.
+//!
 //! One difference remains: a word that is full at its smaller capacity does not accrue. So a burst after
 //! idleness may be short by what was taken from open stripes, at most an eighth of the capacity.
 //!

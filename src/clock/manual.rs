@@ -26,7 +26,7 @@ use crate::sync::{AtomicU64, Mutex, Ordering};
 /// ```
 ///
 /// While the clock stands still no number of takes makes a bucket hot, so a test with a single
-/// thread never meets [prepaid batches](crate::MemoryLimiter#exactness). Threads that contend for a
+/// thread never meets [prepaid batches](crate::MemoryLimiter#hot-buckets). Threads that contend for a
 /// bucket of 1,024 tokens or more may meet them, and then find the bucket a few tokens short of its
 /// full burst after a rest.
 #[derive(Clone, Debug, Default)]

@@ -69,7 +69,8 @@ impl Clock {
     /// A reading is stale by up to `step`, or more if the thread is not scheduled. The bound holds
     /// by these readings; an observer with another clock may see up to `rate x staleness` more in a
     /// window: one token at 1000/s and a step of 1 ms. Waiters wake, and timeouts end, up to a step
-    /// late. A step's tokens accrue at its end, so a bucket that holds less than `rate x step`
+    /// late. In a forked child nobody stores the time: make the clock after the fork. A step's tokens
+    /// accrue at its end, so a bucket that holds less than `rate x step`
     /// loses a part of its rate. Use a step of one or a few milliseconds. The thread wakes every
     /// `step` even if nobody reads, and ends within a step after the last clone drops. If no thread
     /// can be started, this is [`Clock::system`].
@@ -87,6 +88,10 @@ impl Clock {
     /// It follows the runtime in which it is used, so use a paused clock in its runtime; outside any
     /// it reads the machine's time. Timers need the runtime's time driver (`enable_time`):
     /// without it a timer's task panics, and a thread of this crate wakes the waiter instead.
+    ///
+    /// A queue's timer is a task of the runtime in which a wait was polled first. While nobody drives that
+    /// runtime (a `current_thread` one outside `block_on`), waits of the same resource elsewhere are not
+    /// woken either. [`Clock::system`] has no such bond.
     #[cfg(feature = "tokio")]
     #[must_use]
     pub fn tokio() -> Self {

@@ -30,6 +30,20 @@ use crate::clock::Clock;
 /// interleaving: stalled threads, backward clock steps, reconfigurations and idle years only cause
 /// denials.
 ///
+/// # Forks
+///
+/// A forked process shares nothing with its parent: its buckets are copies, as full as they were, so both
+/// admit what is left. Its waits work, by a timer thread of its own. Those that waited in other threads of
+/// the parent do not exist in it, and are skipped. As with any lock, one that another thread held at the
+/// fork stays locked in the child.
+///
+/// # Signal handlers
+///
+/// Do not call a limiter from a signal handler: it may interrupt a take of the same thread, which would then
+/// count one token for two.
+///
+/// # Hot buckets
+///
 /// Under high demand a bucket of 1,024 tokens or more hands them out in prepaid batches, without a
 /// clock reading for each token; the reading of such an admission is any time during the call. A
 /// burst after idle time may be short by what was taken from batches before it: at most an eighth

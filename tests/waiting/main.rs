@@ -5,5 +5,6 @@ mod common;
 
 mod crawler;
 mod groups;
+mod newcomers;
 mod single;
 mod until_ready;

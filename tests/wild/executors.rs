@@ -8,6 +8,26 @@ use tollgate::{Limit, MemoryLimiter, OnRelease};
 
 use crate::child;
 
+/// A loop of waits that need not wait lets the timeout around it end.
+#[cfg(feature = "tokio")]
+#[test]
+fn a_loop_of_waits_yields() {
+    child::each("executors::a_loop_of_waits_yields", &["once"], |_| {
+        let limiter = MemoryLimiter::new();
+        let api = limiter.configure("api", Limit::per_second(1 << 40)).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let endless = async {
+            loop {
+                drop(api.acquire().await.unwrap());
+                api.until_ready().await.unwrap();
+            }
+        };
+        let ended: Result<(), _> = runtime
+            .block_on(async { tokio::time::timeout(Duration::from_millis(20), endless).await });
+        assert!(ended.is_err());
+    });
+}
+
 /// The executor is dropped while its task waits. The task owns the last permit, which ends then, and so
 /// serves the task's own wait.
 #[test]

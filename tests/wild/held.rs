@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+#[cfg(feature = "tokio")]
 use futures_util::StreamExt;
 use tollgate::{Acquire, Limit, ManualClock, MemoryLimiter, Resource};
 

@@ -88,9 +88,10 @@ fn a_thread_that_cannot_be_started() {
                 runtime.block_on(async { tokio::spawn(work).await.unwrap() });
             }
             "smol" => {
-                smol::block_on(async {});
+                // Without the thread of `smol::block_on`, which could not be started either.
+                let executor = smol::Executor::new();
                 scarce();
-                smol::block_on(work);
+                smol::future::block_on(executor.run(work));
             }
             "pollster" => {
                 scarce();
