@@ -64,7 +64,7 @@ impl Clock {
     }
 
     /// The machine's time as a thread stores it every `step` (50 us to 1 s): for floods of denials,
-    /// which cost a third of those with [`Clock::system`]. Admissions are not much cheaper.
+    /// which cost a third to a half of those with [`Clock::system`]. Admissions are not much cheaper.
     ///
     /// A reading is stale by up to `step`, or more if the thread is not scheduled. The bound holds
     /// by these readings; an observer with another clock may see up to `rate x staleness` more in a

@@ -41,7 +41,7 @@ use crate::wait::{self, Claims, Parker, Step, Ticket, WaitRequest, Wake};
 ///
 /// Dropping it at any time, in a `select!` or a timeout, takes no tokens, and serves the next waiter. A
 /// permit that it has yielded is the caller's.
-#[must_use = "a future does nothing until it is polled"]
+#[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct Acquire(State<One>);
 
 /// A wait for permits of several resources, all or none: a future that yields them. It works on every
@@ -65,7 +65,7 @@ pub struct Acquire(State<One>);
 /// # Cancel safety
 ///
 /// As [`Acquire`]: it takes nothing, and serves the next waiters.
-#[must_use = "a future does nothing until it is polled"]
+#[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct AcquireAll(State<TakeList>);
 
 /// A wait for tokens without a permit: a future that yields nothing but success. It works on every
@@ -74,7 +74,7 @@ pub struct AcquireAll(State<TakeList>);
 /// It waits in one queue with the calls that want a permit. Its tokens stay spent, it is not counted in
 /// flight, and it does not wait for a place in flight. Its order and its cancel safety are those of
 /// [`Acquire`].
-#[must_use = "a future does nothing until it is polled"]
+#[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct UntilReady(State<Ready>);
 
 /// Attempts in a row of a waiter that is notified again each time, before it lets others run. Where there

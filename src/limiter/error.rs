@@ -333,7 +333,7 @@ pub enum ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::InvalidCapacity => "the capacity must be 1 to 2^52 tokens a window",
+            Self::InvalidCapacity => "the number of tokens in a window must be 1 to 2^52",
             Self::InvalidWindow => "the window must be 1 ns to 2^64 ns (584 years)",
             Self::InvalidBurst => {
                 "the burst must be 1 to 2^52 tokens, and of a strict limit no more than it allows"
@@ -380,9 +380,15 @@ const UNKNOWN: &str = "unknown resource: configure it, or a prefix of its name b
 const CLOSED: &str = "the limiter is closed";
 
 fn exceeds(f: &mut fmt::Formatter<'_>, capacity: u64) -> fmt::Result {
-    write!(f, "more than the bucket holds now: ask for at most {capacity}, or raise the burst")
+    write!(
+        f,
+        "more than the burst at present: ask for at most {capacity}, raise the burst, or retry when a cut limit has recovered"
+    )
 }
 
 fn too_many_keys(f: &mut fmt::Formatter<'_>, most: u64) -> fmt::Result {
-    write!(f, "no room beside {most} keys of this prefix: shed this call, or allow more of them")
+    write!(
+        f,
+        "the prefix has as many keys as it may, {most}: refuse this call, or raise the maximum by `per_key_at_most`"
+    )
 }

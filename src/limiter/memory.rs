@@ -213,9 +213,9 @@ impl MemoryLimiter {
     // ---- adapting -----------------------------------------------------------------------------
 
     /// Reports that the upstream said "too many requests": cuts rate and burst to exactly three
-    /// quarters, but not below one token per window or a millionth of the limit. Displayed figures
-    /// are rounded down. The limit returns by its [`recovery`](Limit::recovery); by default it does
-    /// not.
+    /// quarters, or in a `DistributedLimiter` by its `reduce_factor`, but not below one token per window
+    /// or a millionth of the limit. Displayed figures are rounded down. The limit returns by its
+    /// [`recovery`](Limit::recovery). **Without one the cut is permanent**; a `DistributedLimiter` has one.
     ///
     /// Refusals come in storms, one for each request in transit. Within the
     /// [`cooldown`](Limit::cooldown), by default 5 seconds after a cut, they belong to its incident

@@ -10,7 +10,12 @@ use super::entry::{Entry, Grant};
 ///
 /// Keep it for as long as the work takes: `let permit = ...?`. A call whose permit would be dropped at
 /// once wants [`check`](crate::MemoryLimiter::check) instead, or `until_ready` to wait.
-#[must_use = "dropping it ends the permit at once; `check` takes tokens without a permit"]
+///
+/// Only a permit of [`Resource::try_acquire`](crate::Resource::try_acquire) borrows; all others are
+/// `Permit<'static>`, as is what [`into_owned`](Self::into_owned) returns. In a struct write
+/// `Permit<'static>`.
+#[must_use = "dropping it ends the permit at once, and so does `let _ =`: keep it (`let permit = ...`), or call \
+              `check`, `until_ready` or `blocking_until_ready`, which take no permit"]
 pub struct Permit<'a> {
     /// `None` once it has ended otherwise.
     entry: Option<Holder<'a>>,
@@ -53,7 +58,7 @@ impl<'a> Permit<'a> {
     /// Reports that the upstream answered "too many requests" to this permit's request. This cuts the
     /// limit, unless it was cut since the permit was granted, or within the cooldown. So a thousand
     /// requests that are refused in one incident cause one cut, however late some answers are. The
-    /// permit stays in flight.
+    /// permit stays in flight. Without a [`recovery`](crate::Limit::recovery) the cut is permanent.
     ///
     /// [`MemoryLimiter::announce_reduced`](crate::MemoryLimiter::announce_reduced) says what a cut is,
     /// and takes refusals without a permit.

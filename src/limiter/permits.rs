@@ -23,7 +23,7 @@ use super::permit::Permit;
 /// assert_eq!(limiter.capacity("tokens").unwrap().available, 30_000 - 830);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[must_use = "dropping it ends the permits"]
+#[must_use = "dropping it ends the permits at once: keep it, or call `check_all`, which takes no permits"]
 pub struct Permits(SmallVec<[Permit<'static>; 4]>);
 
 impl Permits {

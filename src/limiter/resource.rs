@@ -46,8 +46,8 @@ impl Resource {
     /// Takes one token with a permit, or fails at once. Never overtakes waiters.
     ///
     /// The permit borrows the handle, which saves a reference count. Where it must outlive the handle,
-    /// in a spawned task or a struct (`borrowed data escapes`, `does not live long enough`), call
-    /// [`into_owned`](Permit::into_owned) on it.
+    /// in a spawned task or a struct (`borrowed data escapes`, `does not live long enough`, `lifetime may
+    /// not live long enough`), call [`into_owned`](Permit::into_owned) on it, and write `Permit<'static>`.
     ///
     /// On an error nothing was taken: see [`TryAcquireError`].
     #[inline]

@@ -39,10 +39,16 @@ fn calls_that_do_not_wait() {
     assert_eq!(text, "too many permits in flight: end one, or raise the limit's `max_in_flight`");
     let (error, text) = told("api", 6);
     assert_eq!(error, TryAcquireError::ExceedsCapacity { capacity: 5 });
-    assert_eq!(text, "more than the bucket holds now: ask for at most 5, or raise the burst");
+    assert_eq!(
+        text,
+        "more than the burst at present: ask for at most 5, raise the burst, or retry when a cut limit has recovered"
+    );
     let (error, text) = told("user:ann", 1);
     assert_eq!(error, TryAcquireError::TooManyKeys { most: 0 });
-    assert_eq!(text, "no room beside 0 keys of this prefix: shed this call, or allow more of them");
+    assert_eq!(
+        text,
+        "the prefix has as many keys as it may, 0: refuse this call, or raise the maximum by `per_key_at_most`"
+    );
     let (error, text) = told("nobody", 1);
     assert_eq!(error, TryAcquireError::UnknownResource);
     assert_eq!(
@@ -78,7 +84,7 @@ fn waits() {
     assert_eq!(text, "no success before the timeout: retry after 1s");
     let (error, text) = told("api", 2);
     assert_eq!(error, AcquireError::ExceedsCapacity { capacity: 1 });
-    assert_eq!(text, "more than the bucket holds now: ask for at most 1, or raise the burst");
+    assert!(text.starts_with("more than the burst at present: ask for at most 1, raise"), "{text}");
     limiter.configure("api", Limit::per_second(1).max_waiting(0)).unwrap();
     let (error, text) = told("api", 1);
     assert_eq!(error, AcquireError::QueueFull);
@@ -120,7 +126,7 @@ fn limits() {
         (
             Limit::per_second(0),
             ConfigError::InvalidCapacity,
-            "the capacity must be 1 to 2^52 tokens a window",
+            "the number of tokens in a window must be 1 to 2^52",
         ),
         (
             Limit::new(1, Duration::ZERO),

@@ -83,7 +83,7 @@ impl MemoryLimiter {
         self.per_key_at_most(prefix, limit, MAX_KEYS)
     }
 
-    /// [`per_key`](Self::per_key) with at most `most_keys` keys at a time. Creating one more fails
+    /// [`per_key`](Self::per_key) with at most `max_keys` keys at a time. Creating one more fails
     /// with [`TooManyKeys`](crate::TryAcquireError::TooManyKeys), unless one of a few examined keys
     /// can be evicted. Lowering the maximum evicts none. Eviction examines the keys of all
     /// templates in rotation, so beside a million other keys the idle keys of a small template may
@@ -94,9 +94,9 @@ impl MemoryLimiter {
         &self,
         prefix: &str,
         limit: Limit,
-        most_keys: u64,
+        max_keys: u64,
     ) -> Result<(), ConfigError> {
-        self.0.set_template(prefix, limit, most_keys)
+        self.0.set_template(prefix, limit, max_keys)
     }
 
     /// Removes a template and returns whether it existed. Its keys move to the longest remaining
