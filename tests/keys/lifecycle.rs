@@ -113,7 +113,7 @@ fn looking_makes_no_key() {
         limiter.announce_reduced(name, "429");
         assert_eq!(limiter.peek(name, capacity), Ok(()));
     }
-    assert!(FULL.to_string().contains("beside 1 keys"), "{FULL}");
+    assert!(FULL.to_string().contains("as many keys as it may, 1"), "{FULL}");
 }
 
 #[test]
