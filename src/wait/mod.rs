@@ -39,19 +39,21 @@ mod reconfigure;
 mod serve;
 mod signal;
 mod snapshots;
+mod waiter;
 
 use std::cell::Cell;
 use std::task::Waker;
 
-use queue::{WaitQueue, Wakes};
+use queue::WaitQueue;
+use waiter::Wakes;
 
 pub(crate) use multi::{
     Claim, Claims, TakeRequest, WaitLimits, WaitRequest, cancel, enqueue, poll, take, take_locked,
 };
-pub(crate) use queue::{Ticket, Wake};
 pub(crate) use reconfigure::WindowChange;
 pub(crate) use signal::Parker;
 pub(crate) use snapshots::WindowSnapshots;
+pub(crate) use waiter::{Ticket, Wake};
 
 use crate::bucket::{
     Bucket, CountedAt, Drained, LockedBucket, Never, Refused, Retry, Snapshot, worse,

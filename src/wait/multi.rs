@@ -11,7 +11,7 @@
 
 use smallvec::SmallVec;
 
-use super::queue::{Ticket, Waiter, Wakes};
+use super::waiter::{Ticket, Waiter, Wakes};
 use super::{FairBucket, GiveUp, Queue, Step, Wake, notify};
 use crate::bucket::{CountedAt, Deficit, Denied, Never, Refused, Retry, Transition, worst_of};
 use crate::sync::MutexGuard;

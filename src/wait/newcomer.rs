@@ -1,7 +1,8 @@
 //! Calls that do not wait: each is a newcomer behind the queue.
 
-use super::queue::{Ticket, Turn, Wakes};
+use super::queue::Turn;
 use super::serve::leaves;
+use super::waiter::{Ticket, Wakes};
 use super::{FairBucket, Queue};
 use crate::bucket::{Deficit, Denied, Refused, Retry};
 

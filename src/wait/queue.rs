@@ -2,20 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use smallvec::SmallVec;
-
-use super::signal::Signal;
+use super::waiter::{Ticket, Waiter, Wakes};
 use crate::clock::Alarm;
 use crate::sync::Arc;
-
-/// A place in the queue; lower is earlier.
-pub(crate) type Ticket = u64;
-
-/// What notifies a waiter: one of its own, so that a notification reaches no other waiter.
-pub(crate) type Wake = Arc<Signal>;
-
-/// Waiters to notify, once the lock is no longer held.
-pub(super) type Wakes = SmallVec<[Wake; 4]>;
 
 /// Nanoseconds for which a notification holds. A task that does not arrive by then is skipped; when it
 /// does arrive it has its old place again. Long enough for a busy scheduler, short enough that a future
@@ -35,64 +24,6 @@ const MAX_HALVINGS: u32 = 6;
 /// have a resolution of a millisecond. Not while threads wait: each is woken by itself, so that little
 /// would be saved, and it would be late.
 pub(super) const TIMER_SLACK: u64 = 1_000_000;
-
-#[derive(Debug)]
-pub(super) struct Waiter {
-    pub(super) n: u64,
-    /// Whether it needs a place in flight beside its tokens.
-    pub(super) with_permit: bool,
-    /// A thread always arrives when it is notified, however late: it is never skipped.
-    pub(super) is_thread: bool,
-    /// In a forked child the threads of the parent do not.
-    process: u32,
-    deadline: Option<u64>,
-    /// When it was notified, if it has not arrived since.
-    pub(super) notified: Option<u64>,
-    /// When it was found to lack nothing here, but something of another resource.
-    ready: Option<u64>,
-    /// Its first ticket, which is its place while it is blocked.
-    place: Ticket,
-    /// The earliest reading at which it can have what it wants of other resources, while it is blocked.
-    elsewhere: u64,
-    /// The tokens that those ahead of it want, and all that ever left the queue: at the time of its push.
-    ahead: u128,
-    signal: Wake,
-}
-
-impl Waiter {
-    pub(super) fn new(
-        n: u64,
-        with_permit: bool,
-        is_thread: bool,
-        deadline: Option<u64>,
-        signal: Wake,
-    ) -> Self {
-        let process = std::process::id();
-        let (notified, ready, place, elsewhere, ahead) = (None, None, 0, 0, 0);
-        Self {
-            n,
-            with_permit,
-            is_thread,
-            process,
-            deadline,
-            notified,
-            ready,
-            place,
-            elsewhere,
-            ahead,
-            signal,
-        }
-    }
-
-    pub(super) fn always_arrives(&self) -> bool {
-        self.is_thread && self.process == std::process::id()
-    }
-
-    fn notify(&mut self, now: u64, wakes: &mut Wakes) {
-        (self.notified, self.ready) = (Some(now), None);
-        wakes.push(Arc::clone(&self.signal));
-    }
-}
 
 /// A timer for what is due at `at`; it fires by `latest`.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! The queue as a plain structure: order, graces, deadlines, and the sums it keeps.
 
+use super::super::waiter::Wake;
 use super::*;
 
 const MS: u64 = 1_000_000;
