@@ -54,10 +54,12 @@ pub struct Acquire(State<One>);
 /// * While it lacks something of another resource, others pass it in a queue if it loses nothing by that:
 ///   if what it wants here will have accrued again by the time at which it can have the rest. That time
 ///   counts those ahead of it there. It is unknown for a place in flight: then its tokens are kept for it.
+///   A place in flight that it wants here is kept for it in any case.
 ///   So it may be served late by at most the time in which its tokens of one resource accrue, if it can
 ///   have the rest earlier than it seemed (a refund, a raised limit, a waiter that leaves).
-/// * A wait that lacks one resource only is passed by nobody there. Those that come to lack only that are
-///   served in that order.
+/// * A wait that lacks one resource only is passed by nobody there, but for the oldest wait in the queue.
+///   Those that come to lack only that are served in that order. The oldest has its turn in all its queues,
+///   so that everybody is served.
 ///
 /// This is backfilling as in batch schedulers (EASY; Lifka, 1995). Give it a [`timeout`](Self::timeout) if
 /// it may wait for a place in flight for long. A future that is not polled is skipped after 60 ms.

@@ -213,6 +213,10 @@ impl Entry {
             return Ok(CountedAt::COMMON);
         }
         let counted = self.bucket.enter_bounded().ok_or(Denied::TooManyInFlight)?;
+        if !self.bucket.leaves_a_place() {
+            self.end_by(0, counted, false);
+            return Err(Denied::TooManyInFlight.into());
+        }
         self.check(n).map(|()| counted).inspect_err(|_| self.end_by(0, counted, false))
     }
 

@@ -115,7 +115,7 @@ pub(crate) fn take<'a, R: TakeRequest<'a>>(
     }
     // The last is taken by a CAS, as if alone, while all others are locked.
     let (last, transition) = prepared.pop()?;
-    let _queues: Queues<'_> = prepared.iter().map(|(bucket, _)| bucket.queue.lock()).collect();
+    let queues: Queues<'_> = prepared.iter().map(|(bucket, _)| bucket.queue.lock()).collect();
     let first_changed =
         prepared.iter().position(|(bucket, transition)| !bucket.bucket.lock(transition));
     let locked = &prepared[..first_changed.unwrap_or(prepared.len())];
@@ -124,8 +124,15 @@ pub(crate) fn take<'a, R: TakeRequest<'a>>(
     for (bucket, transition) in locked {
         bucket.bucket.unlock(transition, is_taken);
     }
+    drop(queues);
     if is_entered && with_permits && !is_taken {
-        leave(requests);
+        for request in &mut *requests {
+            let (bucket, at) = (request.bucket(), *request.counted());
+            // A waiter may have found the last bucket full: it is not locked here.
+            if bucket.bucket.leave(at) == Some(true) && bucket.serve(now).is_err() {
+                bucket.with_queue(|queue, wakes| queue.waiters.notify_above(0, now, wakes));
+            }
+        }
     }
     is_taken.then_some(Ok(()))
 }
@@ -143,7 +150,8 @@ pub(crate) fn take_locked(claims: &mut [Claim<'_>], now: u64) -> Result<(), (usi
     let mut wakes = Wakes::new();
     let mut queues = lock(claims);
     let verdict = worst_of(claims.iter().zip(&mut queues).map(|(claim, queue)| {
-        let bypasses = claim.bucket.may_bypass_queue(queue, claim.n, now, &mut wakes);
+        let wanted = (claim.n, claim.with_permit);
+        let bypasses = claim.bucket.may_bypass_queue(queue, wanted, now, &mut wakes);
         claim.bucket.set_exclusive();
         bypasses.and_then(|()| claim.bucket.would_admit(queue, claim.n, now))
     }));
@@ -270,7 +278,7 @@ fn poll_locked(
         let lacks_nothing = here.is_ok() && has_room;
         let is_head = queue.waiters.is_head(ticket);
         queue.waiters.note_ready(ticket, lacks_nothing && is_head, now);
-        let can_take = lacks_nothing && bucket.has_turn(queue, ticket, n, now);
+        let can_take = lacks_nothing && bucket.has_turn(queue, ticket, (n, with_permit), now);
         // Without a place in flight the time is unknown.
         let at = if can_take || !has_room || claims.len() == 1 {
             now
@@ -321,13 +329,14 @@ struct Look {
 }
 
 /// Says in each queue whether the waiter lacks something elsewhere, and when it can have that.
-fn place(claims: &mut [Claim<'_>], queues: &mut Queues<'_>, looks: &[Look]) {
+fn place(claims: &[Claim<'_>], queues: &mut Queues<'_>, looks: &[Look]) {
     let lacking = looks.iter().filter(|look| !look.can_take).count();
-    for (index, (claim, queue)) in claims.iter_mut().zip(queues).enumerate() {
+    for (index, (claim, queue)) in claims.iter().zip(queues).enumerate() {
         let others = || looks.iter().enumerate().filter(|(other, _)| *other != index);
         let lacks_elsewhere = lacking > usize::from(!looks[index].can_take);
         let at = others().map(|(_, look)| look.at).fold(0, u64::max);
-        claim.ticket = queue.waiters.place(claim.ticket, lacks_elsewhere.then_some(at));
+        let lacks_this = !looks[index].can_take;
+        queue.waiters.place(claim.ticket, lacks_elsewhere.then_some(at), lacks_this);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Calls that do not wait: each is a newcomer behind the queue.
 
-use super::queue::Turn;
+use super::queue::{Reserve, Turn};
 use super::serve::leaves;
 use super::waiter::{Ticket, Wakes};
 use super::{FairBucket, Queue};
@@ -61,7 +61,7 @@ impl FairBucket {
     /// Takes `n` tokens as a newcomer behind the queue.
     fn take_queued(&self, n: u64, now: u64) -> Result<(), Refused> {
         self.with_exclusive(now, |queue, now, wakes| {
-            self.may_bypass_queue(queue, n, now, wakes)?;
+            self.may_bypass_queue(queue, (n, false), now, wakes)?;
             self.take_exclusive(queue, n, now)
         })
     }
@@ -73,7 +73,7 @@ impl FairBucket {
             snapshot if snapshot.has_no_flags() => snapshot.would_admit(n),
             snapshot if !snapshot.is_exclusive() && snapshot.would_admit(n).is_ok() => Ok(()),
             _ => self.with_exclusive(now, |queue, now, wakes| {
-                self.may_bypass_queue(queue, n, now, wakes)?;
+                self.may_bypass_queue(queue, (n, false), now, wakes)?;
                 self.would_admit(queue, n, now)
             }),
         }
@@ -89,7 +89,7 @@ impl FairBucket {
     pub(super) fn may_bypass_queue(
         &self,
         queue: &mut Queue,
-        n: u64,
+        (n, with_permit): (u64, bool),
         now: u64,
         wakes: &mut Wakes,
     ) -> Result<(), Refused> {
@@ -99,7 +99,7 @@ impl FairBucket {
         // Serving changes nothing that matters to a call for which there are too few tokens anyway.
         if self.would_admit(queue, n, now).is_ok() {
             self.serve_locked(queue, now, wakes)?;
-            if self.has_turn(queue, Ticket::MAX, n, now) {
+            if self.has_turn(queue, Ticket::MAX, (n, with_permit), now) {
                 return Ok(());
             }
         }
@@ -109,11 +109,30 @@ impl FairBucket {
     }
 
     /// Whether a waiter, or a newcomer with [`Ticket::MAX`], may take `n` tokens before others that wait.
-    pub(super) fn has_turn(&self, queue: &mut Queue, ticket: Ticket, n: u64, now: u64) -> bool {
+    /// The head keeps its place in flight, if it wants one.
+    pub(super) fn has_turn(
+        &self,
+        queue: &mut Queue,
+        ticket: Ticket,
+        (n, with_permit): (u64, bool),
+        now: u64,
+    ) -> bool {
         match queue.waiters.turn(ticket) {
             Turn::Now => true,
             Turn::Behind => false,
-            Turn::Past(reserve) => leaves(&self.snapshots(queue, now), n, Some(reserve)),
+            Turn::Past(reserve) => {
+                let places = Reserve::places(Some(reserve));
+                let has_room = !with_permit || self.bucket.room() > places;
+                has_room && leaves(&self.snapshots(queue, now), n, Some(reserve))
+            }
+        }
+    }
+
+    /// Whether a permit that was just counted in leaves the head the place in flight that it waits for.
+    pub(crate) fn leaves_a_place(&self) -> bool {
+        !self.bucket.is_exclusive() || {
+            let queue = self.queue.lock();
+            self.bucket.room() >= Reserve::places(queue.waiters.reserve())
         }
     }
 

@@ -50,19 +50,36 @@ pub(super) struct Reserve {
     pub(super) n: u64,
     /// At this reading.
     pub(super) at: u64,
+    /// A place in flight, too.
+    pub(super) permit: bool,
 }
 
-/// Waiters in `present` lack nothing but this resource, and are served strictly in order. Each before
+impl Reserve {
+    /// The places that it takes up.
+    pub(super) fn places(reserve: Option<Self>) -> u64 {
+        u64::from(reserve.is_some_and(|reserve| reserve.permit))
+    }
+}
+
+/// A ticket is a place for good: of two waits that meet in several queues the same one has the lower ticket
+/// in each. The waiter with the lowest is the head, and it is always its turn.
+///
+/// Waiters in `present` lack nothing but this resource, and are served strictly in order: of their tickets,
+/// or for those that came to lack nothing else later, of the numbers that they got then. Each before
 /// `frontier` was notified once. `notified_sum` is the sum of their tokens, so that the next is notified
 /// when there are tokens for it *and* for all ahead of it; `notified_permits` is the number of permits
 /// they take.
 ///
-/// Waiters in `blocked` lack something of another resource. The head is the first of both. While it is
-/// blocked others pass it, if it still finds what it wants: see [`Turn`].
+/// Waiters in `blocked` lack something of another resource. While the head is blocked the first present waiter
+/// passes it, if it still finds what it wants: see [`Turn`].
 #[derive(Debug, Default)]
 pub(super) struct WaitQueue {
     present: BTreeMap<Ticket, Waiter>,
     blocked: BTreeMap<Ticket, Waiter>,
+    /// Those of `blocked` that lack this resource too.
+    lacking: BTreeSet<Ticket>,
+    /// The numbers of present waiters that are not their tickets.
+    numbers: BTreeMap<Ticket, Ticket>,
     /// Notified, and did not arrive in time: they delay nobody.
     skipped: BTreeMap<Ticket, Waiter>,
     deadlines: BTreeSet<(u64, Ticket)>,
@@ -113,7 +130,7 @@ impl WaitQueue {
 
     pub(super) fn push(&mut self, mut waiter: Waiter) -> Ticket {
         let ticket = self.next_ticket();
-        (waiter.place, waiter.ahead) = (ticket, self.wanted + self.gone);
+        (waiter.ticket, waiter.ahead) = (ticket, self.wanted + self.gone);
         if let Some(deadline) = waiter.deadline {
             self.deadlines.insert((deadline, ticket));
         }
@@ -129,12 +146,18 @@ impl WaitQueue {
         if let Some(deadline) = waiter.deadline {
             self.deadlines.remove(&(deadline, ticket));
         }
+        self.settle_head();
     }
 
     /// The waiter has arrived, and has its place again. Returns `false` if it is not in the queue.
     pub(super) fn arrived(&mut self, ticket: Ticket) -> bool {
         if let Some(waiter) = self.skipped.remove(&ticket) {
-            self.put_present(ticket, waiter);
+            // One for several resources is placed after it has looked.
+            if waiter.is_group {
+                self.put_blocked(waiter)
+            } else {
+                self.put_present(ticket, waiter)
+            }
         }
         let Some(waiter) = self.get_mut(ticket) else { return false };
         let (was_notified, deadline) = (waiter.notified.take().is_some(), waiter.deadline);
@@ -147,48 +170,57 @@ impl WaitQueue {
     }
 
     /// Says whether a waiter for several resources lacks something of another one, and then when it can
-    /// have that. Returns its ticket from now on: one that comes to lack nothing else is behind those that
-    /// have lacked nothing else for longer, unless it is the head.
-    pub(super) fn place(&mut self, ticket: Ticket, elsewhere: Option<u64>) -> Ticket {
-        let (is_head, was_blocked) = (self.is_head(ticket), self.blocked.contains_key(&ticket));
-        let Some(mut waiter) = self.take_out(ticket) else { return ticket };
+    /// have that; and whether it lacks this resource. One that comes to lack nothing else is behind those
+    /// that have lacked nothing else for longer, unless it is the head.
+    pub(super) fn place(&mut self, ticket: Ticket, elsewhere: Option<u64>, lacks_this: bool) {
+        let was_blocked = self.blocked.contains_key(&ticket);
+        let number = *self.numbers.get(&ticket).unwrap_or(&ticket);
+        let Some(mut waiter) = self.take_out(ticket) else { return };
         self.gone -= u128::from(waiter.n);
-        let place = match elsewhere {
-            Some(_) => waiter.place,
-            None if was_blocked && !is_head => self.next_ticket(),
-            None => ticket,
-        };
-        if let Some(deadline) = waiter.deadline.filter(|_| place != ticket) {
-            self.deadlines.remove(&(deadline, ticket));
-            self.deadlines.insert((deadline, place));
-        }
+        waiter.is_group = true;
         match elsewhere {
-            None => self.put_present(place, waiter),
+            None if was_blocked => {
+                let number = self.next_ticket();
+                self.put_present(number, waiter);
+            }
+            None => self.put_present(number, waiter),
             Some(at) => {
                 waiter.elsewhere = at;
-                self.wanted += u128::from(waiter.n);
-                self.blocked.insert(place, waiter);
+                self.put_blocked(waiter);
+                if lacks_this {
+                    self.lacking.insert(ticket);
+                }
             }
         }
-        place
+        self.settle_head();
+    }
+
+    /// A present head is the first of the present.
+    fn settle_head(&mut self) {
+        if let Some(head) = self.head_ticket()
+            && self.numbers.contains_key(&head)
+            && let Some(waiter) = self.take_out(head)
+        {
+            self.gone -= u128::from(waiter.n);
+            self.put_present(head, waiter);
+        }
     }
 
     /// Whether the waiter may take; [`Ticket::MAX`] for a newcomer.
     pub(super) fn turn(&self, ticket: Ticket) -> Turn {
-        let is_behind = |(first, _): (&Ticket, _)| *first != ticket;
-        if self.is_head(ticket) || self.is_empty() {
-            Turn::Now
-        } else if self.present.first_key_value().is_some_and(is_behind) {
-            Turn::Behind
-        } else {
-            self.reserve(ticket).map_or(Turn::Now, Turn::Past)
+        let first = self.present.first_key_value();
+        match self.reserve() {
+            _ if self.is_empty() || self.is_head(ticket) => Turn::Now,
+            // Nobody passes a head that lacks nothing else.
+            None => Turn::Behind,
+            Some(_) if first.is_some_and(|(_, first)| first.ticket != ticket) => Turn::Behind,
+            Some(reserve) => Turn::Past(reserve),
         }
     }
 
     /// At most the tokens that those ahead of a waiter want.
     pub(super) fn ahead(&self, ticket: Ticket) -> u64 {
-        let waiter = self.present.get(&ticket).or_else(|| self.blocked.get(&ticket));
-        let ahead = waiter.map_or(0, |waiter| waiter.ahead.saturating_sub(self.gone));
+        let ahead = self.get(ticket).map_or(0, |waiter| waiter.ahead.saturating_sub(self.gone));
         if self.is_head(ticket) { 0 } else { u64::try_from(ahead).unwrap_or(u64::MAX) }
     }
 
@@ -204,12 +236,23 @@ impl WaitQueue {
     }
 
     fn head_ticket(&self) -> Option<Ticket> {
-        let firsts = [self.present.first_key_value(), self.blocked.first_key_value()];
-        firsts.into_iter().flatten().map(|(first, _)| *first).min()
+        let present = self.present.first_key_value().map(|(_, waiter)| waiter.ticket);
+        let numbered = self.numbers.first_key_value().map(|(ticket, _)| *ticket);
+        let blocked = self.blocked.first_key_value().map(|(ticket, _)| *ticket);
+        [present, numbered, blocked].into_iter().flatten().min()
+    }
+
+    fn number(&self, ticket: Ticket) -> Ticket {
+        *self.numbers.get(&ticket).unwrap_or(&ticket)
+    }
+
+    fn get(&self, ticket: Ticket) -> Option<&Waiter> {
+        self.present.get(&self.number(ticket)).or_else(|| self.blocked.get(&ticket))
     }
 
     fn get_mut(&mut self, ticket: Ticket) -> Option<&mut Waiter> {
-        self.present.get_mut(&ticket).or_else(|| self.blocked.get_mut(&ticket))
+        let number = self.number(ticket);
+        self.present.get_mut(&number).or_else(|| self.blocked.get_mut(&ticket))
     }
 
     /// Whether a waiter that has arrived and continues to wait is neither the head nor the first pending
@@ -219,7 +262,8 @@ impl WaitQueue {
             return false;
         }
         let pending = self.present.range(self.frontier..).next();
-        let is_next = pending.is_none_or(|(first, _)| *first == ticket) || self.is_head(ticket);
+        let is_next =
+            pending.is_none_or(|(_, first)| first.ticket == ticket) || self.is_head(ticket);
         let is_armed = self.timer.as_ref().is_some_and(|ArmedTimer { at, latest, alarm }| {
             let is_exact = latest == at || !self.has_threads();
             let is_first = self.first_deadline().is_none_or(|first| *at <= first);
@@ -244,8 +288,7 @@ impl WaitQueue {
     }
 
     pub(super) fn head(&self) -> Option<&Waiter> {
-        let ticket = self.head_ticket()?;
-        self.present.get(&ticket).or_else(|| self.blocked.get(&ticket))
+        self.get(self.head_ticket()?)
     }
 
     /// A blocked head.
@@ -254,17 +297,23 @@ impl WaitQueue {
         self.is_head(*ticket).then_some(head)
     }
 
-    /// The first present waiter, if it was notified before and arrived, in vain or early; and what it must
-    /// leave to the head.
-    pub(super) fn first_present(&self) -> Option<(&Waiter, Option<Reserve>)> {
-        let (ticket, waiter) = self.present.first_key_value()?;
-        (*ticket < self.frontier).then(|| (waiter, self.reserve(*ticket)))
+    /// The first present waiter, if it was notified before and arrived, in vain or early.
+    pub(super) fn first_present(&self) -> Option<&Waiter> {
+        let (number, waiter) = self.present.first_key_value()?;
+        (*number < self.frontier).then_some(waiter)
     }
 
-    /// What must be left for a blocked waiter ahead of this one.
-    fn reserve(&self, ticket: Ticket) -> Option<Reserve> {
-        let (first, head) = self.blocked.first_key_value()?;
-        (*first < ticket).then_some(Reserve { n: head.n, at: head.elsewhere })
+    /// While none is present, the first blocked waiter behind the head that lacks this resource too: with it,
+    /// it may lack nothing more.
+    pub(super) fn first_lacking(&self) -> Option<&Waiter> {
+        let behind = |ticket: &&Ticket| self.present.is_empty() && !self.is_head(**ticket);
+        self.blocked.get(self.lacking.iter().take(2).find(behind)?)
+    }
+
+    /// What must be left for a blocked head.
+    pub(super) fn reserve(&self) -> Option<Reserve> {
+        let head = self.blocked_head()?;
+        Some(Reserve { n: head.n, at: head.elsewhere, permit: head.with_permit })
     }
 
     pub(super) fn notify_head(&mut self, now: u64, wakes: &mut Wakes) {
@@ -275,9 +324,9 @@ impl WaitQueue {
         }
     }
 
-    pub(super) fn notify_first_present(&mut self, now: u64, wakes: &mut Wakes) {
-        if let Some(mut first) = self.present.first_entry() {
-            first.get_mut().notify(now, wakes);
+    pub(super) fn notify_ticket(&mut self, ticket: Ticket, now: u64, wakes: &mut Wakes) {
+        if let Some(waiter) = self.get_mut(ticket) {
+            waiter.notify(now, wakes);
         }
     }
 
@@ -290,11 +339,10 @@ impl WaitQueue {
 
     /// The tokens and permits that it takes to serve the first waiter that was never notified, and all
     /// ahead of it. No permits if it takes none itself: those ahead of it have their places, or wait.
-    pub(super) fn first_pending(&self) -> Option<(u64, u64, Option<Reserve>)> {
-        let (ticket, waiter) = self.present.range(self.frontier..).next()?;
+    pub(super) fn first_pending(&self) -> Option<(u64, u64)> {
+        let (_, waiter) = self.present.range(self.frontier..).next()?;
         let permits = if waiter.with_permit { self.notified_permits + 1 } else { 0 };
-        let sum = self.notified_sum.saturating_add(waiter.n);
-        Some((sum, permits, self.reserve(*ticket)))
+        Some((self.notified_sum.saturating_add(waiter.n), permits))
     }
 
     pub(super) fn notify_first_pending(&mut self, now: u64, wakes: &mut Wakes) {
@@ -311,28 +359,33 @@ impl WaitQueue {
     pub(super) fn skip_absent_heads(&mut self, now: u64, wakes: &mut Wakes) {
         loop {
             let grace = self.call_grace();
-            let is_absent = |(ticket, waiter): (&Ticket, &mut Waiter)| {
+            let first_lacking = self.first_lacking().map(|waiter| waiter.ticket);
+            let mut is_absent = |waiter: &mut Waiter| {
                 // A clock that has stepped back starts the grace again.
                 waiter.notified = waiter.notified.map(|notified| notified.min(now));
                 let late = |notified: u64| now >= notified.saturating_add(grace);
                 let is_late = waiter.notified.is_some_and(late) && !waiter.always_arrives();
-                is_late.then_some(*ticket)
+                is_late.then_some(waiter.ticket)
             };
-            let blocked = self.blocked.iter_mut().next().and_then(is_absent);
-            let present = self.present.iter_mut().next().and_then(is_absent);
+            let blocked = self.blocked.values_mut().next().and_then(&mut is_absent);
+            let lacking = first_lacking.and_then(|ticket| self.blocked.get_mut(&ticket));
+            let blocked = blocked.or(lacking.and_then(&mut is_absent));
+            let present = self.present.values_mut().next().and_then(&mut is_absent);
             let Some(absent) = blocked.or(present) else { break };
             self.skip(absent);
             for _ in 1..1_u32 << self.absences {
                 let map = if blocked.is_some() { &mut self.blocked } else { &mut self.present };
-                let Some((&next, waiter)) = map.iter_mut().next() else { break };
-                if waiter.is_thread {
+                let Some(waiter) = map.values_mut().next().filter(|waiter| !waiter.is_thread)
+                else {
                     break;
-                }
+                };
+                let next = waiter.ticket;
                 waiter.notify(now, wakes);
                 self.skip(next);
             }
             self.absences = (self.absences + 1).min(MAX_ABSENCES);
         }
+        self.settle_head();
     }
 
     fn skip(&mut self, ticket: Ticket) {
@@ -348,8 +401,7 @@ impl WaitQueue {
                 break;
             }
             self.deadlines.pop_first();
-            let maps = [&self.present, &self.blocked, &self.skipped];
-            let waiter = maps.into_iter().find_map(|map| map.get(&ticket));
+            let waiter = self.get(ticket).or_else(|| self.skipped.get(&ticket));
             wakes.extend(waiter.map(|waiter| Arc::clone(&waiter.signal)));
         }
     }
@@ -368,21 +420,31 @@ impl WaitQueue {
         }
     }
 
-    fn put_present(&mut self, ticket: Ticket, waiter: Waiter) {
+    fn put_blocked(&mut self, waiter: Waiter) {
         self.wanted += u128::from(waiter.n);
-        if ticket < self.frontier {
+        self.blocked.insert(waiter.ticket, waiter);
+    }
+
+    fn put_present(&mut self, number: Ticket, waiter: Waiter) {
+        self.wanted += u128::from(waiter.n);
+        if number < self.frontier {
             self.notified_sum = self.notified_sum.saturating_add(waiter.n);
             self.notified_permits += u64::from(waiter.with_permit);
         }
-        self.present.insert(ticket, waiter);
+        if number != waiter.ticket {
+            self.numbers.insert(waiter.ticket, number);
+        }
+        self.present.insert(number, waiter);
     }
 
     fn take_out(&mut self, ticket: Ticket) -> Option<Waiter> {
-        let present = self.present.remove(&ticket);
-        if let Some(waiter) = present.as_ref().filter(|_| ticket < self.frontier) {
+        let number = self.numbers.remove(&ticket).unwrap_or(ticket);
+        let present = self.present.remove(&number);
+        if let Some(waiter) = present.as_ref().filter(|_| number < self.frontier) {
             self.notified_sum = self.notified_sum.saturating_sub(waiter.n);
             self.notified_permits -= u64::from(waiter.with_permit);
         }
+        self.lacking.remove(&ticket);
         let waiter = present.or_else(|| self.blocked.remove(&ticket))?;
         self.wanted -= u128::from(waiter.n);
         self.gone += u128::from(waiter.n);

@@ -87,7 +87,7 @@ impl FairBucket {
         let now = snapshots.now();
         let (tokens, room) = (snapshots.available(), self.bucket.room());
         let lacks_nothing = |waiter: &Waiter, reserve: Option<Reserve>| {
-            let has_room = !waiter.with_permit || room > 0;
+            let has_room = !waiter.with_permit || room > Reserve::places(reserve);
             waiter.n <= tokens && has_room && leaves(snapshots, waiter.n, reserve)
         };
         let calls = |waiter: &Waiter, reserve: Option<Reserve>| {
@@ -100,11 +100,15 @@ impl FairBucket {
         if !is_left && waiters.blocked_head().is_some_and(|head| calls(head, None)) {
             waiters.notify_head(now, wakes);
         }
-        if waiters.first_present().is_some_and(|(waiter, reserve)| calls(waiter, reserve)) {
-            waiters.notify_first_present(now, wakes);
+        let reserve = waiters.reserve();
+        let firsts = [waiters.first_present(), waiters.first_lacking()];
+        let first = firsts.into_iter().flatten().find(|waiter| calls(waiter, reserve));
+        if let Some(ticket) = first.map(|waiter| waiter.ticket) {
+            waiters.notify_ticket(ticket, now, wakes);
         }
-        while let Some((sum, count, reserve)) = waiters.first_pending() {
-            if sum > tokens || count > room || !leaves(snapshots, sum, reserve) {
+        while let Some((sum, count)) = waiters.first_pending() {
+            let has_room = count == 0 || count.saturating_add(Reserve::places(reserve)) <= room;
+            if sum > tokens || !has_room || !leaves(snapshots, sum, reserve) {
                 break;
             }
             waiters.notify_first_pending(now, wakes);
@@ -144,7 +148,12 @@ fn next_event(waiters: &WaitQueue, snapshots: &WindowSnapshots) -> u64 {
         let wait = if n <= snapshots.capacity_tokens() { snapshots.wait(n) } else { 0 };
         let wait = match reserve {
             Some(reserve) if !leaves(snapshots, n, Some(reserve)) => {
-                wait.max(snapshots.wait(n.saturating_add(reserve.n)))
+                let both = n.saturating_add(reserve.n);
+                // Both are never there at once: only the head can change that.
+                if both > snapshots.capacity_tokens() {
+                    return None;
+                }
+                wait.max(snapshots.wait(both))
             }
             _ => wait,
         };
@@ -164,16 +173,19 @@ fn next_event(waiters: &WaitQueue, snapshots: &WindowSnapshots) -> u64 {
         // Otherwise its grace is over, and its tokens here are gone.
         _ => called(head, None),
     });
-    let first = waiters.first_present().and_then(|(waiter, reserve)| called(waiter, reserve));
-    let next = waiters.first_pending().and_then(|(sum, _, reserve)| due(sum, reserve));
+    let reserve = waiters.reserve();
+    let first = waiters.first_present().and_then(|waiter| called(waiter, reserve));
+    let lacking = waiters.first_lacking().and_then(|waiter| called(waiter, reserve));
+    let next = waiters.first_pending().and_then(|(sum, _)| due(sum, reserve));
     let slot_ends = now.saturating_add(snapshots.remaining());
-    [head, first, next, waiters.first_deadline()].into_iter().flatten().fold(slot_ends, u64::min)
+    let events = [head, first, lacking, next, waiters.first_deadline()];
+    events.into_iter().flatten().fold(slot_ends, u64::min)
 }
 
 /// Whether the head finds what is reserved for it, after another has taken `n` tokens now: in every
 /// window, by what accrues until then.
 pub(super) fn leaves(snapshots: &WindowSnapshots, n: u64, reserve: Option<Reserve>) -> bool {
-    reserve.is_none_or(|Reserve { n: reserved, at }| {
+    reserve.is_none_or(|Reserve { n: reserved, at, .. }| {
         snapshots.wait(n.saturating_add(reserved)) <= at.saturating_sub(snapshots.now())
     })
 }

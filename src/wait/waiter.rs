@@ -28,8 +28,9 @@ pub(super) struct Waiter {
     pub(super) notified: Option<u64>,
     /// When it was found to lack nothing here, but something of another resource.
     pub(super) ready: Option<u64>,
-    /// Its first ticket, which is its place while it is blocked.
-    pub(super) place: Ticket,
+    pub(super) ticket: Ticket,
+    /// Whether it is for several resources, as far as it has looked.
+    pub(super) is_group: bool,
     /// The earliest reading at which it can have what it wants of other resources, while it is blocked.
     pub(super) elsewhere: u64,
     /// The tokens that those ahead of it want, and all that ever left the queue: at the time of its push.
@@ -46,7 +47,7 @@ impl Waiter {
         signal: Wake,
     ) -> Self {
         let process = std::process::id();
-        let (notified, ready, place, elsewhere, ahead) = (None, None, 0, 0, 0);
+        let (notified, ready, ticket, elsewhere, ahead) = (None, None, 0, 0, 0);
         Self {
             n,
             with_permit,
@@ -55,7 +56,8 @@ impl Waiter {
             deadline,
             notified,
             ready,
-            place,
+            ticket,
+            is_group: false,
             elsewhere,
             ahead,
             signal,

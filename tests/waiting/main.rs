@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod backfilling;
 mod crawler;
 mod groups;
 mod newcomers;
