@@ -1,8 +1,7 @@
 //! Calls that do not wait: each is a newcomer behind the queue.
 
-use super::queue::{Reserve, Turn};
 use super::serve::leaves;
-use super::waiter::{Ticket, Wakes};
+use super::waiter::{Reserve, Ticket, Turn, Wakes};
 use super::{FairBucket, Queue};
 use crate::bucket::{Deficit, Denied, Refused, Retry};
 

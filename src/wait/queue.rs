@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::waiter::{Ticket, Waiter, Wakes};
+use super::waiter::{Reserve, Ticket, Turn, Waiter, Wakes};
 use crate::clock::Alarm;
 use crate::sync::Arc;
 
@@ -31,34 +31,6 @@ pub(super) struct ArmedTimer {
     pub(super) at: u64,
     pub(super) latest: u64,
     pub(super) alarm: Alarm,
-}
-
-/// Whether a waiter, or a newcomer, may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
-    /// It is the head.
-    Now,
-    /// Only behind another that lacks nothing but this resource.
-    Behind,
-    /// If it leaves the head what that wants.
-    Past(Reserve),
-}
-
-/// What a blocked head is to find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reserve {
-    pub(super) n: u64,
-    /// At this reading.
-    pub(super) at: u64,
-    /// A place in flight, too.
-    pub(super) permit: bool,
-}
-
-impl Reserve {
-    /// The places that it takes up.
-    pub(super) fn places(reserve: Option<Self>) -> u64 {
-        u64::from(reserve.is_some_and(|reserve| reserve.permit))
-    }
 }
 
 /// A ticket is a place for good: of two waits that meet in several queues the same one has the lower ticket
@@ -154,9 +126,9 @@ impl WaitQueue {
         if let Some(waiter) = self.skipped.remove(&ticket) {
             // One for several resources is placed after it has looked.
             if waiter.is_group {
-                self.put_blocked(waiter)
+                self.put_blocked(waiter);
             } else {
-                self.put_present(ticket, waiter)
+                self.put_present(ticket, waiter);
             }
         }
         let Some(waiter) = self.get_mut(ticket) else { return false };
@@ -174,7 +146,7 @@ impl WaitQueue {
     /// that have lacked nothing else for longer, unless it is the head.
     pub(super) fn place(&mut self, ticket: Ticket, elsewhere: Option<u64>, lacks_this: bool) {
         let was_blocked = self.blocked.contains_key(&ticket);
-        let number = *self.numbers.get(&ticket).unwrap_or(&ticket);
+        let number = self.number(ticket);
         let Some(mut waiter) = self.take_out(ticket) else { return };
         self.gone -= u128::from(waiter.n);
         waiter.is_group = true;

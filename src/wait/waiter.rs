@@ -1,4 +1,4 @@
-//! One waiter of a queue.
+//! One waiter of a queue, and whether it may take.
 
 use smallvec::SmallVec;
 
@@ -71,5 +71,33 @@ impl Waiter {
     pub(super) fn notify(&mut self, now: u64, wakes: &mut Wakes) {
         (self.notified, self.ready) = (Some(now), None);
         wakes.push(Arc::clone(&self.signal));
+    }
+}
+
+/// Whether a waiter, or a newcomer, may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It is the head.
+    Now,
+    /// Only behind another that lacks nothing but this resource.
+    Behind,
+    /// If it leaves the head what that wants.
+    Past(Reserve),
+}
+
+/// What a blocked head is to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reserve {
+    pub(super) n: u64,
+    /// At this reading.
+    pub(super) at: u64,
+    /// A place in flight, too.
+    pub(super) permit: bool,
+}
+
+impl Reserve {
+    /// The places that it takes up.
+    pub(super) fn places(reserve: Option<Self>) -> u64 {
+        u64::from(reserve.is_some_and(|reserve| reserve.permit))
     }
 }
