@@ -10,8 +10,16 @@
 //! latest reading that can have been made. Without that, every bucket would deny until the counter is
 //! where it was.
 //!
+//! # Orderings
+//!
 //! `origin` is moved by a compare-and-swap against the value that the reader used. So of two readers that
 //! find the counter restarted one moves it, and the other starts over. `seen` only rises, by `fetch_max`.
+//! A reader loads `origin`, then the counter, then `seen`:
+//!
+//! 1. The new `origin` and an older `seen`: the reading is a span beyond it, so the reader raises `seen`.
+//! 2. The old `origin` and a newer `seen`: after a restart the reading is far behind it, so the reader starts
+//!    over. It loads the new `origin` then: `seen` was raised by an `AcqRel` operation of a thread that had
+//!    loaded or moved `origin`, and is loaded with Acquire.
 
 use std::sync::OnceLock;
 

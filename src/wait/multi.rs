@@ -6,8 +6,8 @@
 //!
 //! A wait for several resources is in the queue of each, and was put there at one moment. Of two waits
 //! that meet in several queues the same one is ahead in each, so that they do not wait for each other. A
-//! wait holds no tokens. But as the head of a queue whose tokens are there it keeps them from its
-//! followers until its other tokens are there too; otherwise single calls would starve it.
+//! wait holds no tokens. Others pass the head of a queue while it lacks something elsewhere, if it will find
+//! here what it wants when it has the rest; otherwise single calls would starve it.
 
 use smallvec::SmallVec;
 
@@ -129,8 +129,8 @@ pub(crate) fn take<'a, R: TakeRequest<'a>>(
         for request in &mut *requests {
             let (bucket, at) = (request.bucket(), *request.counted());
             // A waiter may have found the last bucket full: it is not locked here.
-            if bucket.bucket.leave(at) == Some(true) && bucket.serve(now).is_err() {
-                bucket.with_queue(|queue, wakes| queue.waiters.notify_above(0, now, wakes));
+            if bucket.bucket.leave(at) == Some(true) {
+                bucket.with_queue(|queue, wakes| bucket.serve_or_notify(queue, now, wakes));
             }
         }
     }
@@ -311,10 +311,8 @@ fn poll_locked(
         if step == Step::Waiting && queue.waiters.needs_no_serving(claim.ticket, now) {
             continue;
         }
-        if claim.bucket.serve_locked(queue, now, wakes).is_err() {
-            // The slot ended since the attempt: whichever waiter arrives finds that, and mends it.
-            queue.waiters.notify_above(0, now, wakes);
-        }
+        // The slot may have ended since the attempt.
+        claim.bucket.serve_or_notify(queue, now, wakes);
     }
     step
 }
@@ -332,10 +330,10 @@ struct Look {
 fn place(claims: &[Claim<'_>], queues: &mut Queues<'_>, looks: &[Look]) {
     let lacking = looks.iter().filter(|look| !look.can_take).count();
     for (index, (claim, queue)) in claims.iter().zip(queues).enumerate() {
-        let others = || looks.iter().enumerate().filter(|(other, _)| *other != index);
-        let lacks_elsewhere = lacking > usize::from(!looks[index].can_take);
-        let at = others().map(|(_, look)| look.at).fold(0, u64::max);
         let lacks_this = !looks[index].can_take;
+        let lacks_elsewhere = lacking > usize::from(lacks_this);
+        let others = looks.iter().enumerate().filter(|(other, _)| *other != index);
+        let at = others.map(|(_, look)| look.at).fold(0, u64::max);
         queue.waiters.place(claim.ticket, lacks_elsewhere.then_some(at), lacks_this);
     }
 }
@@ -374,8 +372,8 @@ fn enter<'a, R: TakeRequest<'a>>(requests: &mut [R]) -> Result<(), usize> {
     Ok(())
 }
 
-/// Counts permits out that were counted in a moment ago. The queues of their buckets are locked, or the
-/// caller continues with [`take_locked`], which serves them: a waiter may have found them full.
+/// Counts permits out that were counted in a moment ago. The queues of their buckets are locked, so that no
+/// waiter has found them full since.
 fn leave<'a, R: TakeRequest<'a>>(requests: &mut [R]) {
     for request in requests {
         let at = *request.counted();

@@ -84,7 +84,8 @@ impl FairBucket {
         if snapshot.has_no_flags() { snapshot.would_admit(n) } else { Ok(()) }
     }
 
-    /// Whether a newcomer may take: only if nobody waits. A head that does not arrive is skipped.
+    /// Whether a newcomer may take: if nobody waits, or a blocked head loses nothing by it. A head that does
+    /// not arrive is skipped.
     pub(super) fn may_bypass_queue(
         &self,
         queue: &mut Queue,
@@ -127,7 +128,8 @@ impl FairBucket {
         }
     }
 
-    /// Whether a permit that was just counted in leaves the head the place in flight that it waits for.
+    /// Whether a permit that was just counted in leaves the head the place in flight that it waits for. A
+    /// waiter that joins at the same moment may be missed: then this call came before it.
     pub(crate) fn leaves_a_place(&self) -> bool {
         !self.bucket.is_exclusive() || {
             let queue = self.queue.lock();

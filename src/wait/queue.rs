@@ -289,10 +289,8 @@ impl WaitQueue {
     }
 
     pub(super) fn notify_head(&mut self, now: u64, wakes: &mut Wakes) {
-        if let Some(ticket) = self.head_ticket()
-            && let Some(head) = self.get_mut(ticket)
-        {
-            head.notify(now, wakes);
+        if let Some(ticket) = self.head_ticket() {
+            self.notify_ticket(ticket, now, wakes);
         }
     }
 

@@ -115,6 +115,13 @@ impl FairBucket {
         }
     }
 
+    /// The same where nobody can bring the buckets up to date: whichever waiter arrives finds that, and does.
+    pub(super) fn serve_or_notify(&self, queue: &mut Queue, now: u64, wakes: &mut Wakes) {
+        if self.serve_locked(queue, now, wakes).is_err() {
+            queue.waiters.notify_above(0, now, wakes);
+        }
+    }
+
     /// Arms the queue's timer for `at`.
     fn arm(&self, queue: &mut Queue, at: Option<u64>, now: u64) -> Result<(), ArmError> {
         let Some(at) = at else {

@@ -21,7 +21,7 @@ pub(super) struct Waiter {
     pub(super) with_permit: bool,
     /// A thread always arrives when it is notified, however late: it is never skipped.
     pub(super) is_thread: bool,
-    /// In a forked child the threads of the parent do not.
+    /// Of a thread: in a forked child the threads of the parent do not arrive.
     process: u32,
     pub(super) deadline: Option<u64>,
     /// When it was notified, if it has not arrived since.
@@ -46,7 +46,7 @@ impl Waiter {
         deadline: Option<u64>,
         signal: Wake,
     ) -> Self {
-        let process = std::process::id();
+        let process = if is_thread { std::process::id() } else { 0 };
         let (notified, ready, ticket, elsewhere, ahead) = (None, None, 0, 0, 0);
         Self {
             n,

@@ -234,3 +234,21 @@ fn newcomer_beside_group_that_waits_for_a_place() {
         assert_eq!(newcomer.join().unwrap(), 0, "over-issued");
     });
 }
+
+/// A call for two counts itself in, finds the last bucket changed, and steps out. It is denied then, and a
+/// waiter has found the place taken.
+#[test]
+fn stepping_out_of_a_place_beside_waiter() {
+    model(|| {
+        let refunds = Limit::per_hour(5).on_release(OnRelease::Refund).max_in_flight(1);
+        let (a, b, _) = two(Limit::per_hour(9), refunds);
+        let both = thread::spawn({
+            let b = b.clone();
+            move || drop(Resource::try_acquire_all(&[(&a, 1), (&b, 5)]))
+        });
+        let _ = b.check_n(2);
+        drop(b.blocking_acquire().unwrap());
+        both.join().unwrap();
+        assert_eq!(b.capacity().in_flight, 0, "miscounted");
+    });
+}
