@@ -26,8 +26,8 @@ use super::word::POSITION_BITS;
 
 /// Fractional bits of the rate.
 pub(crate) const FRACTION_BITS: u32 = 112;
-/// Bits of [`Factor`].
-const FACTOR_BITS: u32 = 20;
+/// A scaled rate counts in 2^-20 of a token.
+const SCALED_BITS: u32 = 20;
 /// A carry counts in 2^-48 of a unit.
 pub(crate) const CARRY_BITS: u32 = FRACTION_BITS - 64;
 
@@ -35,36 +35,60 @@ const HOUR: u128 = 3_600_000_000_000;
 /// Largest number of tokens, in a window or as a burst: 2^52, about 4.5e15.
 pub(crate) const MAX_TOKENS: u64 = 1 << 52;
 
-/// What a limit is scaled by after a cut. The capacity is scaled by the exact number, so that 0.825 of
-/// 1,000 shows 825; the rate by parts in 2^20, rounded down, so that it stays a short fraction.
+/// What a limit is scaled by after a cut. All that is scaled (the burst, the rate, what is shown and what
+/// is announced) goes through [`tokens`](Self::tokens) or [`scaled`](Self::scaled), so that it agrees.
+///
+/// A factor is a float, and may lie a little below the one that was meant: 0.03 of 100 is 3, and 0.6 of 10
+/// is 6. So a product that is almost a whole number is that number. "Almost" is a relative distance of
+/// 2^-44, which is more than the error of a quotient and of hundreds of steps of a recovery, and less than
+/// half a token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Factor {
-    pub(crate) parts: u64,
-    exact: f64,
+    mantissa: u64,
+    /// The factor is `mantissa / 2^down`, with `down` from 42 to 72.
+    down: u32,
 }
 
 impl Factor {
     #[cfg(test)]
-    pub(crate) const FULL: Self = Self { parts: 1 << FACTOR_BITS, exact: 1.0 };
+    pub(crate) const FULL: Self = Self { mantissa: 1 << 52, down: 52 };
     /// A recovery without a cap stops growing at 1,024 times the limit.
     const MOST: f64 = 1024.0;
 
-    /// At least one part.
-    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // 2^20, and a saturating cast
+    /// At least 2^-20.
     pub(crate) fn new(factor: f64) -> Self {
-        let whole = (1_u64 << FACTOR_BITS) as f64;
-        let exact = factor.max(1.0 / whole).min(Self::MOST);
-        // A product such as 0.57 * 2^20 may sit a hair below the whole number that was meant.
-        Self { parts: (exact * whole + 1e-6) as u64, exact }
+        let bits = factor.max(1.0 / f64::from(1 << SCALED_BITS)).min(Self::MOST).to_bits();
+        let exponent = (bits >> 52) as u32;
+        Self { mantissa: bits & ((1 << 52) - 1) | 1 << 52, down: 52 + 1023 - exponent }
     }
 
-    /// `value * factor`, rounded down; `value` has at most 75 bits.
-    fn scale(self, value: u128) -> u128 {
-        let bits = self.exact.to_bits();
-        let mantissa = u128::from(bits & ((1 << 52) - 1) | 1 << 52);
-        // The factor is mantissa / 2^down, with down from 42 to 72.
-        let down = 52 + 1023 - (bits >> 52);
-        (value * mantissa) >> down
+    /// Whole tokens in `tokens * factor`; `tokens` has at most 54 bits.
+    pub(crate) fn tokens(self, tokens: u64) -> u64 {
+        let product = u128::from(tokens) * u128::from(self.mantissa);
+        ((product + self.slack(product)) >> self.down) as u64
+    }
+
+    /// `tokens * factor` in 2^-20 of a token, rounded down, at least one token; `tokens` has at most 54
+    /// bits.
+    fn scaled(self, tokens: u64) -> u128 {
+        let product = u128::from(tokens) * u128::from(self.mantissa);
+        let whole = u128::from(self.tokens(tokens));
+        let is_whole = product.abs_diff(whole << self.down) <= self.slack(product);
+        let scaled =
+            if is_whole { whole << SCALED_BITS } else { product >> (self.down - SCALED_BITS) };
+        scaled.max(1 << SCALED_BITS)
+    }
+
+    /// The units of a bucket of `tokens`, rounded down, at least those of its whole tokens.
+    fn units(self, tokens: u64, unit: u64) -> u128 {
+        let units = u128::from(tokens) * u128::from(unit); // at most 75 bits
+        let whole = u128::from(self.tokens(tokens)) * u128::from(unit);
+        ((units * u128::from(self.mantissa)) >> self.down).max(whole)
+    }
+
+    /// How far below a whole number of tokens a product is that number.
+    fn slack(self, product: u128) -> u128 {
+        (product >> 44).min((1 << (self.down - 1)) - 1)
     }
 }
 
@@ -172,13 +196,12 @@ impl Terms {
     /// The terms of `tokens` per `window` nanoseconds with a bucket of `burst`, scaled by `factor`. `None`
     /// if they do not fit on the ring. The arguments are positive, and the tokens at most [`MAX_TOKENS`].
     pub(crate) fn new(tokens: u64, window: u64, burst: u64, factor: Factor) -> Option<Self> {
-        // A scaled limit is never less than one token a window.
-        let scaled = (u128::from(tokens) * u128::from(factor.parts)).max(1 << FACTOR_BITS);
-        let per = u128::from(window) << FACTOR_BITS;
+        let scaled = factor.scaled(tokens);
+        let per = u128::from(window) << SCALED_BITS;
 
         // Both twice the capacity and an hour's accrual stay below half of the ring.
         let hourly = (scaled * HOUR).div_ceil(per);
-        let widest = hourly.max(2 * (factor.scale(u128::from(burst)) + 1));
+        let widest = hourly.max(2 * (u128::from(factor.tokens(burst)) + 1));
         let (tokens, nanos) = reduce(scaled, per);
         // As many units as fit: a power of two times the least number that makes a nanosecond's accrual
         // whole, or times one.
@@ -187,8 +210,7 @@ impl Terms {
             (POSITION_BITS - 1).checked_sub(bits).map(|shift| (unit << shift) as u64)
         };
         let unit = room(nanos).or_else(|| room(1))?;
-        let held = factor.scale(u128::from(burst) * u128::from(unit));
-        let capacity = (held as u64).max(unit);
+        let capacity = (factor.units(burst, unit) as u64).max(unit);
 
         let common = reduce(u128::from(unit), nanos);
         let (units, per) = reduce(tokens * common.0, common.1);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::{CARRY_BITS, Factor, Level, MAX_TOKENS, POSITION_BITS, Rate, Rescaled, Terms};
 
 const HOUR: u64 = 3_600_000_000_000;
-/// As in [`Factor`]: parts in 2^20.
+/// Factors are tested in parts of 2^20, which a float holds exactly.
 const PARTS: u32 = 20;
 
 /// Terms, and beside them the fraction that their rate stands for: `p / q` units per nanosecond.
@@ -39,7 +39,6 @@ fn window() -> impl Strategy<Value = u64> {
     ]
 }
 
-/// The parts in 2^20 of a factor, which `Factor::new` takes as a float that holds them exactly.
 fn parts() -> impl Strategy<Value = u64> {
     prop_oneof![3 => Just(1_u64 << PARTS), 2 => spread(1 << PARTS), 1 => spread(1 << (PARTS + 10))]
 }
@@ -52,9 +51,18 @@ fn factor(parts: u64) -> Factor {
 fn case_of(tokens: u64, window: u64, burst: u64, parts: u64) -> Option<Case> {
     let terms = Terms::new(tokens, window, burst, factor(parts))?;
     let one = BigInt::from(1_u64 << PARTS);
-    let scaled = (BigInt::from(tokens) * parts).max(one.clone());
+    let scaled = almost_whole(BigInt::from(tokens) * parts).max(one.clone());
     let case = Case { terms, p: scaled * terms.unit, q: one * window };
     Some(case)
+}
+
+/// Parts of tokens, or the whole tokens that they almost are: see [`Factor`].
+fn almost_whole(scaled: BigInt) -> BigInt {
+    let whole = (&scaled + (BigInt::from(1) << (PARTS - 1))) >> PARTS << PARTS;
+    let distance = (&whole - &scaled).magnitude().clone();
+    let is_close = (distance.clone() << 44) <= *scaled.magnitude()
+        && distance * 2_u8 < (1_u64 << PARTS).into();
+    if is_close { whole } else { scaled }
 }
 
 fn cases() -> impl Strategy<Value = Case> {
@@ -181,7 +189,9 @@ proptest! {
         };
         let terms = case.terms;
         let held = (u128::from(burst) * u128::from(parts)).max(1 << PARTS);
-        prop_assert_eq!(u128::from(terms.capacity), (held * u128::from(terms.unit)) >> PARTS);
+        let whole: u64 = (almost_whole(held.into()) >> PARTS).try_into().expect("it fits");
+        let units = (held * u128::from(terms.unit)) >> PARTS;
+        prop_assert_eq!(u128::from(terms.capacity), units.max(u128::from(whole * terms.unit)));
         prop_assert_eq!(terms.capacity_tokens, terms.capacity / terms.unit);
         prop_assert!(terms.capacity_tokens >= 1);
         prop_assert!(parts != 1 << PARTS || terms.horizon >= HOUR, "{}", terms.horizon);
@@ -251,12 +261,32 @@ proptest! {
         prop_assert!(before >= BigInt::ZERO || after < BigInt::ZERO);
     }
 
-    /// Rounded down to a part, whole parts kept, never nothing.
+    /// What an agent names is what another one keeps, shows and admits.
     #[test]
-    fn factors_round_down(parts in spread(1 << (PARTS + 10)), by in 0.0..0.999_f64) {
+    fn a_quotient_gives_back_its_tokens(tokens in spread(MAX_TOKENS), more in spread(MAX_TOKENS)) {
+        let capacity = tokens.saturating_add(more).min(MAX_TOKENS).min(tokens.saturating_mul(1 << PARTS));
         #[allow(clippy::cast_precision_loss)]
-        let between = (parts as f64 + by) / f64::from(1 << PARTS);
-        prop_assert_eq!(Factor::new(between).parts, parts);
+        let factor = Factor::new(tokens as f64 / capacity as f64);
+        prop_assert_eq!(factor.tokens(capacity), tokens);
+        prop_assert_eq!(factor.scaled(capacity), u128::from(tokens) << PARTS);
+        if let Some(terms) = Terms::new(capacity, 1_000_000_000, capacity, factor) {
+            prop_assert_eq!(terms.capacity_tokens, tokens);
+        }
+    }
+
+    /// Rounded down, but for what is almost whole.
+    #[test]
+    fn products_round_down(capacity in spread(1 << 40), factor in 1e-6..1_000.0_f64) {
+        let scaled = Factor::new(factor);
+        let exact = BigInt::from(capacity) * scaled.mantissa;
+        let tokens = BigInt::from(scaled.tokens(capacity)) << scaled.down;
+        prop_assert!(&tokens - &exact <= &exact >> 44);
+        prop_assert!(&exact - &tokens < BigInt::from(1) << scaled.down);
+        let parts = BigInt::from(scaled.scaled(capacity)) << (scaled.down - PARTS);
+        let least = BigInt::from(1) << scaled.down;
+        prop_assert!(parts <= least.max(&exact + (&exact >> 44)));
+        prop_assert!(&exact - parts < (BigInt::from(1) << (scaled.down - PARTS)).max((exact >> 44) + 1));
+        prop_assert_eq!(u128::from(scaled.tokens(capacity)).max(1), scaled.scaled(capacity) >> PARTS);
     }
 }
 

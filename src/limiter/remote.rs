@@ -7,7 +7,7 @@ use super::limit::Limit;
 use super::memory::MemoryLimiter;
 use super::settings::PendingChange;
 use crate::adapt::{Cut, CutTarget, Origin};
-use crate::bucket::rate::MAX_TOKENS;
+use crate::bucket::rate::{Factor, MAX_TOKENS};
 use crate::clock::Clock;
 
 /// A neighbour's cut, as it was announced.
@@ -55,9 +55,8 @@ pub(crate) struct MergeOutcome {
 
 impl Limit {
     /// This limit's tokens a window under a factor, rounded down, but at least one.
-    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // at most 2^52
     fn tokens(&self, factor: f64) -> u64 {
-        ((self.first().capacity as f64 * factor) as u64).max(1)
+        Factor::new(factor).tokens(self.first().capacity).max(1)
     }
 
     /// The factor at which this limit has `tokens` a window.

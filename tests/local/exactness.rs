@@ -641,7 +641,7 @@ fn a_recovery_nobody_watched_earned_the_same() {
     }
     #[allow(clippy::cast_precision_loss)]
     let earned = watched.capacity().available as f64;
-    // The fraction that was left of the cut burst comes on top, and factors are in 2^-20 parts.
+    // The fraction that was left of the cut burst comes on top.
     assert!((earned - exact).abs() < 2.0, "{earned} of {exact}");
     assert_eq!(watched.capacity().available, alone.capacity().available);
 }

@@ -47,9 +47,8 @@ impl Window {
     }
 
     /// Tokens that accrue in a window, scaled by `factor` and rounded down, at least one.
-    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // at most 2^52 tokens
     pub(crate) fn per_window(&self, factor: f64) -> u64 {
-        ((self.refill() as f64 * self.clip(factor)) as u64).max(1)
+        Factor::new(self.clip(factor)).tokens(self.refill()).max(1)
     }
 
     /// An uncapped recovery does not raise a strict window above its capacity.
