@@ -14,13 +14,22 @@ pub(crate) struct Cut {
     pub(crate) id: u64,
     /// The factor of the limit that it left when it was made.
     pub(crate) factor: f64,
-    /// The tokens a window that it was received as, if not as a factor.
-    pub(crate) tokens: Option<u64>,
-    /// Later messages of this cut do not lower the factor below this.
-    pub(super) floor: f64,
+    /// `Some` if it was made by an agent that announces tokens only.
+    pub(crate) plain: Option<Plain>,
     /// Its date, by this agent's clock: it may lie before the clock's start.
     pub(super) start: i128,
     pub(crate) origin: Arc<Origin>,
+}
+
+/// A cut as an agent announces it that knows neither factors nor incidents. Each limit is scaled by the
+/// higher of the factor that the tokens are for it, and the floor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Plain {
+    /// Tokens a window.
+    pub(crate) tokens: u64,
+    /// What one refusal leaves of the limit. Agents that were at different levels when they heard of the
+    /// cut agree on the lowest.
+    pub(crate) floor: f64,
 }
 
 /// The agent that made a cut, the reason, and the time by that agent's calendar clock.
@@ -35,7 +44,7 @@ pub(crate) struct Origin {
 impl Cut {
     pub(crate) fn new(id: u64, factor: f64, now: u64, age: u64, origin: Arc<Origin>) -> Self {
         let start = i128::from(now) - i128::from(age);
-        Self { id, factor: factor.max(LEAST), tokens: None, floor: 0.0, start, origin }
+        Self { id, factor: factor.max(LEAST), plain: None, start, origin }
     }
 
     pub(crate) fn age(&self, now: u64) -> u64 {
@@ -44,13 +53,13 @@ impl Cut {
 
     /// Treat it as made at `now` with `factor`.
     pub(super) fn restart(&mut self, factor: f64, now: u64) {
-        (self.factor, self.start) = (factor, now.into());
+        (self.factor, self.plain, self.start) = (factor, None, now.into());
     }
 
     /// Lower it so that it scales the limit by `factor` at `now`, with the same date.
     pub(super) fn lower_to(&mut self, factor: f64, now: u64, curve: &RecoveryCurve) {
         self.factor *= factor / self.factor_at(now, curve);
-        self.tokens = None;
+        self.plain = None;
     }
 
     /// The factor by which it scales the limit at `now`, at most the curve's ceiling.

@@ -24,10 +24,10 @@ mod remote;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+#[cfg(feature = "swarm")]
+pub(crate) use cut::Plain;
 use cut::RecoveryCurve;
 pub(crate) use cut::{Cut, Origin};
-#[cfg(feature = "swarm")]
-pub(crate) use remote::CutTarget;
 
 /// How a limit recovers after a cut.
 ///

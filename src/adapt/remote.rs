@@ -1,22 +1,16 @@
 //! The cuts of other agents. Only a swarm has them.
 
-use super::cut::{Cut, RecoveryCurve};
+use super::cut::{Cut, Plain, RecoveryCurve};
 use super::{CutState, Incident, nanos};
+
+/// Factors that are closer to each other than this part of them are equal: JSON parsers round.
+const EQUAL: f64 = 1e-9;
 
 /// Nanoseconds by which agents may disagree on a cut's date, because messages are delayed and
 /// passed on; at most half the interval of the recovery.
 const DATE_TOLERANCE: i128 = 10_000_000_000;
 /// Nanoseconds. Agents whose steps of a recovery are no further apart need no message about it.
 const NOTICEABLE: i128 = 1_000_000_000;
-
-/// How far a cut goes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum CutTarget {
-    /// To this factor of the limit.
-    Factor(f64),
-    /// To this many tokens a window: from an agent that knows neither factors nor incidents.
-    Tokens(u64),
-}
 
 impl CutState {
     /// The cuts that still stand. Without a cap they are kept after they have recovered.
@@ -45,14 +39,27 @@ impl CutState {
         counts
     }
 
-    /// Another agent that tracks no incidents has cut. If we know the incident too, the cut is
-    /// applied only as far as our own would go, because that agent may have cut for each of the
-    /// refusals. Whether the cut counts here.
-    pub(crate) fn merge_untracked(&mut self, cut: Cut, now: u64) -> bool {
-        let cooldown = i128::from(nanos(self.policy.cooldown));
-        let incident = self.incident.filter(|incident| (cut.start - incident.at).abs() < cooldown);
-        let floor = incident.map_or(0.0, |incident| incident.level * self.policy.reduce);
-        self.merge(cut.no_lower_than(floor), now)
+    /// An agent that tracks no incidents announces `tokens` a window, which are `factor` of the limit here.
+    /// That is one refusal, and cuts no further than one of our own, because that agent may have cut for
+    /// each request of an incident. Returns whether the cut counts here.
+    pub(crate) fn merge_plain(&mut self, cut: Cut, tokens: u64, now: u64) -> bool {
+        let known = self.cuts.iter().chain(&self.spent).find(|known| known.id == cut.id);
+        let floor = match known.and_then(|known| known.plain) {
+            Some(plain) => plain.floor,
+            None => {
+                let level = self.open_incident(now).map_or(self.factor, |incident| incident.level);
+                level * self.policy.reduce
+            }
+        };
+        self.merge(cut.announced_as(Plain { tokens, floor }), now)
+    }
+
+    /// The fewest tokens a window that an agent has announced which tracks no incidents, in a cut that
+    /// has not recovered. It may still be there.
+    pub(crate) fn fewest_announced(&self, now: u64) -> Option<u64> {
+        let all = self.cuts.iter().chain(&self.spent);
+        let standing = all.filter(|cut| cut.factor_at(now, &self.curve) < 1.0);
+        standing.filter_map(|cut| Some(cut.plain?.tokens)).min()
     }
 
     /// Whether an agent that knows the cuts `theirs` lacks one that stands here.
@@ -79,39 +86,42 @@ impl CutState {
 }
 
 impl Cut {
-    pub(crate) fn told_in(self, tokens: Option<u64>) -> Self {
-        Self { tokens, ..self }
+    /// This cut, whose factor is that of the announced tokens here, at no lower than the floor.
+    pub(crate) fn announced_as(self, plain: Plain) -> Self {
+        Self { factor: self.factor.max(plain.floor), plain: Some(plain), ..self }
     }
 
-    /// This cut at no lower than `floor`, now and whenever it is received again. A cut in tokens is
-    /// passed on in tokens, raised in proportion.
-    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // one token more does not matter
-    pub(super) fn no_lower_than(self, floor: f64) -> Self {
-        let rise = (floor / self.factor).max(1.0);
-        let tokens = self.tokens.map(|tokens| (tokens as f64 * rise).ceil() as u64);
-        Self { floor, factor: self.factor * rise, tokens, ..self }
+    /// What it scales every limit by at least; 0 if it depends on nothing else.
+    fn floor(&self) -> f64 {
+        self.plain.map_or(0.0, |plain| plain.floor)
+    }
+
+    /// Whether it goes no less far than `other`, here and for any other limit.
+    fn goes_as_far_as(&self, other: &Self) -> bool {
+        let most = 1.0 + EQUAL;
+        self.factor <= other.factor * most && self.floor() <= other.floor() * most
     }
 
     /// This cut updated by another message of it, if that changes anything: the factor may become
     /// lower, and the date later, if by more than the tolerance. So no agent can bring the recovery
     /// forward, and a cut that is repeated does not get younger by the delay of each message.
     pub(super) fn amended(&self, other: &Self, curve: &RecoveryCurve) -> Option<Self> {
+        let is_further = !self.goes_as_far_as(other) && other.factor <= self.factor * (1.0 + EQUAL);
+        let is_later = other.start > self.start + curve.tolerance();
         let mut amended = self.clone();
-        if other.factor.max(self.floor) < self.factor {
-            amended = Self { factor: other.factor, tokens: other.tokens, ..amended };
-            amended = amended.no_lower_than(self.floor);
+        if is_further {
+            (amended.factor, amended.plain) = (other.factor.min(self.factor), other.plain);
         }
-        if other.start > self.start + curve.tolerance() {
+        if is_later {
             amended.start = other.start;
         }
-        let has_changed = amended.factor < self.factor || amended.start > self.start;
-        has_changed.then_some(amended)
+        (is_further || is_later).then_some(amended)
     }
 
     /// Whether an agent with this cut is not noticeably above `other`, now or later.
     pub(super) fn stands_for(&self, other: &Self, now: u64, curve: &RecoveryCurve) -> bool {
         if self.id == other.id {
-            self.factor <= other.factor && self.start + curve.tolerance() >= other.start
+            self.goes_as_far_as(other) && self.start + curve.tolerance() >= other.start
         } else {
             let start = self.start + NOTICEABLE.min(curve.tolerance());
             Self { start, ..self.clone() }.covers(other, now, curve)

@@ -150,48 +150,118 @@ fn a_neighbours_shallow_cut_does_not_keep_us_from_ours() {
     assert!(!refused(&mut adapt, None, 201));
 }
 
+/// `tokens` of 100, as an agent announces them that knows neither factors nor incidents.
+fn announced(adapt: &mut CutState, id: u64, tokens: u32, now: u64) -> bool {
+    adapt.merge_plain(cut(id, f64::from(tokens) / 100.0, now, 0), tokens.into(), now)
+}
+
+/// The same, as a neighbour passes it on.
+fn passed_on(tokens: u32, floor: f64, now: u64, age: u64) -> Cut {
+    let plain = Plain { tokens: tokens.into(), floor };
+    cut(u64::from(tokens), f64::from(tokens) / 100.0, now, age).announced_as(plain)
+}
+
 #[test]
 fn a_later_larger_cut_raises_nothing() {
     let mut adapt = CutState::new(policy());
-    adapt.merge_untracked(cut(1, 0.25, 0, 0), 0);
-    assert!(!adapt.merge_untracked(cut(2, 0.5, 6 * SECOND, 0), 6 * SECOND));
-    assert!(is(&adapt, 0.25));
+    assert!(announced(&mut adapt, 1, 60, 0));
+    assert!(!announced(&mut adapt, 2, 80, 6 * SECOND));
+    assert!(is(&adapt, 0.6));
     // A cut with an incident is kept only if it could count later: this one could not.
-    assert!(!adapt.merge(cut(3, 0.5, 7 * SECOND, 0), 7 * SECOND));
+    assert!(!adapt.merge(cut(3, 0.8, 7 * SECOND, 0), 7 * SECOND));
+    assert!(!announced(&mut adapt, 4, 100, 8 * SECOND) && is(&adapt, 0.6));
 }
 
 #[test]
-fn a_storm_of_neighbours_that_know_no_incidents_cuts_once() {
+fn a_plain_announcement_is_one_refusal() {
     let mut adapt = CutState::new(policy());
-    for (i, factor) in [0.5, 0.25, 0.12, 0.06, 0.03].into_iter().enumerate() {
-        adapt.merge_untracked(cut(i as u64, factor, i as u64, 0), i as u64);
+    announced(&mut adapt, 1, 1, 0);
+    assert!(is(&adapt, 0.5), "of an incident that nobody knew, too");
+    // Ten refusals of one incident.
+    for i in 2..10 {
+        announced(&mut adapt, i, 1, i);
+        assert!(!refused(&mut adapt, None, i));
     }
     assert!(is(&adapt, 0.5));
-    adapt.merge_untracked(cut(9, 0.25, 6 * SECOND, 0), 6 * SECOND);
+    // One more after the cooldown. Then our own are of its incident.
+    announced(&mut adapt, 10, 1, 6 * SECOND);
     assert!(is(&adapt, 0.25));
+    assert!(!refused(&mut adapt, None, 7 * SECOND));
+    announced(&mut adapt, 11, 20, 12 * SECOND);
+    assert!(is(&adapt, 0.2), "and no further than it says");
+    // The same message again is no further refusal.
+    announced(&mut adapt, 10, 1, 20 * SECOND);
+    assert!(is(&adapt, 0.2));
+}
+
+/// A neighbour has heard an announcement at another level, or an agent joins late.
+#[test]
+fn what_is_passed_on_goes_as_far_as_it_did_elsewhere() {
+    let mut adapt = CutState::new(policy());
+    announced(&mut adapt, 50, 50, 0);
+    announced(&mut adapt, 20, 20, 6 * SECOND);
+    assert!(is(&adapt, 0.25));
+    let told: Vec<Cut> = adapt.cuts(6 * SECOND).cloned().collect();
+    assert_eq!(told.len(), 1, "the later covers the earlier");
+
+    let mut late = CutState::new(policy());
+    assert!(late.merge(told[0].clone(), 6 * SECOND) && is(&late, 0.25));
+    // One that missed the first.
+    let mut apart = CutState::new(policy());
+    announced(&mut apart, 20, 20, 6 * SECOND);
+    assert!(is(&apart, 0.5));
+    let theirs: Vec<Cut> = apart.cuts(6 * SECOND).cloned().collect();
+    assert!(adapt.is_ahead_of(&theirs, 6 * SECOND) && !apart.is_ahead_of(&told, 6 * SECOND));
+    assert!(apart.merge(told[0].clone(), 7 * SECOND) && is(&apart, 0.25));
+    assert!(!adapt.merge(theirs[0].clone(), 7 * SECOND) && is(&adapt, 0.25));
+    // Whoever hears both agrees with them, whatever its limit is: of 1,000 they are not seen.
+    let mut large = CutState::new(policy());
+    let of_1_000 = |floor| Cut { factor: 0.02_f64.max(floor), ..passed_on(20, floor, 0, 0) };
+    assert!(large.merge(of_1_000(0.5), 0) && large.merge(of_1_000(0.25), 0));
+    assert!(is(&large, 0.25));
+    // And of 10, where both are nothing, they leave a state that is in no need of either.
+    let mut small = CutState::new(policy());
+    let of_10 = |floor| Cut { factor: 0.9, ..passed_on(9, floor, 0, 0) };
+    assert!(small.merge(of_10(0.5), 0) && small.is_ahead_of(&[], 0));
+    assert!(!small.is_ahead_of(&[of_10(0.25)], 0) && small.merge(of_10(0.25), 0));
+    assert!(!small.is_ahead_of(&[of_10(0.25)], 0) && small.is_ahead_of(&[of_10(0.5)], 0));
+    // What has been passed on is no incident's first hearing.
+    let mut again = CutState::new(policy());
+    again.merge(passed_on(20, 0.25, SECOND, 0), SECOND);
+    announced(&mut again, 20, 20, 20 * SECOND);
+    assert!(is(&again, 0.25));
 }
 
 #[test]
-fn a_storm_passed_on_by_others_cuts_no_further_either() {
+fn what_a_json_parser_rounds_is_no_news() {
     let mut adapt = CutState::new(policy());
-    adapt.merge_untracked(cut(1, 0.5, 0, 0), 0);
-    // A neighbour missed the first and took the second in full.
-    let second = |now| cut(2, 0.2, now, now - SECOND);
-    for now in [SECOND, 7 * SECOND, 29 * SECOND] {
-        adapt.merge_untracked(second(now), now);
-        assert!(is(&adapt, 0.5));
+    for factor in [0.3, 0.3 * (1.0 + f64::EPSILON), 0.3 * (1.0 - f64::EPSILON)] {
+        let is_first = adapt.cuts.is_empty();
+        assert_eq!(adapt.merge(cut(1, factor, 0, 0), 0), is_first);
+        assert!(!adapt.is_ahead_of(&[cut(1, factor, 0, 0)], 0));
     }
-    // Nor if it is received late, or once more after another incident.
-    let mut late = CutState::new(policy());
-    late.merge_untracked(cut(1, 0.5, 0, 0), 0);
-    late.merge_untracked(second(7 * SECOND), 7 * SECOND);
-    assert!(is(&late, 0.5));
-    assert!(refused(&mut late, None, 8 * SECOND));
-    late.merge_untracked(second(9 * SECOND), 9 * SECOND);
-    assert!(is(&late, 0.25));
-    // But a cut of another time counts in full.
-    late.merge_untracked(cut(3, 0.2, 60 * SECOND, SECOND), 60 * SECOND);
-    assert!(is(&late, 0.2));
+    adapt.merge(passed_on(50, 0.3, 0, 0), 0);
+    assert!(!adapt.is_ahead_of(&[cut(1, 0.3, 0, 0), passed_on(50, 0.3 + 1e-16, 0, 0)], 0));
+}
+
+/// An agent that announces 1 stays there, whatever we recover to, unless it hears a higher number.
+#[test]
+fn the_fewest_tokens_that_were_announced_are_known_while_the_cut_stands() {
+    let mut adapt = CutState::new(policy());
+    assert_eq!(adapt.fewest_announced(0), None);
+    for (i, tokens) in [50, 25, 12, 1, 30].into_iter().enumerate() {
+        announced(&mut adapt, i as u64, tokens, i as u64);
+    }
+    assert!(is(&adapt, 0.5));
+    assert_eq!(adapt.fewest_announced(5), Some(1));
+    // Covered by our own.
+    assert!(refused(&mut adapt, None, 6 * SECOND) && is(&adapt, 0.25));
+    assert_eq!(adapt.fewest_announced(6 * SECOND), Some(1));
+    adapt.advance(239 * SECOND);
+    assert_eq!(adapt.fewest_announced(239 * SECOND), Some(1));
+    adapt.advance(250 * SECOND);
+    assert_eq!(adapt.fewest_announced(250 * SECOND), None, "recovered, ours is not");
+    assert!(adapt.factor() < 1.0);
 }
 
 #[test]

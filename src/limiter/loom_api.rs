@@ -10,9 +10,9 @@ use super::error::{AcquireAllError, AllError, ConfigError};
 use super::limit::Limit;
 use super::multi::TakeSet;
 use super::permits::Permits;
-use super::remote::RemoteCut;
+use super::remote::{CutTarget, RemoteCut};
 use super::resource::Resource;
-use crate::adapt::{CutTarget, Origin};
+use crate::adapt::Origin;
 use crate::bucket::SlotState;
 use crate::clock::Clock;
 

@@ -25,7 +25,7 @@ mod wanted;
 
 pub use crate::adapt::Recovery;
 #[cfg(feature = "swarm")]
-pub(crate) use crate::adapt::{CutTarget, Origin, Policy};
+pub(crate) use crate::adapt::{Origin, Plain, Policy};
 pub use acquire::{Acquire, AcquireAll, UntilReady};
 #[cfg(feature = "swarm")]
 pub(crate) use capacity::Observers;
@@ -44,5 +44,5 @@ pub use permits::Permits;
 pub(crate) use rate_limiter::Local;
 pub use rate_limiter::RateLimiter;
 #[cfg(feature = "swarm")]
-pub(crate) use remote::{ActiveCuts, RemoteCut};
+pub(crate) use remote::{ActiveCuts, CutTarget, RemoteCut};
 pub use resource::Resource;

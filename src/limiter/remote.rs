@@ -6,7 +6,7 @@ use super::entry::Entry;
 use super::limit::Limit;
 use super::memory::MemoryLimiter;
 use super::settings::PendingChange;
-use crate::adapt::{Cut, CutTarget, Origin};
+use crate::adapt::{Cut, Origin, Plain};
 use crate::bucket::rate::{Factor, MAX_TOKENS};
 use crate::clock::Clock;
 
@@ -20,14 +20,27 @@ pub(crate) struct RemoteCut {
     pub(crate) origin: Arc<Origin>,
 }
 
+/// How far a neighbour's cut goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum CutTarget {
+    /// To this factor of the limit.
+    Factor(f64),
+    /// To this many tokens a window, as announced by an agent that knows neither factors nor incidents.
+    Tokens(u64),
+    /// The same, as a neighbour has heard it.
+    Plain(Plain),
+}
+
 impl RemoteCut {
     fn cut(&self, limit: &Limit, now: u64) -> Cut {
-        let (factor, tokens) = match self.size {
-            CutTarget::Factor(factor) => (factor, None),
-            CutTarget::Tokens(tokens) => (limit.factor_of(tokens), Some(tokens)),
+        let factor = match self.size {
+            CutTarget::Factor(factor) => factor,
+            CutTarget::Tokens(tokens) | CutTarget::Plain(Plain { tokens, .. }) => {
+                limit.factor_of(tokens)
+            }
         };
-        let origin = Arc::clone(&self.origin);
-        Cut::new(self.id, factor, now, self.age, origin).told_in(tokens)
+        let cut = Cut::new(self.id, factor, now, self.age, Arc::clone(&self.origin));
+        if let CutTarget::Plain(plain) = self.size { cut.announced_as(plain) } else { cut }
     }
 }
 
@@ -38,7 +51,8 @@ pub(crate) struct ActiveCuts {
     pub(crate) now: u64,
     /// When the next step of the recovery is due.
     pub(crate) due: Option<u64>,
-    /// What is left of the limit's tokens at present.
+    /// What is left of the limit's tokens at present; or fewer, if an agent is there that has announced
+    /// fewer and would raise its own limit to what it hears.
     pub(crate) tokens: u64,
 }
 
@@ -90,8 +104,8 @@ impl Entry {
             let (now, before) = (self.now(), settings.cuts.factor());
             let cut = remote.cut(&settings.limit, now);
             let counts = match remote.size {
-                CutTarget::Factor(_) => settings.cuts.merge(cut, now),
-                CutTarget::Tokens(_) => settings.cuts.merge_untracked(cut, now),
+                CutTarget::Tokens(tokens) => settings.cuts.merge_plain(cut, tokens, now),
+                CutTarget::Factor(_) | CutTarget::Plain(_) => settings.cuts.merge(cut, now),
             };
             // A step of the recovery that fell due since `catch_up` was taken along, and must be
             // installed: the slot has ended, and no step is due any more.
@@ -107,12 +121,13 @@ impl Entry {
     fn active_cuts(&self) -> ActiveCuts {
         self.bring_up_to_date();
         let settings = self.settings.lock();
-        let now = self.now();
+        let (now, cuts) = (self.now(), &settings.cuts);
+        let (ours, announced) = (settings.limit.tokens(cuts.factor()), cuts.fewest_announced(now));
         ActiveCuts {
-            cuts: settings.cuts.cuts(now).cloned().collect(),
+            cuts: cuts.cuts(now).cloned().collect(),
             now,
-            due: settings.cuts.due(),
-            tokens: settings.limit.tokens(settings.cuts.factor()),
+            due: cuts.due(),
+            tokens: announced.map_or(ours, |announced| announced.min(ours)),
         }
     }
 }

@@ -403,7 +403,7 @@ fn wire_cuts<'a>(
         resource,
         id: cut.id,
         factor: cut.factor,
-        tokens: cut.tokens,
+        plain: cut.plain,
         age: cut.age(standing.now),
         origin: &cut.origin,
     })

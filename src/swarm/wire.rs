@@ -6,6 +6,9 @@
 //! | `ratelimit.query` | a request for the cuts that stand | tollgate |
 //! | `ratelimit.state` | cuts that stand, with all those of a resource | tollgate |
 //!
+//! A cut that an agent of agentkit has announced is passed on as it was, in `new_capacity`, with a `floor`:
+//! the factor that it scales every limit by at least.
+//!
 //! The first is agentkit's `CapacityUpdate`, with fields of ours that Go's decoder ignores:
 //! `incident` (the cut's id), `factor` (of the sender's limit, for agents with another limit),
 //! `age_ms`, and `instance` (one limiter, whatever its `agent_id`). A cut carries its age and not
@@ -21,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::limiter::{CutTarget, Origin, RemoteCut};
+use crate::limiter::{CutTarget, Origin, Plain, RemoteCut};
 
 pub(super) const CAPACITY: &str = "ratelimit.capacity";
 pub(super) const QUERY: &str = "ratelimit.query";
@@ -52,8 +55,8 @@ pub(super) struct Cut<'a> {
     pub(super) resource: &'a str,
     pub(super) id: u64,
     pub(super) factor: f64,
-    /// Tokens a window, if its origin sent it so.
-    pub(super) tokens: Option<u64>,
+    /// `Some` if its origin announced tokens only.
+    pub(super) plain: Option<Plain>,
     pub(super) age: u64,
     pub(super) origin: &'a Origin,
 }
@@ -94,6 +97,8 @@ struct StateCut {
     factor: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     new_capacity: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    floor: Option<f64>,
     age_ms: u64,
     agent_id: String,
     reason: String,
@@ -163,8 +168,9 @@ fn state_cut(cut: &Cut<'_>) -> Option<StateCut> {
     Some(StateCut {
         resource: cut.resource.to_string(),
         incident: Hex(cut.id),
-        factor: cut.tokens.is_none().then_some(cut.factor),
-        new_capacity: cut.tokens,
+        factor: cut.plain.is_none().then_some(cut.factor),
+        new_capacity: cut.plain.map(|plain| plain.tokens),
+        floor: cut.plain.map(|plain| plain.floor),
         age_ms: cut.age / 1_000_000,
         agent_id: cut.origin.agent_id.clone(),
         reason: truncated(&cut.origin.reason).to_string(),
@@ -212,7 +218,10 @@ fn parse_state(payload: &[u8]) -> Option<Message> {
         let origin = origin(&cut.agent_id, &cut.reason, Some(&cut.timestamp))?;
         let size = match (cut.factor, cut.new_capacity) {
             (Some(factor), None) => CutTarget::Factor(valid_factor(factor)?),
-            (None, Some(tokens)) if tokens > 0 => CutTarget::Tokens(tokens),
+            (None, Some(tokens)) if tokens > 0 => {
+                let floor = cut.floor.unwrap_or(0.0);
+                (0.0..1.0).contains(&floor).then_some(CutTarget::Plain(Plain { tokens, floor }))?
+            }
             _ => return None,
         };
         let (Hex(id), age) = (cut.incident, nanos(cut.age_ms));

@@ -45,7 +45,7 @@ fn our_announcement_is_what_a_go_agent_expects() {
         resource: "shared-api",
         id: 0xabc,
         factor: 0.5,
-        tokens: None,
+        plain: None,
         age: 1_999_999,
         origin: &origin.unwrap(),
     };
@@ -115,8 +115,10 @@ fn a_long_reason_is_truncated_between_characters() {
     assert_eq!(message.cuts[0].1.origin.reason.len(), LONGEST_REASON);
 }
 
+const PLAIN: Plain = Plain { tokens: 7, floor: 0.25 };
+
 fn cut<'a>(resource: &'a str, id: u64, origin: &'a Origin) -> Cut<'a> {
-    Cut { resource, id, factor: 0.25, tokens: Some(7), age: 2_000_000, origin }
+    Cut { resource, id, factor: 0.25, plain: Some(PLAIN), age: 2_000_000, origin }
 }
 
 /// The longest origin. Control characters escape to six times their length.
@@ -146,7 +148,7 @@ fn a_large_state_is_sent_in_several_messages() {
             messages.iter().map(|bytes| parse(STATE, bytes).unwrap()).collect();
         let remote: Vec<_> = parsed.iter().flat_map(|message| &message.cuts).collect();
         assert!(remote.iter().map(|(name, _)| name).eq(&names[..cuts.len()]));
-        assert!(remote.iter().all(|(_, remote)| remote.size == CutTarget::Tokens(7)));
+        assert!(remote.iter().all(|(_, remote)| remote.size == CutTarget::Plain(PLAIN)));
     }
 }
 

@@ -4,6 +4,7 @@
 mod common;
 
 mod agents;
+mod go_agents;
 mod memory_bus;
 mod network;
 mod peers;

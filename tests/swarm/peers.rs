@@ -1,11 +1,11 @@
-//! What an agent makes of its neighbours: those of another kind, those that lie, and those that flood.
+//! What an agent makes of its neighbours that lie, and of those that flood. Go agents: see `go_agents.rs`.
 
 use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::common::swarm::{A_MOMENT, GO, SECOND, agent, config, memory, total, updates};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tollgate::{Delivery, DistributedLimiter, MessageBus};
 use tracing::field::{Field, Visit};
 use tracing::{Dispatch, Event, Metadata, Subscriber, span};
@@ -30,73 +30,6 @@ async fn cut_of(bus: &Arc<dyn MessageBus>, agent: &DistributedLimiter) -> String
     let Some(Delivery::Message(message)) = tap.next().await else { panic!("a message") };
     let message = String::from_utf8(message).unwrap();
     message.split("\"incident\":\"").nth(1).unwrap()[..16].to_string()
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_go_agent_is_heard_and_never_raises() {
-    let bus = memory();
-    let (ten, fifty) = (agent(&bus, "a", 10).await, agent(&bus, "b", 50).await);
-    let heard = updates(&ten);
-    bus.publish("ratelimit.capacity", GO.into()).await.unwrap();
-    sleep(A_MOMENT).await;
-    assert_eq!((total(&ten), total(&fifty)), (5, 5));
-    let update = heard.lock().unwrap().pop().unwrap();
-    assert_eq!((update.agent_id.as_str(), update.new_capacity), ("go-agent-1", 5));
-    for larger in ["25", "50", "5"] {
-        let message = GO.replace(":5,", &format!(":{larger},"));
-        bus.publish("ratelimit.capacity", message.into()).await.unwrap();
-    }
-    sleep(6 * SECOND).await;
-    assert_eq!((total(&ten), total(&fifty)), (5, 5));
-    assert!(heard.lock().unwrap().is_empty());
-    // After the cooldown a lower one is another incident's. Who missed it hears of it from others,
-    // in the tokens that it was said in.
-    bus.publish("ratelimit.capacity", GO.replace(":5,", ":2,").into()).await.unwrap();
-    sleep(A_MOMENT).await;
-    let late = agent(&bus, "c", 20).await;
-    sleep(SECOND).await;
-    assert_eq!((total(&ten), total(&fifty), total(&late)), (2, 2, 2));
-}
-
-/// What a Go agent hears: its own format, on its own subject, once for each cut.
-#[tokio::test(start_paused = true)]
-async fn a_go_agent_hears_of_each_cut_once() {
-    let bus = memory();
-    let mut go = bus.subscribe("ratelimit.capacity").await.unwrap();
-    let (first, second) = (agent(&bus, "a", 10).await, agent(&bus, "b", 10).await);
-    first.announce_reduced("shared-api", "429");
-    sleep(6 * SECOND).await;
-    second.announce_reduced("shared-api", "429");
-    sleep(60 * SECOND).await;
-    for (agent, capacity) in [("a", 5), ("b", 2)] {
-        let Some(Delivery::Message(message)) = go.next().await else { panic!("a message") };
-        let message = String::from_utf8(message).unwrap();
-        let start = format!(
-            r#"{{"resource":"shared-api","agent_id":"{agent}","new_capacity":{capacity},"reason":"429","timestamp":""#
-        );
-        assert!(message.starts_with(&start), "{message}");
-    }
-    assert!(timeout(SECOND, go.next()).await.is_err(), "nothing else");
-}
-
-/// 5, 2 and 1 of 10 at once are one incident, also for who hears of the rest of them from others.
-#[tokio::test(start_paused = true)]
-async fn a_storm_of_a_go_agent_is_one_cut_though_one_missed_its_beginning() {
-    let bus = memory();
-    let there = agent(&bus, "a", 10).await;
-    let missed = DistributedLimiter::new(config(&bus, "b")).await.unwrap();
-    sleep(3 * SECOND).await;
-    for (i, capacity) in ["5", "2", "1"].into_iter().enumerate() {
-        let message =
-            GO.replace(":5,", &format!(":{capacity},")).replace("858236705", &i.to_string());
-        bus.publish("ratelimit.capacity", message.into()).await.unwrap();
-        sleep(Duration::from_millis(5)).await;
-        missed.set_capacity("shared-api", 10, SECOND).unwrap();
-    }
-    for _ in 0..5 {
-        sleep(4 * SECOND).await;
-        assert_eq!((total(&there), total(&missed)), (5, 2));
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,182 @@
+//! Beside agents of agentkit's `ratelimit` package (Go), which are built bytes here. Such an agent
+//! announces its new capacity in tokens, on one subject and once. It cuts for each refusal, and takes over
+//! every capacity that it hears and that is below its configured one, even if that raises it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::common::swarm::{A_MOMENT, GO, SECOND, agent, config, memory, total, updates};
+use tokio::time::{sleep, timeout};
+use tollgate::{Delivery, DistributedLimiter, MessageBus, Subscription};
+
+const CAPACITY: &str = "ratelimit.capacity";
+
+/// An agent of agentkit with a limit of 100.
+struct Go {
+    bus: Arc<dyn MessageBus>,
+    heard: Box<dyn Subscription>,
+    capacity: u64,
+    /// Counts its announcements, so that each has a timestamp of its own.
+    said: u32,
+}
+
+impl Go {
+    async fn new(bus: &Arc<dyn MessageBus>) -> Self {
+        let heard = bus.subscribe(CAPACITY).await.unwrap();
+        Self { bus: Arc::clone(bus), heard, capacity: 100, said: 0 }
+    }
+
+    /// It is told 429 so many times.
+    async fn refused(&mut self, times: u32) {
+        for _ in 0..times {
+            self.hear().await;
+            self.capacity = (self.capacity / 2).max(1);
+            self.said += 1;
+            announce(&self.bus, self.capacity, self.said).await;
+        }
+    }
+
+    /// Takes over what others have announced.
+    async fn hear(&mut self) {
+        while let Ok(Some(Delivery::Message(message))) =
+            timeout(Duration::from_millis(1), self.heard.next()).await
+        {
+            let message = String::from_utf8(message).unwrap();
+            let (_, number) = message.split_once("\"new_capacity\":").unwrap();
+            let capacity = number.split(',').next().unwrap().parse().unwrap();
+            if capacity < 100 && !message.contains("go-agent-1") {
+                self.capacity = capacity;
+            }
+        }
+    }
+}
+
+async fn announce(bus: &Arc<dyn MessageBus>, capacity: u64, number: u32) {
+    let message =
+        GO.replace(":5,", &format!(":{capacity},")).replace("858236705", &format!("{number:09}"));
+    bus.publish(CAPACITY, message.into()).await.unwrap();
+}
+
+async fn totals(go: &mut Go, agents: &[DistributedLimiter; 2]) -> [u64; 3] {
+    sleep(A_MOMENT).await;
+    go.hear().await;
+    [go.capacity, total(&agents[0]), total(&agents[1])]
+}
+
+async fn swarm(capacity: u64) -> (Arc<dyn MessageBus>, Go, [DistributedLimiter; 2]) {
+    let bus = memory();
+    let go = Go::new(&bus).await;
+    let agents = [agent(&bus, "a", capacity).await, agent(&bus, "b", capacity).await];
+    sleep(SECOND).await;
+    (bus, go, agents)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_go_agent_is_heard_and_never_raises() {
+    let bus = memory();
+    let (ten, fifty) = (agent(&bus, "a", 10).await, agent(&bus, "b", 50).await);
+    let heard = updates(&ten);
+    announce(&bus, 5, 1).await;
+    sleep(A_MOMENT).await;
+    assert_eq!((total(&ten), total(&fifty)), (5, 25), "no lower than one refusal");
+    let update = heard.lock().unwrap().pop().unwrap();
+    assert_eq!((update.agent_id.as_str(), update.new_capacity), ("go-agent-1", 5));
+    for (number, larger) in [(2, 25), (3, 50), (4, 5)] {
+        announce(&bus, larger, number).await;
+    }
+    sleep(6 * SECOND).await;
+    assert_eq!((total(&ten), total(&fifty)), (5, 25));
+    assert!(heard.lock().unwrap().is_empty());
+    // After the cooldown a lower one is another incident's.
+    announce(&bus, 2, 5).await;
+    sleep(A_MOMENT).await;
+    assert_eq!((total(&ten), total(&fifty)), (2, 12));
+    // Whoever missed all that learns how far it went.
+    let late = [agent(&bus, "c", 20).await, agent(&bus, "d", 1_000).await];
+    sleep(SECOND).await;
+    assert_eq!((total(&late[0]), total(&late[1])), (5, 250));
+}
+
+/// Ten refusals, and six seconds later one more: two incidents.
+#[tokio::test(start_paused = true)]
+async fn a_storm_is_one_incident_and_what_follows_it_another() {
+    let (bus, mut go, agents) = swarm(100).await;
+    go.refused(10).await;
+    assert_eq!(totals(&mut go, &agents).await, [1, 50, 50]);
+    sleep(6 * SECOND).await;
+    go.refused(1).await;
+    assert_eq!(totals(&mut go, &agents).await, [1, 25, 25]);
+    let late = agent(&bus, "late", 100).await;
+    sleep(SECOND).await;
+    assert_eq!(total(&late), 25);
+    // They recover, and meet the agent that stays at 1 as they would meet any refusal.
+    sleep(600 * SECOND).await;
+    assert_eq!(totals(&mut go, &agents).await, [1, 100, 100]);
+    go.refused(1).await;
+    assert_eq!(totals(&mut go, &agents).await, [1, 50, 50]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_go_agent_cuts_a_large_one_by_half() {
+    let (bus, _, agents) = swarm(1_000).await;
+    announce(&bus, 2, 1).await;
+    sleep(A_MOMENT).await;
+    assert_eq!((total(&agents[0]), total(&agents[1])), (500, 500));
+}
+
+/// 5, 2 and 1 of 10 at once are one incident, also for an agent that missed its beginning.
+#[tokio::test(start_paused = true)]
+async fn a_storm_is_one_cut_though_one_agent_missed_its_beginning() {
+    let bus = memory();
+    let there = agent(&bus, "a", 10).await;
+    let missed = DistributedLimiter::new(config(&bus, "b")).await.unwrap();
+    sleep(3 * SECOND).await;
+    for (number, capacity) in [(1, 5), (2, 2), (3, 1)] {
+        announce(&bus, capacity, number).await;
+        sleep(Duration::from_millis(5)).await;
+        missed.set_capacity("shared-api", 10, SECOND).unwrap();
+    }
+    for _ in 0..5 {
+        sleep(4 * SECOND).await;
+        assert_eq!((total(&there), total(&missed)), (5, 5));
+    }
+}
+
+/// What a Go agent hears: its own format, on its own subject, once for each cut.
+#[tokio::test(start_paused = true)]
+async fn a_go_agent_hears_of_each_cut_once() {
+    let bus = memory();
+    let mut go = bus.subscribe(CAPACITY).await.unwrap();
+    let (first, second) = (agent(&bus, "a", 10).await, agent(&bus, "b", 10).await);
+    first.announce_reduced("shared-api", "429");
+    sleep(6 * SECOND).await;
+    second.announce_reduced("shared-api", "429");
+    sleep(60 * SECOND).await;
+    for (agent, capacity) in [("a", 5), ("b", 2)] {
+        let Some(Delivery::Message(message)) = go.next().await else { panic!("a message") };
+        let message = String::from_utf8(message).unwrap();
+        let start = format!(
+            r#"{{"resource":"shared-api","agent_id":"{agent}","new_capacity":{capacity},"reason":"429","timestamp":""#
+        );
+        assert!(message.starts_with(&start), "{message}");
+    }
+    assert!(timeout(SECOND, go.next()).await.is_err(), "nothing else");
+}
+
+/// A storm has left it below us; it would take our higher number over.
+#[tokio::test(start_paused = true)]
+async fn our_cut_raises_no_go_agent() {
+    for refusals in [2, 10] {
+        let (_, mut go, agents) = swarm(100).await;
+        go.refused(refusals).await;
+        let low = go.capacity;
+        assert_eq!(totals(&mut go, &agents).await, [low, 50, 50]);
+        sleep(6 * SECOND).await;
+        agents[0].announce_reduced("shared-api", "429");
+        assert_eq!(totals(&mut go, &agents).await, [low, 25, 25]);
+        // The cut that it made is covered by ours now, and still stands.
+        sleep(6 * SECOND).await;
+        agents[1].announce_reduced("shared-api", "429");
+        assert_eq!(totals(&mut go, &agents).await, [low.min(12), 12, 12]);
+    }
+}
