@@ -2,23 +2,19 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::task::Waker;
 
-use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
-
+use super::inbox::Inbox;
 use super::{BusError, BusFuture, Delivery, MessageBus, Subscription};
 use crate::sync::Mutex;
 
-/// A subscriber that is further behind loses its oldest messages.
-const BUFFER: usize = 256;
-
 /// A bus within one process: for tests, and for several limiters in one program. Clones share it.
 ///
-/// Publishing never waits. A subscriber that falls behind by more than 256 messages loses the
-/// oldest and is told how many: [`Delivery::Lost`].
+/// Publishing never waits. A subscriber that falls behind by more than 16 MiB, which are tens of thousands
+/// of announcements, loses the oldest messages and is told how many: [`Delivery::Lost`].
 #[derive(Clone, Default)]
-pub struct MemoryBus(Arc<Mutex<HashMap<String, broadcast::Sender<Vec<u8>>>>>);
+pub struct MemoryBus(Arc<Mutex<HashMap<String, Vec<Weak<Inbox>>>>>);
 
 impl MemoryBus {
     /// A bus without subscribers.
@@ -34,8 +30,18 @@ impl MessageBus for MemoryBus {
         subject: &'a str,
         payload: Vec<u8>,
     ) -> BusFuture<'a, Result<(), BusError>> {
+        let payload: Arc<[u8]> = payload.into();
+        let mut wakers = Vec::new();
+        // One lock for all of them, so that they receive messages in the same order.
+        if let Some(subscribers) = self.0.lock().get_mut(subject) {
+            subscribers.retain(|subscriber| {
+                let inbox = subscriber.upgrade();
+                wakers.extend(inbox.as_ref().and_then(|inbox| inbox.push(Arc::clone(&payload))));
+                inbox.is_some()
+            });
+        }
+        wakers.into_iter().for_each(Waker::wake);
         // No subscriber is no error, as on any bus.
-        let _ = self.0.lock().get(subject).map(|subscribers| subscribers.send(payload));
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -43,25 +49,21 @@ impl MessageBus for MemoryBus {
         &'a self,
         subject: &'a str,
     ) -> BusFuture<'a, Result<Box<dyn Subscription>, BusError>> {
+        let inbox = Arc::new(Inbox::default());
         let mut subjects = self.0.lock();
-        subjects.retain(|_, subscribers| subscribers.receiver_count() > 0);
-        let subscribers =
-            subjects.entry(subject.to_string()).or_insert_with(|| broadcast::channel(BUFFER).0);
-        let subscription: Box<dyn Subscription> = Box::new(subscribers.subscribe());
+        subjects.retain(|_, subscribers| subscribers.iter().any(|weak| weak.strong_count() > 0));
+        subjects.entry(subject.to_string()).or_default().push(Arc::downgrade(&inbox));
         drop(subjects);
+        let subscription: Box<dyn Subscription> = Box::new(Subscriber(inbox));
         Box::pin(std::future::ready(Ok(subscription)))
     }
 }
 
-impl Subscription for broadcast::Receiver<Vec<u8>> {
+struct Subscriber(Arc<Inbox>);
+
+impl Subscription for Subscriber {
     fn next(&mut self) -> BusFuture<'_, Option<Delivery>> {
-        Box::pin(async {
-            match self.recv().await {
-                Ok(message) => Some(Delivery::Message(message)),
-                Err(RecvError::Lagged(lost)) => Some(Delivery::Lost(lost)),
-                Err(RecvError::Closed) => None,
-            }
-        })
+        Box::pin(self.0.next())
     }
 }
 

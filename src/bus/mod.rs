@@ -1,5 +1,6 @@
 //! Message buses: bytes by subject, to those subscribed at the time.
 
+mod inbox;
 mod memory;
 #[cfg(feature = "nats")]
 mod nats;
@@ -26,7 +27,9 @@ pub trait MessageBus: Send + Sync {
     ///
     /// # Errors
     ///
-    /// The message was not sent. The caller decides whether to retry.
+    /// The message was not sent. The caller decides whether to retry: after
+    /// [`Disconnected`](BusError::Disconnected) a limiter waits before it sends anything, and after
+    /// [`Failed`](BusError::Failed) it goes on with its other messages, because the cause may lie in this one.
     fn publish<'a>(
         &'a self,
         subject: &'a str,
@@ -51,6 +54,19 @@ pub trait MessageBus: Send + Sync {
     /// Some may not have left.
     fn flush(&self) -> BusFuture<'_, Result<(), BusError>> {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// The largest payload that the bus takes at present, in bytes. Limiters split and shorten what they
+    /// have to say to fit. The default is no limit.
+    fn max_payload(&self) -> usize {
+        usize::MAX
+    }
+
+    /// How many connections there have been. When the number grows, messages may have been lost, and
+    /// limiters repeat what they have announced. The default is always 0, for a bus that has none or does
+    /// not know: then they go by the first message that the bus accepts after a failure.
+    fn connections(&self) -> u64 {
+        0
     }
 }
 

@@ -4,13 +4,17 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event, ServerAddr, Subject, Subscriber};
+use async_nats::{Client, ConnectOptions, Event, Message, ServerAddr, Subject, Subscriber};
 use futures_core::Stream;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use super::inbox::Inbox;
 use super::{BusError, BusFuture, Delivery, MessageBus, Subscription};
 use crate::sync::{AtomicU64, Ordering};
 
@@ -27,9 +31,9 @@ const PING: Duration = Duration::from_secs(2);
 /// Messages that the client may hold unsent. When a connection ends it keeps them for the next.
 const QUEUE: usize = 64;
 
-/// How far a subscriber may be behind, as on [`super::MemoryBus`]. Each message may have 1 MiB, and
-/// the client's own default is 65,536 messages.
-const BUFFER: usize = 256;
+/// Messages between the client and a subscription's task, which moves them to an [`Inbox`] at once. The
+/// client reads many at a time, and drops what does not fit. This is its own default.
+const BUFFER: usize = 65_536;
 
 /// In bytes. A server ends a connection that sends it a line of more than 4 KiB. The client would
 /// restore a subscription to such a subject, which ends the next connection too.
@@ -58,14 +62,16 @@ const LONGEST_SUBJECT: usize = 1_024;
 /// * **Subscribing** waits until the server has the subscription, two seconds at most. If it has
 ///   not by then, or there is no connection, the subscription begins when the server has it. Other
 ///   servers of a cluster learn of it a moment later.
-/// * **A slow subscriber** loses the newest messages once 256 wait for it
-///   (`ConnectOptions::subscription_capacity`). [`Delivery::Lost`] never comes; instead `tracing`
-///   gets a warning for the 1st, 2nd, 4th ... lost message.
+/// * **A slow subscriber** that falls behind by more than 16 MiB, which are tens of thousands of
+///   announcements, loses the oldest messages and is told how many: [`Delivery::Lost`]. Besides that, the
+///   client drops the newest if 65,536 messages come (`ConnectOptions::subscription_capacity`) before the
+///   runtime runs any other task. Only `tracing` learns of that: of the 1st, 2nd, 4th ... lost message.
 /// * **Subjects** are those of NATS: tokens separated by dots, without white space, at most 1,024
 ///   bytes; anything else is an error. `*` and `>` in a subscription are wildcards.
 /// * **Payloads** may be as large as the server allows, 1 MiB by default; a larger one is an error.
 /// * **Permissions.** Besides its subjects, a user needs to publish and subscribe to `_INBOX.>`;
-///   otherwise each subscribing takes a full second. Only `tracing` learns what a server forbids.
+///   otherwise each subscribing takes a full second. A message that the server forbids is published
+///   without an error all the same: the server only tells the client later, and that `tracing`.
 ///
 /// It needs a tokio runtime with `net` and `time` enabled, and lives as long as the one in which it
 /// was connected. While tokio's time is paused, calls that wait for it may time out at once.
@@ -120,11 +126,11 @@ impl NatsBus {
 
     /// The options of [`connect`](Self::connect), to build on. The client is named "tollgate",
     /// tries to reconnect without end and about once a second or more often, notices a silent
-    /// server within 6 s, queues at most 64 messages to the server and 256 to each subscriber, and
-    /// reports the connection's events to `tracing`.
+    /// server within 6 s, queues at most 64 messages to the server, and reports the connection's events to
+    /// `tracing`.
     ///
     /// `ConnectOptions::new()` has other defaults: up to 4 s between attempts, up to 3 minutes
-    /// until it gives up a silent server, and queues of 2,048 and 65,536 messages.
+    /// until it gives up a silent server, and a queue of 2,048 messages.
     #[must_use]
     pub fn options() -> ConnectOptions {
         let lost = Arc::new(AtomicU64::new(0));
@@ -153,7 +159,7 @@ impl NatsBus {
         let inbox = self.0.new_inbox();
         let mut echo = self.0.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
         self.0.publish(inbox, Vec::new().into()).await.map_err(|error| failed(&error))?;
-        echo.next().await.map(drop).ok_or(BusError::Disconnected)
+        next(&mut echo).await.map(drop).ok_or(BusError::Disconnected)
     }
 }
 
@@ -183,12 +189,14 @@ impl MessageBus for NatsBus {
         subject: &'a str,
     ) -> BusFuture<'a, Result<Box<dyn Subscription>, BusError>> {
         Box::pin(async move {
+            let runtime = Handle::try_current().map_err(|error| failed(&error))?;
             let subscriber = within(self.0.subscribe(valid(subject)?)).await?;
+            let subscription = Received::start(&runtime, subscriber);
             // A flush is not enough: it waits for the socket, not for the server.
             if self.connected().is_ok() && timeout(CALL_TIMEOUT, self.round_trip()).await.is_err() {
                 tracing::debug!(subject, "nats: subscribed without an answer as yet");
             }
-            Ok(Box::new(subscriber) as Box<dyn Subscription>)
+            Ok(Box::new(subscription) as Box<dyn Subscription>)
         })
     }
 
@@ -198,14 +206,53 @@ impl MessageBus for NatsBus {
             within(self.0.flush()).await
         })
     }
+
+    fn max_payload(&self) -> usize {
+        self.0.max_payload()
+    }
+
+    fn connections(&self) -> u64 {
+        self.0.statistics().connects.load(Ordering::Relaxed)
+    }
 }
 
-impl Subscription for Subscriber {
+/// A subscription's messages, which a task receives. So what waits is bounded in bytes, and what is lost is
+/// counted.
+struct Received {
+    inbox: Arc<Inbox>,
+    task: AbortHandle,
+}
+
+impl Received {
+    fn start(runtime: &Handle, mut subscriber: Subscriber) -> Self {
+        /// Closes the inbox also if the runtime drops the task.
+        struct Filled(Arc<Inbox>);
+        impl Drop for Filled {
+            fn drop(&mut self) {
+                self.0.close();
+            }
+        }
+        let inbox = Arc::new(Inbox::default());
+        let filled = Filled(Arc::clone(&inbox));
+        let task = runtime.spawn(async move {
+            while let Some(message) = next(&mut subscriber).await {
+                let waker = filled.0.push((*message.payload).into());
+                waker.into_iter().for_each(Waker::wake);
+            }
+        });
+        Self { inbox, task: task.abort_handle() }
+    }
+}
+
+impl Subscription for Received {
     fn next(&mut self) -> BusFuture<'_, Option<Delivery>> {
-        Box::pin(async {
-            let message = poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await?;
-            Some(Delivery::Message(message.payload.into()))
-        })
+        Box::pin(self.inbox.next())
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
@@ -213,6 +260,10 @@ impl fmt::Debug for NatsBus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("NatsBus").field(&self.0.connection_state()).finish()
     }
+}
+
+async fn next(subscriber: &mut Subscriber) -> Option<Message> {
+    poll_fn(|context| Pin::new(&mut *subscriber).poll_next(context)).await
 }
 
 fn failed(why: &impl ToString) -> BusError {

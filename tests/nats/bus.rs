@@ -7,7 +7,7 @@ use crate::common::watchdog::HANG;
 use crate::server::Server;
 use tokio::time::{sleep, timeout};
 use tollgate::async_nats::{self, ConnectOptions};
-use tollgate::{BusError, MessageBus, NatsBus, Subscription};
+use tollgate::{BusError, Delivery, MessageBus, NatsBus, Subscription};
 
 async fn start() -> (Server, NatsBus) {
     let server = Server::start();
@@ -132,22 +132,50 @@ async fn a_silent_server_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_slow_subscriber_loses_the_newest_messages() {
+async fn a_burst_of_ten_thousand_is_held_and_what_is_lost_is_counted() {
     let server = Server::start();
-    let options = NatsBus::options().subscription_capacity(16);
-    let bus = NatsBus::connect_with(&server.url(), options).await.unwrap();
-    let mut slow = bus.subscribe("a").await.unwrap();
-    let mut done = bus.subscribe("b").await.unwrap();
-    for i in 0..100 {
-        bus.publish("a", i.to_string().into()).await.unwrap();
+    let (bus, other) = (
+        NatsBus::connect(&server.url()).await.unwrap(),
+        NatsBus::connect(&server.url()).await.unwrap(),
+    );
+    let (mut slow, mut done) =
+        (bus.subscribe("a").await.unwrap(), bus.subscribe("b").await.unwrap());
+    for i in 0..10_000 {
+        other.publish("a", format!("{i:01400}").into()).await.unwrap();
     }
-    bus.publish("b", "done".into()).await.unwrap();
+    for i in 0..10_000 {
+        assert_eq!(next(&mut slow).await, message(&format!("{i:01400}")));
+    }
+    for _ in 0..40 {
+        other.publish("a", vec![0; 1_000_000]).await.unwrap();
+    }
+    other.publish("b", "done".into()).await.unwrap();
     assert_eq!(next(&mut done).await, message("done"));
-    for i in 0..16 {
-        assert_eq!(next(&mut slow).await, message(&i.to_string()));
+    // The server sends in the order of publishing, but the two subscriptions have tasks of their own.
+    let mut counted = 0;
+    while counted < 40 {
+        match next(&mut slow).await {
+            Delivery::Lost(n) => counted += n,
+            Delivery::Message(_) => counted += 1,
+            other => panic!("{other:?}"),
+        }
     }
-    bus.publish("a", "later".into()).await.unwrap();
-    assert_eq!(next(&mut slow).await, message("later"));
+    assert_eq!(counted, 40);
+}
+
+#[tokio::test]
+async fn what_the_server_takes_and_how_often_it_connected_is_known() {
+    let mut server = Server::start_with_max_payload(2_048);
+    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    assert_eq!((bus.max_payload(), bus.connections()), (2_048, 1));
+    server.restart();
+    until(&bus, "elsewhere", &Ok(())).await;
+    let since = Instant::now();
+    while bus.connections() < 2 {
+        assert!(since.elapsed() < HANG);
+        let _ = bus.publish("elsewhere", Vec::new()).await;
+        sleep(Duration::from_millis(1)).await;
+    }
 }
 
 #[tokio::test]

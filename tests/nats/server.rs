@@ -37,6 +37,13 @@ impl Server {
         panic!("no nats-server after 20 attempts");
     }
 
+    /// One that takes no larger payloads.
+    pub(crate) fn start_with_max_payload(bytes: usize) -> Self {
+        let config = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("nats-{bytes}.conf"));
+        fs::write(&config, format!("max_payload: {bytes}\n")).expect("a configuration");
+        Self::start_with(&["--config", config.to_str().expect("a path in UTF-8")])
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
