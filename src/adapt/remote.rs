@@ -44,13 +44,13 @@ impl CutState {
     /// each request of an incident. Returns whether the cut counts here.
     pub(crate) fn merge_plain(&mut self, cut: Cut, tokens: u64, now: u64) -> bool {
         let known = self.cuts.iter().chain(&self.spent).find(|known| known.id == cut.id);
-        let floor = match known.and_then(|known| known.plain) {
-            Some(plain) => plain.floor,
-            None => {
+        let floor = known.and_then(|known| known.plain).map_or_else(
+            || {
                 let level = self.open_incident(now).map_or(self.factor, |incident| incident.level);
                 level * self.policy.reduce
-            }
-        };
+            },
+            |plain| plain.floor,
+        );
         self.merge(cut.announced_as(Plain { tokens, floor }), now)
     }
 

@@ -15,7 +15,8 @@ pub(crate) struct Context {
     pub(crate) on_new: Option<NameCallback>,
 }
 
-/// Called with a resource's name, outside all locks: after a cut of our own, or when it is new.
+/// Called with the name of a resource or a key, outside all locks: after a cut of our own, or when it is
+/// new.
 pub(crate) type NameCallback = Box<dyn Fn(&str) + Send + Sync>;
 
 impl Default for Context {

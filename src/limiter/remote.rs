@@ -142,6 +142,11 @@ impl MemoryLimiter {
         self.0.existing(resource).map(|entry| entry.merge_all(told))
     }
 
+    /// Whether there is a resource or a key of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.has(name)
+    }
+
     /// The cuts of a resource that are in effect.
     pub(crate) fn standing(&self, resource: &str) -> Option<ActiveCuts> {
         self.0.promoted(resource).map(|entry| entry.active_cuts())

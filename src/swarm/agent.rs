@@ -1,322 +1,160 @@
 //! The task of one limiter: it receives other agents' cuts, announces its own, and repeats those
 //! that stand. Nothing else talks to the bus.
 
-use std::collections::BTreeSet;
-use std::future::pending;
-use std::pin::Pin;
+use std::iter;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until};
 
+use super::inbound::{Inbound, Incoming};
+use super::outbox::Outbox;
+use super::parked::Parked;
+use super::schedule::Schedule;
 use super::stats::Counters;
 use super::task_queue::TaskQueue;
 use super::trickle::Trickle;
-use super::wire::{self, CAPACITY, Message, QUERY, STATE};
-use crate::bus::{BusError, Delivery, MessageBus, Subscription};
+use super::wire::{self, Message, QUERY, STATE};
 use crate::clock::{Alarm, ArmError};
-use crate::limiter::{ActiveCuts, MemoryLimiter};
+use crate::limiter::{MemoryLimiter, RemoteCut};
 
-/// The bus has failed if it has not accepted a message by then.
-const SEND_TIMEOUT: Duration = Duration::from_secs(1);
-/// Nothing is sent to the bus for this long after a failure.
-const RETRY_DELAY: Duration = Duration::from_millis(500);
-/// An agent repeats its query this many times, because messages are lost.
-const QUERIES: u32 = 3;
-const QUERY_INTERVAL: Duration = Duration::from_millis(250);
 /// How late a callback may learn of a step of recovery, in nanoseconds.
 const SLACK: u64 = 1_000_000;
-/// Flush timeout on close.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The three subjects' subscriptions.
-pub(super) type Subscriptions = [SubjectSubscription; 3];
-
-type SubjectSubscription = (&'static str, Option<Box<dyn Subscription>>);
-
-pub(super) async fn subscribe(bus: &dyn MessageBus) -> Result<Subscriptions, BusError> {
-    let mut subscriptions = [(STATE, None), (QUERY, None), (CAPACITY, None)];
-    for (subject, subscription) in &mut subscriptions {
-        *subscription = Some(bus.subscribe(subject).await?);
-    }
-    Ok(subscriptions)
-}
+/// How long a closing agent tries to send what it has to say.
+pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// What has come in is handled first, because it may say what this agent would; so many messages at most.
+const BATCH: u32 = 64;
 
 pub(super) struct Agent {
-    limiter: MemoryLimiter,
-    bus: Arc<dyn MessageBus>,
-    id: String,
-    instance: u64,
-    tasks: Arc<TaskQueue>,
-    counters: Arc<Counters>,
-    /// Resources with cuts that stand, or steps of recovery to come.
-    cut: BTreeSet<String>,
-    to_announce: BTreeSet<String>,
-    /// While any cut stands.
-    trickle: Option<Trickle>,
-    queries_left: u32,
-    query_at: Instant,
-    /// Set by a failure: nothing is sent before.
-    retry_at: Instant,
-    sending: Option<Outgoing>,
-    /// When the next step of recovery is due, and its timer. `None`: unknown.
-    alarm: Option<(u64, Option<Alarm>)>,
-    /// The bus has ended a subscription.
-    needs_resubscribe: bool,
-}
-
-/// An announcement, a query, or all messages of a state, being sent.
-type Outgoing = Pin<Box<dyn Future<Output = (OutgoingKind, bool)> + Send>>;
-
-#[derive(Debug)]
-enum OutgoingKind {
-    Announcement(String),
-    Query,
-    State,
+    pub(super) limiter: MemoryLimiter,
+    pub(super) id: String,
+    pub(super) tasks: Arc<TaskQueue>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) parked: Arc<Parked>,
+    pub(super) outbox: Outbox,
+    /// Resources with cuts that stand, or steps of recovery to come; and when the next step of each is due,
+    /// by the limiter's clock.
+    pub(super) cut: Schedule<u64>,
+    /// When the first of them is due, and its timer.
+    pub(super) alarm: Option<(u64, Option<Alarm>)>,
 }
 
 impl Agent {
-    pub(super) fn new(
-        limiter: MemoryLimiter,
-        bus: Arc<dyn MessageBus>,
-        id: String,
-        tasks: Arc<TaskQueue>,
-        counters: Arc<Counters>,
-    ) -> Self {
-        let now = Instant::now();
-        Self {
-            limiter,
-            bus,
-            id,
-            instance: fastrand::u64(..),
-            tasks,
-            counters,
-            cut: BTreeSet::new(),
-            to_announce: BTreeSet::new(),
-            trickle: None,
-            queries_left: QUERIES,
-            query_at: now,
-            retry_at: now,
-            sending: None,
-            alarm: None,
-            needs_resubscribe: false,
-        }
-    }
-
     /// Run until the limiter closes.
-    pub(super) async fn run(mut self, mut subscriptions: Subscriptions) {
+    pub(super) async fn run(mut self, mut inbound: Inbound) {
+        let mut handled = 0;
         while !self.take_pending() {
             self.recover();
-            self.send();
+            if self.outbox.has_reconnected() {
+                self.outbox.repeat_all(self.cut.names());
+            }
+            if handled >= BATCH {
+                self.outbox.send(self.cut.names());
+                handled = 0;
+                yield_now().await; // a flood must not keep the runtime's other tasks waiting
+            }
             let tasks = Arc::clone(&self.tasks);
-            let next = self.next();
-            // Biased, so that a simulated swarm is reproducible. The subscriptions take turns at
-            // being first, and the last two branches only start the loop again.
-            subscriptions.rotate_left(1);
-            let [first, second, third] = &mut subscriptions;
+            let far = Instant::now() + Duration::from_secs(60 * 60);
+            let next = self.outbox.next().unwrap_or(far);
+            // Biased, so that a simulated swarm is reproducible, and what has come in is handled before
+            // anything is sent.
             tokio::select! {
                 biased;
-                sent = sent(&mut self.sending) => self.on_sent(sent),
-                delivery = receive(first) => self.on_delivery(delivery, first),
-                delivery = receive(second) => self.on_delivery(delivery, second),
-                delivery = receive(third) => self.on_delivery(delivery, third),
+                sent = self.outbox.sent() => {
+                    if self.outbox.on_sent(sent) {
+                        self.outbox.repeat_all(self.cut.names());
+                    }
+                }
+                incoming = inbound.next() => {
+                    handled += 1;
+                    self.on_incoming(incoming);
+                }
                 () = tasks.arrived() => {}
-                () = sleep_until(next) => {}
+                () = sleep_until(next) => {
+                    self.outbox.send(self.cut.names());
+                    handled = 0;
+                }
             }
-            self.resubscribe(&mut subscriptions).await;
         }
-        let _ = timeout(FLUSH_TIMEOUT, self.flush()).await;
+        self.outbox.flush(Instant::now() + FLUSH_TIMEOUT).await;
     }
 
     /// Whether to stop.
     fn take_pending(&mut self) -> bool {
         let pending = self.tasks.take();
-        if pending.query {
-            self.query(QUERIES);
-        }
+        let now = Instant::now();
         for resource in pending.to_announce {
-            self.cuts_changed(resource.clone());
-            self.to_announce.insert(resource);
+            self.outbox.announcements.add(&resource, now);
+            self.cuts_changed(&resource, true);
+        }
+        for name in pending.known {
+            let cuts = self.parked.take(&name, self.limiter.clock().now());
+            if !self.hear(&name, &cuts, None) {
+                self.parked.add(&name, &cuts, self.limiter.clock().now()); // it has gone already
+            }
         }
         pending.stop
     }
 
-    /// Query the cuts that stand, `times` times, at the same interval as before.
-    fn query(&mut self, times: u32) {
-        if self.queries_left == 0 {
-            self.query_at = self.query_at.max(Instant::now());
+    /// A cut of our own, or one that was heard.
+    fn cuts_changed(&mut self, resource: &str, is_ours: bool) {
+        let now = Instant::now();
+        match &mut self.outbox.trickle {
+            Some(trickle) => trickle.changed(resource, is_ours, now),
+            None => self.outbox.trickle = Some(Trickle::new(is_ours, now)),
         }
-        self.queries_left = self.queries_left.max(times);
+        self.schedule(resource);
     }
 
-    fn cuts_changed(&mut self, resource: String) {
-        self.alarm = None; // the time of the next step has changed
-        let now = Instant::now();
-        match &mut self.trickle {
-            Some(trickle) => trickle.inconsistent(&resource, now),
-            None => self.trickle = Some(Trickle::new(now)),
+    /// Notes when the next step of a resource is due, or that no cut of it stands.
+    fn schedule(&mut self, resource: &str) {
+        let standing = self.limiter.standing(resource);
+        let standing = standing.filter(|s| !s.cuts.is_empty() || s.due.is_some());
+        match standing {
+            Some(standing) => self.cut.set(resource, standing.due.unwrap_or(u64::MAX)),
+            None => self.cut.remove(resource),
         }
-        self.cut.insert(resource);
+        if self.cut.is_empty() {
+            self.outbox.trickle = None;
+        }
     }
 
     /// Apply due steps, so that callbacks run even if nobody acquires, and arm the next timer.
     fn recover(&mut self) {
         let now = self.limiter.clock().now();
-        if self.alarm.as_ref().is_some_and(|(at, _)| now < *at) {
+        let due: Vec<String> = iter::from_fn(|| self.cut.take_due(now)).collect();
+        for resource in due {
+            self.schedule(&resource);
+        }
+        let next = self.cut.next().filter(|next| *next < u64::MAX);
+        if self.alarm.as_ref().map(|(at, _)| *at) == next {
             return;
         }
-        let mut next = u64::MAX;
-        let limiter = &self.limiter;
-        self.cut.retain(|resource| {
-            let Some(standing) = limiter.standing(resource) else { return false };
-            next = next.min(standing.due.unwrap_or(u64::MAX));
-            !standing.cuts.is_empty() || standing.due.is_some()
-        });
-        if self.cut.is_empty() {
-            self.trickle = None;
-        }
-        let armed = (next < u64::MAX).then(|| {
+        self.alarm = next.map(|next| {
             let waker = Waker::from(Arc::clone(&self.tasks));
-            limiter.clock().arm(next, SLACK, waker)
+            let armed = self.limiter.clock().arm(next, SLACK, waker);
+            if matches!(armed, Err(ArmError::Due)) {
+                Arc::clone(&self.tasks).wake(); // start the loop again
+            }
+            (next, armed.ok())
         });
-        if matches!(armed, Some(Err(ArmError::Due))) {
-            Arc::clone(&self.tasks).wake(); // start the loop again
-        }
-        self.alarm = Some((next, armed.and_then(Result::ok)));
     }
 
-    /// When there is something to send, if nothing happens before.
-    fn next(&self) -> Instant {
-        let query = (self.queries_left > 0).then_some(self.query_at);
-        let state = self.trickle.as_ref().map(Trickle::next);
-        let again =
-            (self.needs_resubscribe || !self.to_announce.is_empty()).then_some(self.retry_at);
-        let far = Instant::now() + Duration::from_secs(60 * 60);
-        // One message is sent at a time.
-        let next = [query, state, again].into_iter().flatten().min();
-        next.filter(|_| self.sending.is_none()).map_or(far, |next| next.max(self.retry_at))
-    }
-
-    // ---- sending ------------------------------------------------------------------------------
-
-    /// Send the next message that is due, unless one is being sent.
-    fn send(&mut self) {
-        let now = Instant::now();
-        if self.sending.is_some() || now < self.retry_at {
-            return;
-        }
-        while let Some(resource) = self.to_announce.pop_first() {
-            if let Some(message) = self.announcement(&resource) {
-                return self.start(OutgoingKind::Announcement(resource), CAPACITY, vec![message]);
-            }
-        }
-        if self.queries_left > 0 && self.query_at <= now {
-            let message = wire::query(&self.id, self.instance);
-            return self.start(OutgoingKind::Query, QUERY, vec![message]);
-        }
-        if self.trickle.as_mut().is_some_and(|trickle| trickle.should_send(now)) {
-            let messages = self.states();
-            self.start(OutgoingKind::State, STATE, messages);
-        }
-    }
-
-    fn start(&mut self, kind: OutgoingKind, subject: &'static str, messages: Vec<Vec<u8>>) {
-        let (bus, counters) = (Arc::clone(&self.bus), Arc::clone(&self.counters));
-        self.sending = Some(Box::pin(async move {
-            for message in messages {
-                match timeout(SEND_TIMEOUT, bus.publish(subject, message)).await {
-                    Ok(Ok(())) => _ = counters.sent.add(1),
-                    failed => {
-                        if counters.not_sent.add(1) {
-                            tracing::warn!(subject, ?failed, "the bus did not take a message");
-                        }
-                        return (kind, false);
-                    }
-                }
-            }
-            (kind, true)
-        }));
-    }
-
-    fn on_sent(&mut self, (kind, is_sent): (OutgoingKind, bool)) {
-        let now = Instant::now();
-        match kind {
-            OutgoingKind::Query if is_sent => {
-                (self.queries_left, self.query_at) =
-                    (self.queries_left.saturating_sub(1), now + QUERY_INTERVAL);
-            }
-            OutgoingKind::Announcement(resource) if !is_sent => {
-                self.to_announce.insert(resource);
-            }
-            OutgoingKind::State if !is_sent => {
-                self.trickle.iter_mut().for_each(|trickle| trickle.failed(now));
-            }
-            _ => {}
-        }
-        if !is_sent {
-            self.retry_at = now + RETRY_DELAY;
-        }
-    }
-
-    /// The announcement of our last cut of a resource, if the cut still stands.
-    fn announcement(&self, resource: &str) -> Option<Vec<u8>> {
-        let standing = self.limiter.standing(resource)?;
-        let cuts = wire_cuts(resource, &standing);
-        let ours = cuts.filter(|cut| cut.origin.is_ours).min_by_key(|cut| cut.age)?;
-        wire::announcement(&ours, standing.tokens, self.instance)
-    }
-
-    fn states(&self) -> Vec<Vec<u8>> {
-        let is_covered = |resource: &String| {
-            self.trickle.as_ref().is_some_and(|trickle| trickle.is_covered(resource))
-        };
-        let all: Vec<(&String, ActiveCuts)> = (self.cut.iter())
-            .filter(|resource| !is_covered(resource))
-            .filter_map(|resource| Some((resource, self.limiter.standing(resource)?)))
-            .collect();
-        let cuts: Vec<_> =
-            all.iter().flat_map(|(resource, standing)| wire_cuts(resource, standing)).collect();
-        wire::states(&self.id, self.instance, &cuts)
-    }
-
-    /// Send the pending announcements.
-    async fn flush(&mut self) {
-        self.retry_at = Instant::now();
-        (self.queries_left, self.trickle) = (0, None);
-        loop {
-            self.send();
-            if self.sending.is_none() {
-                break;
-            }
-            let sent = sent(&mut self.sending).await;
-            if !sent.1 {
-                break;
-            }
-        }
-        let _ = timeout(SEND_TIMEOUT, self.bus.flush()).await;
-    }
-
-    // ---- receiving ----------------------------------------------------------------------------
-
-    fn on_delivery(
-        &mut self,
-        delivery: Option<Delivery>,
-        (subject, subscription): &mut SubjectSubscription,
-    ) {
-        let subject = *subject;
-        match delivery {
-            Some(Delivery::Message(payload)) => self.on_message(subject, &payload),
-            Some(Delivery::Lost(n)) => {
+    fn on_incoming(&mut self, incoming: Incoming) {
+        match incoming {
+            Incoming::Message(subject, payload) => self.on_message(subject, &payload),
+            Incoming::Lost(subject, n) => {
                 if self.counters.lost.add(n) {
                     tracing::warn!(subject, n, "too slow for the bus: messages were lost");
                 }
-                self.query(1); // for the cuts in them
+                // Queries are repeated by those that ask.
+                if subject != QUERY {
+                    self.outbox.queries.lost(Instant::now());
+                }
             }
-            None => {
-                *subscription = None;
-                self.needs_resubscribe = true;
-            }
+            Incoming::Renewed => self.outbox.queries.start_again(Instant::now()),
         }
     }
 
@@ -329,7 +167,7 @@ impl Agent {
             }
             return;
         };
-        if message.instance == Some(self.instance) {
+        if message.instance == Some(self.outbox.instance()) {
             return; // our own
         }
         self.counters.received.add(1);
@@ -338,7 +176,9 @@ impl Agent {
             tracing::warn!(agent_id, "another limiter uses this agent_id: give each its own");
         }
         if subject == QUERY {
-            self.trickle.iter_mut().for_each(|trickle| trickle.reset(Instant::now()));
+            let now = Instant::now();
+            self.outbox.queries.asked(now);
+            self.outbox.trickle.iter_mut().for_each(|trickle| trickle.reset(now));
         } else {
             self.merge(subject, message);
         }
@@ -350,79 +190,41 @@ impl Agent {
         for group in message.cuts.chunk_by(|a, b| a.0 == b.0) {
             let resource = &group[0].0;
             let cuts: Vec<_> = group.iter().map(|(_, cut)| cut.clone()).collect();
-            let Some(outcome) = self.limiter.hear(resource, &cuts) else {
+            if !self.hear(resource, &cuts, Some(subject)) {
                 if self.counters.unknown_resource.add(1) {
                     tracing::debug!(?resource, "a cut of a resource that is not configured here");
                 }
-                continue;
-            };
-            // Only incidents are logged: with cuts that hardly cut anybody could fill the log.
-            if outcome.is_incident {
-                tracing::info!(?resource, agent_id = ?message.agent_id, "a neighbour's cut");
-            }
-            if outcome.is_news {
-                self.cuts_changed(resource.clone());
-            }
-            let Some(trickle) = &mut self.trickle else { continue };
-            // An announcement has one cut only: it does not show what its sender knows.
-            match subject {
-                STATE if outcome.is_behind => trickle.inconsistent(resource, Instant::now()),
-                STATE => trickle.consistent(resource),
-                _ => {}
+                self.parked.add(resource, &cuts, self.limiter.clock().now());
+                // It may have come to exist before its cuts were parked.
+                if self.limiter.has(resource) {
+                    self.tasks.known(resource);
+                }
             }
         }
     }
 
-    /// Renew the subscriptions that the bus has ended.
-    async fn resubscribe(&mut self, subscriptions: &mut Subscriptions) {
-        if !self.needs_resubscribe || Instant::now() < self.retry_at {
-            return;
-        }
-        self.needs_resubscribe = false;
-        for (subject, subscription) in
-            subscriptions.iter_mut().filter(|(_, subscription)| subscription.is_none())
+    /// Hears the cuts of a resource, from a message on a subject. `false` if there is no such resource.
+    fn hear(&mut self, resource: &str, cuts: &[RemoteCut], subject: Option<&str>) -> bool {
+        let Some(outcome) = self.limiter.hear(resource, cuts) else { return false };
+        // Only incidents are logged: with cuts that hardly cut anybody could fill the log.
+        if outcome.is_incident
+            && let Some(cut) = cuts.last()
         {
-            match timeout(SEND_TIMEOUT, self.bus.subscribe(subject)).await {
-                Ok(Ok(renewed)) => *subscription = Some(renewed),
-                _ => self.needs_resubscribe = true,
+            tracing::info!(?resource, agent_id = ?cut.origin.agent_id, "a neighbour's cut");
+        }
+        if outcome.is_news {
+            self.cuts_changed(resource, false);
+        }
+        // An announcement has one cut only: it does not show what its sender knows.
+        if subject == Some(STATE)
+            && let Some(trickle) = &mut self.outbox.trickle
+        {
+            if outcome.is_behind {
+                trickle.inconsistent(resource, Instant::now());
+            } else {
+                trickle.consistent(resource);
             }
         }
-        if self.needs_resubscribe {
-            self.retry_at = Instant::now() + RETRY_DELAY;
-        } else {
-            self.query(QUERIES);
-        }
-    }
-}
-
-fn wire_cuts<'a>(
-    resource: &'a str,
-    standing: &'a ActiveCuts,
-) -> impl Iterator<Item = wire::Cut<'a>> + use<'a> {
-    standing.cuts.iter().map(move |cut| wire::Cut {
-        resource,
-        id: cut.id,
-        factor: cut.factor,
-        plain: cut.plain,
-        age: cut.age(standing.now),
-        origin: &cut.origin,
-    })
-}
-
-async fn receive((_, subscription): &mut SubjectSubscription) -> Option<Delivery> {
-    match subscription {
-        Some(subscription) => subscription.next().await,
-        None => pending().await,
-    }
-}
-
-async fn sent(sending: &mut Option<Outgoing>) -> (OutgoingKind, bool) {
-    match sending {
-        Some(outgoing) => {
-            let sent = outgoing.await;
-            *sending = None;
-            sent
-        }
-        None => pending().await,
+        true
     }
 }

@@ -97,6 +97,9 @@ pub enum SwarmError {
     InvalidRecovery,
     /// The limiter must be made inside a tokio runtime, which runs its task.
     NoRuntime,
+    /// The tokio runtime in which the limiter was made has no timers: build it with `enable_time` or
+    /// `enable_all`. tokio also panics inside, which is caught, so the panic hook runs.
+    NoTimers,
     /// The bus could not be subscribed to.
     Bus(BusError),
 }
@@ -110,6 +113,7 @@ impl fmt::Display for SwarmError {
                 "recovery_interval must be at least 1 ms, and recovery_factor finite and above 1"
             }
             Self::NoRuntime => "make a DistributedLimiter inside a tokio runtime",
+            Self::NoTimers => "build the tokio runtime of a DistributedLimiter with enable_time",
             Self::Bus(error) => return write!(f, "the swarm cannot be joined: {error}"),
         })
     }

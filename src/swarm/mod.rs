@@ -1,22 +1,38 @@
 //! Limiters that share their upstream's refusals over a message bus.
 
 mod agent;
+mod announcements;
 mod config;
+mod guard;
+mod inbound;
+mod outbox;
+mod parked;
+mod queries;
+mod schedule;
 mod stats;
 mod task_queue;
 mod trickle;
 mod wire;
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::ops::Deref;
+use std::panic::catch_unwind;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::clock::Clock;
 use crate::limiter::{CapacityUpdate, Context, Local, MemoryLimiter, Observers, RateLimiter};
-use agent::Agent;
+use agent::{Agent, FLUSH_TIMEOUT};
+use inbound::Inbound;
+use outbox::Outbox;
+use parked::Parked;
+use schedule::Schedule;
 use stats::Counters;
 use task_queue::TaskQueue;
 
@@ -64,6 +80,20 @@ pub use stats::SwarmStats;
 #[derive(Clone)]
 pub struct DistributedLimiter(Arc<Member>);
 
+/// Dropped with the task, however that ends.
+struct Running {
+    _sender: watch::Sender<()>,
+    tasks: Arc<TaskQueue>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.tasks.is_stopped() {
+            tracing::warn!("a limiter's task has ended: it continues alone, without its swarm");
+        }
+    }
+}
+
 struct Member {
     local: MemoryLimiter,
     tasks: Arc<TaskQueue>,
@@ -87,6 +117,9 @@ impl DistributedLimiter {
     pub async fn new(config: DistributedConfig) -> Result<Self, SwarmError> {
         let policy = config.policy()?;
         let runtime = Handle::try_current().map_err(|_| SwarmError::NoRuntime)?;
+        // tokio has no other way to ask whether the runtime has timers.
+        catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO)))
+            .map_err(|_| SwarmError::NoTimers)?;
         if !config.max_recovery {
             tracing::warn!(
                 agent_id = config.agent_id,
@@ -94,49 +127,79 @@ impl DistributedLimiter {
             );
         }
         let tasks = Arc::new(TaskQueue::default());
-        let (to_announce, to_query) = (Arc::clone(&tasks), Arc::clone(&tasks));
+        let parked = Arc::new(Parked::default());
+        let (to_announce, to_apply, heard) =
+            (Arc::clone(&tasks), Arc::clone(&tasks), Arc::clone(&parked));
         let context = Context {
             agent_id: config.agent_id.clone(),
             policy,
             observers: Observers::default(),
             on_cut: Some(Box::new(move |resource| to_announce.announce(resource))),
-            on_new: Some(Box::new(move |_| to_query.query())),
+            on_new: Some(Box::new(move |name| {
+                if heard.has(name) {
+                    to_apply.known(name);
+                }
+            })),
         };
-        let local = MemoryLimiter::with_context(config.clock, context);
-        let subscriptions = agent::subscribe(&*config.bus).await.map_err(SwarmError::Bus)?;
+        let limiter = MemoryLimiter::with_context(config.clock, context);
+        let inbound = Inbound::subscribe(Arc::clone(&config.bus)).await.map_err(SwarmError::Bus)?;
         let counters = Arc::new(Counters::default());
-        let agent = Agent::new(
-            local.clone(),
-            config.bus,
-            config.agent_id,
-            Arc::clone(&tasks),
-            Arc::clone(&counters),
-        );
-        let (is_running, running) = watch::channel(());
+        let (id, bus) = (config.agent_id, config.bus);
+        let agent = Agent {
+            limiter: limiter.clone(),
+            id: id.clone(),
+            tasks: Arc::clone(&tasks),
+            counters: Arc::clone(&counters),
+            parked,
+            outbox: Outbox::new(limiter.clone(), bus, id, Arc::clone(&counters)),
+            cut: Schedule::new(),
+            alarm: None,
+        };
+        let (sender, running) = watch::channel(());
+        let is_running = Running { _sender: sender, tasks: Arc::clone(&tasks) };
         runtime.spawn(async move {
             let _is_running = is_running;
-            agent.run(subscriptions).await;
+            agent.run(inbound).await;
         });
-        Ok(Self(Arc::new(Member { local, tasks, counters, running })))
+        Ok(Self(Arc::new(Member { local: limiter, tasks, counters, running })))
     }
 
     /// Close at once and for good: see [`MemoryLimiter::close`]. The future waits until pending
-    /// announcements have been sent, for up to 2 seconds, and the task has ended. Cancel-safe:
-    /// without it the task sends them too.
+    /// announcements have been sent, which the task tries for up to 2 seconds, and the task has ended. It
+    /// resolves a moment after 2 seconds at the latest, also where nobody drives the task's runtime, and on
+    /// any executor. Cancel-safe: without it the task sends them too.
     pub fn close(&self) -> impl Future<Output = ()> + Send + 'static {
+        /// For the task to end by itself.
+        const GRACE: Duration = Duration::from_millis(250);
+
         self.0.local.close();
         self.0.tasks.stop();
         let mut running = self.0.running.clone();
+        let clock = Clock::system();
+        let wait = u64::try_from((FLUSH_TIMEOUT + GRACE).as_nanos()).unwrap_or(u64::MAX);
+        let end = clock.now().saturating_add(wait);
         async move {
             // No value is ever sent: this returns when the sender drops.
-            let _ = running.changed().await;
+            let mut ended = pin!(running.changed());
+            let mut alarm = None;
+            poll_fn(|context| {
+                if ended.as_mut().poll(context).is_ready() || clock.now() >= end {
+                    return Poll::Ready(());
+                }
+                // Without a thread for timers the task's end is all that there is to wait for.
+                alarm = clock.arm(end, 0, context.waker().clone()).ok();
+                Poll::Pending
+            })
+            .await;
+            drop(alarm);
         }
     }
 
     /// Counts of the messages to and from the bus.
     #[must_use]
     pub fn stats(&self) -> SwarmStats {
-        self.0.counters.read()
+        // The sender drops with the task.
+        self.0.counters.read(self.0.running.has_changed().is_ok())
     }
 
     /// Call `callback` after every change of a resource's capacity, by this agent's cuts and
@@ -151,8 +214,11 @@ impl DistributedLimiter {
 ///
 /// * Limits, keys and pauses are this agent's own.
 /// * A limit without a recovery or a cooldown takes those of the [`DistributedConfig`].
-/// * [`configure`](MemoryLimiter::configure) of a name that is new here asks the swarm for its cuts. A
-///   remote cut of a key that is not present here creates no key.
+/// * A remote cut of a resource or a key that does not exist here creates none. It applies as soon as the
+///   resource is configured or the key is used: within a moment, or a few seconds where the swarm has
+///   thousands of cuts of such names.
+/// * A cut is shared if its message fits into what the bus takes: over NATS any name of up to 100,000 bytes.
+///   The first 1,024 bytes of the reason are shared.
 /// * [`announce_reduced`](MemoryLimiter::announce_reduced) cuts here at once, by the config's
 ///   `reduce_factor`, and the agent then tells the swarm. It neither waits nor fails.
 impl Deref for DistributedLimiter {

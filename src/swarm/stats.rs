@@ -8,10 +8,14 @@ use crate::sync::{AtomicU64, Ordering};
 pub struct SwarmStats {
     /// Messages of other agents.
     pub received: u64,
-    /// Messages that the bus accepted from this agent.
+    /// Messages that the bus accepted from this agent. A server may still have refused them, for want of
+    /// permission, which this agent is not told.
     pub sent: u64,
     /// Messages that the bus did not accept. Cuts that still stand are sent again.
     pub not_sent: u64,
+    /// Messages that were given up, because the bus accepts none of the kind, for example none so large.
+    /// Other agents do not learn of the cuts in them.
+    pub dropped: u64,
     /// Malformed messages. They changed nothing.
     pub malformed: u64,
     /// Cuts of resources that are not configured here. They changed nothing.
@@ -20,6 +24,9 @@ pub struct SwarmStats {
     pub lost: u64,
     /// Messages of another limiter with this agent's id.
     pub same_agent_id: u64,
+    /// Whether the limiter's task runs. It ends with [`close`](crate::DistributedLimiter::close), and with
+    /// the runtime in which the limiter was made: then the limiter continues alone.
+    pub is_running: bool,
 }
 
 /// Relaxed, because the counters are independent and publish nothing.
@@ -28,6 +35,7 @@ pub(super) struct Counters {
     pub(super) received: Counter,
     pub(super) sent: Counter,
     pub(super) not_sent: Counter,
+    pub(super) dropped: Counter,
     pub(super) malformed: Counter,
     pub(super) unknown_resource: Counter,
     pub(super) lost: Counter,
@@ -50,15 +58,17 @@ impl Counter {
 }
 
 impl Counters {
-    pub(super) fn read(&self) -> SwarmStats {
+    pub(super) fn read(&self, is_running: bool) -> SwarmStats {
         SwarmStats {
             received: self.received.get(),
             sent: self.sent.get(),
             not_sent: self.not_sent.get(),
+            dropped: self.dropped.get(),
             malformed: self.malformed.get(),
             unknown_resource: self.unknown_resource.get(),
             lost: self.lost.get(),
             same_agent_id: self.same_agent_id.get(),
+            is_running,
         }
     }
 }

@@ -20,8 +20,8 @@ pub(super) struct TaskQueue {
 pub(super) struct Pending {
     /// Resources with a cut of our own to announce.
     pub(super) to_announce: BTreeSet<String>,
-    /// A resource is new here: query the cuts that stand.
-    pub(super) query: bool,
+    /// Resources and keys that are new here, and were heard of before.
+    pub(super) known: BTreeSet<String>,
     pub(super) stop: bool,
 }
 
@@ -31,14 +31,18 @@ impl TaskQueue {
         self.arrived.notify_one();
     }
 
-    pub(super) fn query(&self) {
-        self.pending.lock().query = true;
+    pub(super) fn known(&self, name: &str) {
+        self.pending.lock().known.insert(name.to_string());
         self.arrived.notify_one();
     }
 
     pub(super) fn stop(&self) {
         self.pending.lock().stop = true;
         self.arrived.notify_one();
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.pending.lock().stop
     }
 
     /// All that is pending. `stop` stays set.

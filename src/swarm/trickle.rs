@@ -11,6 +11,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const SHORTEST: Duration = Duration::from_millis(100);
+/// The first interval of agents that have heard of a change: the one that made it tells of it before they
+/// do, and so they need not.
+const HEARD: Duration = Duration::from_millis(400);
 const LONGEST: Duration = Duration::from_secs(5);
 /// After a failure the agent sends again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -26,8 +29,8 @@ pub(super) struct Trickle {
 }
 
 impl Trickle {
-    pub(super) fn new(now: Instant) -> Self {
-        Self::of(SHORTEST, now)
+    pub(super) fn new(is_ours: bool, now: Instant) -> Self {
+        Self::of(if is_ours { SHORTEST } else { HEARD }, now)
     }
 
     /// Sends in the second half of the interval: in the first all agents only listen.
@@ -62,7 +65,16 @@ impl Trickle {
         self.covered.insert(resource.to_string());
     }
 
-    /// Another agent knew less of `resource`, or more.
+    /// The cuts of `resource` have changed, by this agent or by what it has heard.
+    pub(super) fn changed(&mut self, resource: &str, is_ours: bool, now: Instant) {
+        self.covered.remove(resource);
+        let next = Self::new(is_ours, now);
+        if next.interval < self.interval {
+            *self = next;
+        }
+    }
+
+    /// Another agent knew less of `resource`.
     pub(super) fn inconsistent(&mut self, resource: &str, now: Instant) {
         self.covered.remove(resource);
         self.reset(now);
@@ -71,7 +83,7 @@ impl Trickle {
     /// Back to the shortest interval: also for a query.
     pub(super) fn reset(&mut self, now: Instant) {
         if self.interval > SHORTEST {
-            *self = Self::new(now);
+            *self = Self::new(true, now);
         }
     }
 

@@ -14,9 +14,9 @@
 //! `age_ms`, and `instance` (one limiter, whatever its `agent_id`). A cut carries its age and not
 //! only its date, because machines' calendar clocks differ.
 //!
-//! Anybody may send a message. It is parsed within bounds, and a malformed one is rejected.
+//! Anybody may send a message. It is parsed within bounds, and a malformed one is rejected. What only
+//! people read (a reason, an agent's id) makes no message malformed by its length: it is truncated.
 
-use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -30,11 +30,12 @@ pub(super) const CAPACITY: &str = "ratelimit.capacity";
 pub(super) const QUERY: &str = "ratelimit.query";
 pub(super) const STATE: &str = "ratelimit.state";
 
-/// Bytes of a message, of which an announcement has about 300. The limits below are in bytes too.
+/// Bytes of a state or a query that are parsed. An announcement may be as long as the bus allows.
 pub(super) const LONGEST: usize = 128 * 1024;
 /// A message holds another resource's cuts if its cuts are no larger than this. The cuts of one
 /// resource need about as much, with the longest ids and reasons, escaped.
-const ROOM: usize = LONGEST / 2;
+pub(super) const ROOM: usize = LONGEST / 2;
+/// Longer ids of other agents are truncated.
 pub(super) const LONGEST_ID: usize = 256;
 /// Longer reasons are truncated.
 pub(super) const LONGEST_REASON: usize = 1024;
@@ -65,10 +66,10 @@ pub(super) struct Cut<'a> {
 struct Announcement {
     resource: String,
     #[serde(default)]
-    agent_id: String,
+    agent_id: Option<String>,
     new_capacity: u64,
     #[serde(default)]
-    reason: String,
+    reason: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timestamp: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,7 +84,8 @@ struct Announcement {
 
 #[derive(Serialize, Deserialize)]
 struct State {
-    agent_id: String,
+    #[serde(default)]
+    agent_id: Option<String>,
     instance: Hex,
     #[serde(default)]
     cuts: Vec<StateCut>,
@@ -100,9 +102,12 @@ struct StateCut {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     floor: Option<f64>,
     age_ms: u64,
-    agent_id: String,
-    reason: String,
-    timestamp: String,
+    #[serde(default)]
+    agent_id: Option<String>,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    timestamp: Option<String>,
 }
 
 /// 64 bits as 16 hexadecimal digits: a JSON number has 53.
@@ -126,76 +131,134 @@ impl From<Hex> for String {
 
 // ---- encoding --------------------------------------------------------------------------------
 
-/// `per_window` is the sender's present limit, for agents that know no factors.
-pub(super) fn announcement(cut: &Cut<'_>, per_window: u64, instance: u64) -> Option<Vec<u8>> {
-    let message = Announcement {
-        resource: cut.resource.to_string(),
-        agent_id: cut.origin.agent_id.clone(),
-        new_capacity: per_window,
-        reason: truncated(&cut.origin.reason).to_string(),
-        timestamp: Some(format_timestamp(cut.origin.timestamp)?),
-        incident: Some(Hex(cut.id)),
-        factor: Some(cut.factor),
-        age_ms: cut.age / 1_000_000,
-        instance: Some(Hex(instance)),
-    };
-    serde_json::to_vec(&message).ok()
+/// A message that does not fit into the payloads of the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooLarge {
+    /// Without what can be left out.
+    pub(super) bytes: usize,
+}
+
+/// `per_window` is the sender's present limit, for agents that know no factors. At most `most` bytes: the
+/// reason is shortened.
+pub(super) fn announcement(
+    cut: &Cut<'_>,
+    per_window: u64,
+    instance: u64,
+    most: usize,
+) -> Result<Vec<u8>, TooLarge> {
+    shortened(most, truncated(&cut.origin.reason, LONGEST_REASON), |reason| {
+        encoded(&Announcement {
+            resource: cut.resource.to_string(),
+            agent_id: Some(cut.origin.agent_id.clone()),
+            new_capacity: per_window,
+            reason: Some(reason.to_string()),
+            timestamp: Some(format_timestamp(cut.origin.timestamp)),
+            incident: Some(Hex(cut.id)),
+            factor: Some(cut.factor),
+            age_ms: cut.age / 1_000_000,
+            instance: Some(Hex(instance)),
+        })
+    })
 }
 
 pub(super) fn query(agent_id: &str, instance: u64) -> Vec<u8> {
-    state(agent_id, instance, Vec::new())
+    StateMessage::new(agent_id, instance).encode()
 }
 
-/// The cuts that stand, in as many messages as necessary. `cuts` are sorted by resource.
-pub(super) fn states(agent_id: &str, instance: u64, cuts: &[Cut<'_>]) -> Vec<Vec<u8>> {
-    let (mut parts, mut part, mut size) = (Vec::new(), Vec::new(), 0);
-    for group in cuts.chunk_by(|a, b| a.resource == b.resource) {
-        let group: Vec<StateCut> = group.iter().filter_map(state_cut).collect();
-        let more = serde_json::to_vec(&group).map_or(0, |json| json.len());
-        if size > 0 && size + more > ROOM {
-            parts.push(mem::take(&mut part));
-            size = 0;
-        }
-        size += more;
-        part.extend(group);
+/// A state in the making.
+pub(super) struct StateMessage {
+    state: State,
+    bytes: usize,
+}
+
+impl StateMessage {
+    pub(super) fn new(agent_id: &str, instance: u64) -> Self {
+        let state = State {
+            agent_id: Some(agent_id.to_string()),
+            instance: Hex(instance),
+            cuts: Vec::new(),
+        };
+        let bytes = encoded(&state).len();
+        Self { state, bytes }
     }
-    parts.push(part);
-    parts.retain(|part| !part.is_empty());
-    parts.into_iter().map(|cuts| state(agent_id, instance, cuts)).collect()
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.state.cuts.is_empty()
+    }
+
+    /// Adds all cuts of a resource; `false` if they belong into another message, which must have at most
+    /// `most` bytes too. If they do not fit into a message of their own, their reasons are shortened.
+    pub(super) fn add(&mut self, cuts: &[Cut<'_>], most: usize) -> Result<bool, TooLarge> {
+        let limit = most.min(if self.is_empty() { LONGEST } else { ROOM });
+        let mut bytes = 0;
+        for reason in [LONGEST_REASON, LONGEST_REASON / 16, 0] {
+            let group: Vec<StateCut> = cuts.iter().map(|cut| state_cut(cut, reason)).collect();
+            bytes = self.bytes + encoded(&group).len();
+            if bytes <= limit {
+                self.state.cuts.extend(group);
+                self.bytes = bytes;
+                return Ok(true);
+            }
+            if !self.is_empty() {
+                return Ok(false);
+            }
+        }
+        Err(TooLarge { bytes })
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        encoded(&self.state)
+    }
 }
 
-fn state_cut(cut: &Cut<'_>) -> Option<StateCut> {
-    Some(StateCut {
+fn state_cut(cut: &Cut<'_>, longest_reason: usize) -> StateCut {
+    StateCut {
         resource: cut.resource.to_string(),
         incident: Hex(cut.id),
         factor: cut.plain.is_none().then_some(cut.factor),
         new_capacity: cut.plain.map(|plain| plain.tokens),
         floor: cut.plain.map(|plain| plain.floor),
         age_ms: cut.age / 1_000_000,
-        agent_id: cut.origin.agent_id.clone(),
-        reason: truncated(&cut.origin.reason).to_string(),
-        timestamp: format_timestamp(cut.origin.timestamp)?,
-    })
+        agent_id: Some(cut.origin.agent_id.clone()),
+        reason: Some(truncated(&cut.origin.reason, longest_reason).to_string()),
+        timestamp: Some(format_timestamp(cut.origin.timestamp)),
+    }
 }
 
-fn state(agent_id: &str, instance: u64, cuts: Vec<StateCut>) -> Vec<u8> {
-    let message = State { agent_id: agent_id.to_string(), instance: Hex(instance), cuts };
-    serde_json::to_vec(&message).unwrap_or_default()
+/// What `encode` makes of a reason that is short enough for `most` bytes.
+fn shortened(
+    most: usize,
+    reason: &str,
+    encode: impl Fn(&str) -> Vec<u8>,
+) -> Result<Vec<u8>, TooLarge> {
+    let whole = encode(reason);
+    if whole.len() <= most {
+        return Ok(whole);
+    }
+    // Each byte of a reason takes at least one.
+    let excess = whole.len() - most;
+    let shorter = encode(truncated(reason, reason.len().saturating_sub(excess)));
+    let bytes = shorter.len();
+    if bytes <= most { Ok(shorter) } else { Err(TooLarge { bytes }) }
+}
+
+fn encoded(message: &impl Serialize) -> Vec<u8> {
+    // Neither numbers that JSON lacks nor maps are in the messages, so this cannot fail.
+    serde_json::to_vec(message).unwrap_or_default()
 }
 
 // ---- decoding --------------------------------------------------------------------------------
 
 pub(super) fn parse(subject: &str, payload: &[u8]) -> Option<Message> {
-    if payload.len() > LONGEST {
-        return None;
+    if subject == CAPACITY {
+        parse_announcement(payload)
+    } else {
+        Some(payload).filter(|payload| payload.len() <= LONGEST).and_then(parse_state)
     }
-    if subject == CAPACITY { parse_announcement(payload) } else { parse_state(payload) }
 }
 
 fn parse_announcement(payload: &[u8]) -> Option<Message> {
     let message: Announcement = serde_json::from_slice(payload).ok()?;
-    let timestamp = message.timestamp.as_deref();
-    let origin = origin(&message.agent_id, &message.reason, timestamp)?;
     if message.new_capacity == 0 {
         return None;
     }
@@ -204,9 +267,11 @@ fn parse_announcement(payload: &[u8]) -> Option<Message> {
         (None, None) => (id_of(&message), CutTarget::Tokens(message.new_capacity)),
         _ => return None,
     };
+    let origin = origin(message.agent_id, message.reason, message.timestamp)?;
+    let agent_id = origin.agent_id.clone();
     let cut = RemoteCut { id, size, age: nanos(message.age_ms), origin };
     Some(Message {
-        agent_id: message.agent_id,
+        agent_id,
         instance: message.instance.map(|Hex(instance)| instance),
         cuts: vec![(message.resource, cut)],
     })
@@ -215,7 +280,7 @@ fn parse_announcement(payload: &[u8]) -> Option<Message> {
 fn parse_state(payload: &[u8]) -> Option<Message> {
     let message: State = serde_json::from_slice(payload).ok()?;
     let parse = |cut: StateCut| {
-        let origin = origin(&cut.agent_id, &cut.reason, Some(&cut.timestamp))?;
+        let origin = origin(cut.agent_id, cut.reason, cut.timestamp)?;
         let size = match (cut.factor, cut.new_capacity) {
             (Some(factor), None) => CutTarget::Factor(valid_factor(factor)?),
             (None, Some(tokens)) if tokens > 0 => {
@@ -228,7 +293,8 @@ fn parse_state(payload: &[u8]) -> Option<Message> {
         Some((cut.resource, RemoteCut { id, size, age, origin }))
     };
     let cuts = message.cuts.into_iter().map(parse).collect::<Option<_>>()?;
-    let (Hex(instance), agent_id) = (message.instance, valid_id(message.agent_id)?);
+    let (Hex(instance), agent_id) = (message.instance, message.agent_id.unwrap_or_default());
+    let agent_id = truncated(&agent_id, LONGEST_ID).to_string();
     Some(Message { agent_id, instance: Some(instance), cuts })
 }
 
@@ -236,38 +302,39 @@ fn valid_factor(factor: f64) -> Option<f64> {
     (factor > 0.0 && factor < 1.0).then_some(factor)
 }
 
-fn valid_id(agent_id: String) -> Option<String> {
-    (agent_id.len() <= LONGEST_ID).then_some(agent_id)
-}
-
 fn nanos(millis: u64) -> u64 {
     millis.saturating_mul(1_000_000)
 }
 
-fn origin(agent_id: &str, reason: &str, timestamp: Option<&str>) -> Option<Arc<Origin>> {
+fn origin(
+    agent_id: Option<String>,
+    reason: Option<String>,
+    timestamp: Option<String>,
+) -> Option<Arc<Origin>> {
     let timestamp = match timestamp {
-        Some(timestamp) => parse_timestamp(timestamp)?,
+        Some(timestamp) => parse_timestamp(&timestamp)?,
         None => SystemTime::now(),
     };
     Some(Arc::new(Origin {
-        agent_id: valid_id(agent_id.to_string())?,
-        reason: truncated(reason).to_string(),
+        agent_id: truncated(&agent_id.unwrap_or_default(), LONGEST_ID).to_string(),
+        reason: truncated(&reason.unwrap_or_default(), LONGEST_REASON).to_string(),
         timestamp,
         is_ours: false,
     }))
 }
 
-fn truncated(reason: &str) -> &str {
-    let most = LONGEST_REASON.min(reason.len());
-    let end = (0..=most).rev().find(|&at| reason.is_char_boundary(at)).unwrap_or(0);
-    &reason[..end]
+/// At most `most` bytes of `text`, whole characters.
+fn truncated(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
+    &text[..end.unwrap_or(0)]
 }
 
 /// The FNV-1a hash of the fields that identify the message: the same id on every agent.
 fn id_of(message: &Announcement) -> u64 {
     let timestamp = message.timestamp.as_deref().unwrap_or_default();
     let capacity = message.new_capacity.to_string();
-    let parts = [&message.resource, &message.agent_id, timestamp, &capacity];
+    let agent_id = message.agent_id.as_deref().unwrap_or_default();
+    let parts = [message.resource.as_str(), agent_id, timestamp, &capacity];
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0xff]));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -288,12 +355,15 @@ pub(super) fn parse_timestamp(text: &str) -> Option<SystemTime> {
     }
 }
 
-fn format_timestamp(at: SystemTime) -> Option<String> {
+/// A date that RFC 3339 has no digits for is the epoch.
+fn format_timestamp(at: SystemTime) -> String {
     let nanos = match at.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => i128::try_from(after.as_nanos()).ok()?,
-        Err(before) => -i128::try_from(before.duration().as_nanos()).ok()?,
+        Ok(after) => i128::try_from(after.as_nanos()),
+        Err(before) => i128::try_from(before.duration().as_nanos()).map(|before| -before),
     };
-    OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?.format(&Rfc3339).ok()
+    let date = nanos.ok().and_then(|nanos| OffsetDateTime::from_unix_timestamp_nanos(nanos).ok());
+    let formatted = date.and_then(|date| date.format(&Rfc3339).ok());
+    formatted.unwrap_or_else(|| "1970-01-01T00:00:00Z".to_string())
 }
 
 #[cfg(test)]

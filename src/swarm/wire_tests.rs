@@ -49,7 +49,7 @@ fn our_announcement_is_what_a_go_agent_expects() {
         age: 1_999_999,
         origin: &origin.unwrap(),
     };
-    let bytes = announcement(&cut, 5, 0xdef).unwrap();
+    let bytes = announcement(&cut, 5, 0xdef, usize::MAX).unwrap();
     assert_eq!(
         String::from_utf8(bytes.clone()).unwrap(),
         r#"{"resource":"shared-api","agent_id":"agent-1","new_capacity":5,"reason":"a < b & c","timestamp":"2026-11-23T23:38:48.858236705Z","incident":"0000000000000abc","factor":0.5,"age_ms":1,"instance":"0000000000000def"}"#,
@@ -104,15 +104,39 @@ fn malformed_messages_are_rejected() {
     rejected(CAPACITY, &"[".repeat(1 << 20));
     rejected(CAPACITY, &"[".repeat(LONGEST));
     rejected(CAPACITY, &GO.replace('}', &format!(",\"x\":{}", "[".repeat(LONGEST / 2))));
-    rejected(CAPACITY, &GO.replace("go-agent-1", &"a".repeat(LONGEST_ID + 1)));
+    rejected(STATE, &format!(r#"{{"agent_id":"{}","instance":"1"}}"#, "a".repeat(LONGEST)));
     assert!(parse(CAPACITY, b"\xff\xfe").is_none());
 }
 
+/// Go escapes each of `<`, `>` and `&` as six bytes.
 #[test]
-fn a_long_reason_is_truncated_between_characters() {
-    let text = GO.replace("received 429", &"\u{e9}".repeat(LONGEST_REASON));
-    let message = parse(CAPACITY, text.as_bytes()).unwrap();
-    assert_eq!(message.cuts[0].1.origin.reason.len(), LONGEST_REASON);
+fn what_is_too_long_in_a_cut_is_truncated_between_characters() {
+    for reason in ["\u{e9}".repeat(LONGEST_REASON), r"\u003c".repeat(160_000)] {
+        let message = parse(CAPACITY, GO.replace("received 429", &reason).as_bytes()).unwrap();
+        assert_eq!(message.cuts[0].1.origin.reason.len(), LONGEST_REASON);
+    }
+    let id = "\u{e9}".repeat(LONGEST_ID);
+    let message = parse(CAPACITY, GO.replace("go-agent-1", &id).as_bytes()).unwrap();
+    assert_eq!(message.agent_id.len(), LONGEST_ID);
+    assert_eq!(message.cuts[0].1.origin.agent_id, message.agent_id);
+    let null = GO.replace("\"go-agent-1\"", "null").replace("\"received 429\"", "null");
+    assert_eq!(parse(CAPACITY, null.as_bytes()).unwrap().cuts[0].1.origin.reason, "");
+}
+
+#[test]
+fn a_reason_is_shortened_to_the_payload_of_the_bus() {
+    for reason in ["429", "x", "\u{1}", "\"", "\u{e9}"] {
+        let origin = long("agent", reason);
+        let cut = Cut { plain: None, ..cut("api", 1, &origin) };
+        let whole = announcement(&cut, 5, 3, usize::MAX).unwrap();
+        let TooLarge { bytes: least } = announcement(&cut, 5, 3, 100).unwrap_err();
+        for most in least..whole.len() + 3 {
+            let shorter = announcement(&cut, 5, 3, most).unwrap();
+            assert!(shorter.len() <= most);
+            assert!(parse(CAPACITY, &shorter).is_some());
+        }
+        assert!(announcement(&cut, 5, 3, least - 1).is_err());
+    }
 }
 
 const PLAIN: Plain = Plain { tokens: 7, floor: 0.25 };
@@ -131,23 +155,41 @@ fn long(id: &str, reason: &str) -> Origin {
     }
 }
 
+/// In as many messages as it takes.
+fn states(agent_id: &str, groups: &[Vec<Cut<'_>>], most: usize) -> Vec<Vec<u8>> {
+    let (mut messages, mut message) = (Vec::new(), StateMessage::new(agent_id, 3));
+    for group in groups {
+        if !message.add(group, most).unwrap() {
+            messages.push(message.encode());
+            message = StateMessage::new(agent_id, 3);
+            assert!(message.add(group, most).unwrap());
+        }
+    }
+    messages.extend((!message.is_empty()).then(|| message.encode()));
+    messages
+}
+
 #[test]
 fn a_large_state_is_sent_in_several_messages() {
     let names: Vec<String> = (0..150).map(|i| format!("api-{i}")).collect();
-    for (origin, cuts, parts) in [
-        (long("a", "429"), 0, 0),
-        (long("a", "429"), 30, 1),
-        (long("a", "429"), 150, 4),
-        (long("a", "\"\n\t\\"), 150, 6),
-        (long("\u{1}", "\u{1}"), 150, 19),
+    for (origin, cuts, most, parts) in [
+        (long("a", "429"), 0, usize::MAX, 0),
+        (long("a", "429"), 30, usize::MAX, 1),
+        (long("a", "429"), 150, usize::MAX, 4),
+        (long("a", "\"\n\t\\"), 150, usize::MAX, 6),
+        (long("\u{1}", "\u{1}"), 150, usize::MAX, 19),
+        (long("a", "429"), 150, 8_192, 30),
+        (long("a", "429"), 150, 1_024, 150),
     ] {
-        let cuts: Vec<Cut<'_>> = names[..cuts].iter().map(|name| cut(name, 1, &origin)).collect();
-        let messages = states(&origin.agent_id, 3, &cuts);
+        let groups: Vec<Vec<Cut<'_>>> =
+            names[..cuts].iter().map(|name| vec![cut(name, 1, &origin)]).collect();
+        let messages = states(&origin.agent_id, &groups, most);
         assert_eq!(messages.len(), parts);
+        assert!(messages.iter().all(|message| message.len() <= most.min(LONGEST)));
         let parsed: Vec<Message> =
             messages.iter().map(|bytes| parse(STATE, bytes).unwrap()).collect();
         let remote: Vec<_> = parsed.iter().flat_map(|message| &message.cuts).collect();
-        assert!(remote.iter().map(|(name, _)| name).eq(&names[..cuts.len()]));
+        assert!(remote.iter().map(|(name, _)| name).eq(&names[..groups.len()]));
         assert!(remote.iter().all(|(_, remote)| remote.size == CutTarget::Plain(PLAIN)));
     }
 }
@@ -155,23 +197,35 @@ fn a_large_state_is_sent_in_several_messages() {
 #[test]
 fn the_cuts_of_a_resource_are_in_one_message() {
     let origin = long("\u{1}", "\u{1}");
-    let names = ["a".repeat(100), "b".repeat(100)];
-    let cuts: Vec<Cut<'_>> = (names.iter())
-        .flat_map(|name| (0..MOST_CUTS as u64).map(|id| cut(name, id, &origin)))
-        .collect();
-    let messages = states(&origin.agent_id, 3, &cuts);
+    let names = ["a".repeat(100), "b".repeat(1_000)];
+    let groups = names
+        .each_ref()
+        .map(|name| (0..MOST_CUTS as u64).map(|id| cut(name, id, &origin)).collect::<Vec<_>>());
+    let messages = states(&origin.agent_id, &groups, usize::MAX);
     let parsed = messages.iter().map(|bytes| parse(STATE, bytes).unwrap().cuts);
+    assert_eq!(messages.len(), 2);
     for (cuts, name) in parsed.zip(&names) {
         assert!(cuts.len() == MOST_CUTS && cuts.iter().all(|(resource, _)| resource == name));
     }
 }
 
 #[test]
-fn a_cut_of_an_agent_with_too_long_an_id_is_rejected() {
-    for (longer, is_fine) in [(0, true), (1, false)] {
-        let mut origin = long("a", "429");
-        origin.agent_id.push_str(&"a".repeat(longer));
-        let messages = states("a", 3, &[cut("api", 1, &origin)]);
-        assert_eq!(parse(STATE, &messages[0]).is_some(), is_fine);
-    }
+fn a_resource_that_fits_into_no_message_is_told() {
+    let (origin, name) = (long("a", "429"), "a".repeat(LONGEST));
+    let mut message = StateMessage::new("a", 3);
+    let TooLarge { bytes } = message.add(&[cut(&name, 1, &origin)], usize::MAX).unwrap_err();
+    assert!(bytes > LONGEST && message.is_empty());
+    assert_eq!(message.add(&[cut("api", 1, &origin)], usize::MAX), Ok(true));
+    assert_eq!(message.add(&[cut(&name, 1, &origin)], usize::MAX), Ok(false));
+    assert_eq!(parse(STATE, &message.encode()).unwrap().cuts.len(), 1);
+}
+
+#[test]
+fn the_id_of_another_agent_is_truncated_in_a_state_too() {
+    let mut origin = long("a", "429");
+    origin.agent_id.push_str("more");
+    let messages = states(&origin.agent_id, &[vec![cut("api", 1, &origin)]], usize::MAX);
+    let message = parse(STATE, &messages[0]).unwrap();
+    assert_eq!(message.agent_id, "a".repeat(LONGEST_ID));
+    assert_eq!(message.cuts[0].1.origin.agent_id, message.agent_id);
 }

@@ -8,7 +8,7 @@ use crate::common::part_two::part_two;
 use crate::common::watchdog::HANG;
 use crate::server::Server;
 use tokio::time::{sleep, timeout};
-use tollgate::{DistributedConfig, DistributedLimiter, MessageBus, NatsBus};
+use tollgate::{Delivery, DistributedConfig, DistributedLimiter, MessageBus, NatsBus};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -138,5 +138,100 @@ async fn close_does_not_hang_with_the_server_gone_or_silent() {
         if is_silent {
             server.resume();
         }
+    }
+}
+
+/// As an agent of agentkit (Go) announces it.
+async fn announce(bus: &Arc<dyn MessageBus>, resource: &str, capacity: u64) {
+    let message = format!(
+        r#"{{"resource":"{resource}","agent_id":"go","new_capacity":{capacity},"reason":"429","timestamp":"2026-11-23T23:38:48.858236705Z"}}"#
+    );
+    bus.publish("ratelimit.capacity", message.into()).await.expect("a connection");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_cuts_of_a_go_agent_at_once_are_all_heard() {
+    let server = Server::start();
+    let (bus, go) = (connect(&server).await, connect(&server).await);
+    let agent = agent(&bus, "a").await;
+    for i in 0..1_000 {
+        agent.set_capacity(&format!("api-{i}"), 100, SECOND).expect("a limit");
+    }
+    for i in 0..1_000 {
+        announce(&go, &format!("api-{i}"), 50).await;
+    }
+    let all = async {
+        let is_cut = |i| agent.capacity(&format!("api-{i}")).expect("one").burst == 50;
+        while !(0..1_000).all(is_cut) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(HANG, all).await.expect("all are heard");
+    assert_eq!(agent.stats().lost, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_only_small_messages_gets_small_ones() {
+    let server = Server::start_with_max_payload(1_024);
+    let names: Vec<String> = (0..50).map(|i| format!("api-{i}")).collect();
+    let long = "x".repeat(2_000);
+    let early = agent(&connect(&server).await, "early").await;
+    let mut agents = vec![agent(&connect(&server).await, "other").await];
+    for name in &names {
+        early.set_capacity(name, 100, SECOND).expect("a limit");
+        agents[0].set_capacity(name, 100, SECOND).expect("a limit");
+        early.announce_reduced(name, &"because ".repeat(500));
+    }
+    early.set_capacity(&long, 100, SECOND).expect("a limit");
+    early.announce_reduced(&long, "429");
+    early.announce_reduced("api", "429");
+    agents.push(early);
+    all_show(&agents, 50).await;
+    // After the announcements: from what is told of the cuts that stand.
+    sleep(SECOND).await;
+    agents.push(agent(&connect(&server).await, "late").await);
+    for name in &names {
+        agents[2].set_capacity(name, 100, SECOND).expect("a limit");
+    }
+    all_show(&agents, 50).await;
+    let all = async {
+        let is_cut = |name: &String| agents[2].capacity(name).expect("one").burst == 50;
+        while !names.iter().all(is_cut) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(HANG, all).await.expect("all are told");
+    assert!(agents[1].stats().dropped > 0);
+    timeout(HANG, agents[1].close()).await.expect("it closes");
+}
+
+/// Such as one of agentkit, whose client waits longer before it connects again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_made_in_an_outage_reaches_a_client_that_is_back_later() {
+    for is_before in [true, false] {
+        let mut server = Server::start();
+        let agents =
+            [agent(&connect(&server).await, "a").await, agent(&connect(&server).await, "b").await];
+        sleep(SECOND).await;
+        if is_before {
+            agents[0].announce_reduced("api", "429");
+            all_show(&agents, 50).await;
+            server.kill();
+        } else {
+            server.kill();
+            agents[0].announce_reduced("api", "429");
+        }
+        sleep(SECOND).await;
+        server.restart();
+        all_show(&agents, 50).await;
+        sleep(SECOND).await;
+        let late = connect(&server).await;
+        let mut heard = late.subscribe("ratelimit.capacity").await.expect("a subscription");
+        let Delivery::Message(message) = next(&mut heard).await else { panic!("lost") };
+        let message = String::from_utf8(message).expect("UTF-8");
+        assert!(message.contains(r#""new_capacity":50"#), "{message}");
+        // Nobody is cut twice.
+        sleep(SECOND).await;
+        assert!(agents.iter().all(|agent| total(agent) == 50));
     }
 }

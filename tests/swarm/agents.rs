@@ -156,6 +156,46 @@ async fn keys_are_cut_together_where_they_are() {
     assert!(third.remove_per_key("user:"));
 }
 
+/// Long after the cut, before it is told again.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_first_used_after_it_was_cut_elsewhere_is_cut_at_once() {
+    fastrand::seed(2026);
+    let bus = memory();
+    let [one, other] = [agent(&bus, "one", 100).await, agent(&bus, "other", 100).await];
+    for agent in [&one, &other] {
+        agent.per_key("user:", Limit::per_second(100)).unwrap();
+    }
+    for i in 0..100 {
+        one.announce_reduced(&format!("user:{i}"), "429");
+    }
+    sleep(60 * SECOND).await;
+    let late = agent(&bus, "late", 100).await;
+    late.per_key("user:", Limit::per_second(100)).unwrap();
+    sleep(SECOND).await;
+    // By a check, a permit, a wait, or as a resource of its own.
+    for agent in [&other, &late] {
+        assert!(agent.check("user:1").is_ok());
+        agent.try_acquire("user:2").unwrap().spend();
+        agent.acquire("user:3").await.unwrap().spend();
+        agent.configure("user:4", Limit::per_second(100)).unwrap();
+        sleep(A_MOMENT).await;
+        for i in 1..=4 {
+            assert_eq!(agent.capacity(&format!("user:{i}")).unwrap().burst, 60, "{i}");
+        }
+        assert!(agent.check("user:new").is_ok());
+        sleep(A_MOMENT).await;
+        assert_eq!(agent.capacity("user:new").unwrap().burst, 100);
+    }
+    // On the same schedule.
+    sleep(29 * SECOND).await;
+    assert!([&one, &other, &late].iter().all(|a| a.capacity("user:1").unwrap().burst == 66));
+    // And once it has recovered there is nothing to apply.
+    sleep(300 * SECOND).await;
+    assert!(other.check("user:50").is_ok());
+    sleep(A_MOMENT).await;
+    assert_eq!(other.capacity("user:50").unwrap().burst, 100);
+}
+
 #[tokio::test(start_paused = true)]
 async fn late_joiners_learn_within_a_second() {
     fastrand::seed(2026); // of when who answers
@@ -227,10 +267,20 @@ async fn an_agent_that_was_too_slow_asks_again() {
     sleep(A_MOMENT).await;
     let stats = slow.stats();
     assert_eq!((stats.lost, stats.malformed), (5, 15));
-    let Ok(Some(Delivery::Message(query))) = timeout(A_MOMENT, queries.next()).await else {
+    // Both have lost the same, and one asks for both.
+    let Ok(Some(Delivery::Message(query))) = timeout(SECOND / 4, queries.next()).await else {
         panic!("a query")
     };
     assert!(String::from_utf8(query).unwrap().contains("\"instance\""));
+    assert!(timeout(SECOND, queries.next()).await.is_err());
+    // Lost queries are no reason to ask.
+    for _ in 0..20 {
+        bus.publish("ratelimit.query", vec![b'['; 1 << 20]).await.unwrap();
+    }
+    sleep(A_MOMENT).await;
+    assert_eq!((a.stats().lost, slow.stats().lost), (10, 10));
+    while timeout(A_MOMENT, queries.next()).await.is_ok() {}
+    assert!(timeout(10 * SECOND, queries.next()).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -335,9 +385,14 @@ async fn a_cut_during_an_outage_applies_here_and_is_told_when_the_bus_is_back() 
         sleep(3 * SECOND).await;
         // 5.5 of 10: it is told as old as it is.
         assert_eq!((total(&here), total(&there)), (5, 5));
-        let Some(Delivery::Message(late)) = go.next().await else { panic!("a message") };
-        assert!(String::from_utf8(late).unwrap().contains("\"new_capacity\":5"));
-        sleep(20 * SECOND).await;
+        // It is repeated for a client that comes back later than ours.
+        sleep(15 * SECOND).await;
+        for _ in 0..6 {
+            let Some(Delivery::Message(late)) = go.next().await else { panic!("a message") };
+            assert!(String::from_utf8(late).unwrap().contains("\"new_capacity\":5"));
+        }
+        assert!(timeout(SECOND, go.next()).await.is_err());
+        sleep(5 * SECOND).await;
         assert_eq!((total(&here), total(&there)), (6, 6), "on the same schedule");
         assert!(here.stats().not_sent > 0);
         // One that has recovered by then is not told any more.

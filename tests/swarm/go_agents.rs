@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::common::swarm::{A_MOMENT, GO, SECOND, agent, config, memory, total, updates};
 use tokio::time::{sleep, timeout};
-use tollgate::{Delivery, DistributedLimiter, MessageBus, Subscription};
+use tollgate::{Delivery, DistributedConfig, DistributedLimiter, MessageBus, Subscription};
 
 const CAPACITY: &str = "ratelimit.capacity";
 
@@ -178,5 +178,127 @@ async fn our_cut_raises_no_go_agent() {
         sleep(6 * SECOND).await;
         agents[1].announce_reduced("shared-api", "429");
         assert_eq!(totals(&mut go, &agents).await, [low.min(12), 12, 12]);
+    }
+}
+
+/// Whatever number of tokens a Go agent names, that is what is kept, admitted, shown and announced.
+#[tokio::test(start_paused = true)]
+async fn what_is_named_is_what_is_kept() {
+    for capacity in [100, 299, 1_000] {
+        let bus = memory();
+        // A factor so low that the floor of a refusal is below one token.
+        let config = DistributedConfig { reduce_factor: 0.000_5, ..config(&bus, "a") };
+        let agent = DistributedLimiter::new(config).await.unwrap();
+        let mut go = bus.subscribe("ratelimit.state").await.unwrap();
+        for tokens in 1..=capacity {
+            let name = format!("api-{tokens}");
+            agent.set_capacity(&name, capacity, SECOND).unwrap();
+            let message = GO.replace("shared-api", &name).replace(":5,", &format!(":{tokens},"));
+            bus.publish(CAPACITY, message.into()).await.unwrap();
+        }
+        sleep(A_MOMENT).await;
+        for tokens in 1..=capacity {
+            let name = format!("api-{tokens}");
+            let shown = agent.capacity(&name).unwrap();
+            assert_eq!((shown.burst, shown.per_window, shown.available), (tokens, tokens, tokens));
+            agent.check_n(&name, tokens).unwrap();
+            assert!(agent.check(&name).is_err());
+        }
+        // All of it in a second, no more.
+        sleep(SECOND).await;
+        assert!((1..=capacity).all(|n| {
+            let available = agent.capacity(&format!("api-{n}")).unwrap().available;
+            available == n || available + 1 == n // the clock of tokio counts milliseconds
+        }));
+        let Some(Delivery::Message(state)) = go.next().await else { panic!("a message") };
+        assert!(String::from_utf8(state).unwrap().contains("\"new_capacity\""));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_we_announce_is_what_we_show() {
+    for (factor, capacity, tokens) in
+        [(0.6, 10, 6), (0.57, 100, 57), (0.29, 100, 29), (0.07, 100, 7)]
+    {
+        let bus = memory();
+        let mut go = bus.subscribe(CAPACITY).await.unwrap();
+        let config = DistributedConfig { reduce_factor: factor, ..config(&bus, "a") };
+        let agent = DistributedLimiter::new(config).await.unwrap();
+        agent.set_capacity("shared-api", capacity, SECOND).unwrap();
+        agent.announce_reduced("shared-api", "429");
+        let shown = agent.capacity("shared-api").unwrap();
+        assert_eq!((shown.burst, shown.per_window), (tokens, tokens));
+        let Some(Delivery::Message(message)) = go.next().await else { panic!("a message") };
+        let message = String::from_utf8(message).unwrap();
+        assert!(message.contains(&format!("\"new_capacity\":{tokens},")), "{message}");
+    }
+}
+
+/// The same storm at each capacity is one cut, to half, rounded down.
+#[tokio::test(start_paused = true)]
+async fn a_storm_cuts_once_at_every_capacity() {
+    let bus = memory();
+    let agents = [agent(&bus, "a", 1).await, agent(&bus, "b", 1).await];
+    for capacity in 2..300_u64 {
+        let name = format!("api-{capacity}");
+        for agent in &agents {
+            agent.set_capacity(&name, capacity, SECOND).unwrap();
+        }
+        let mut left = capacity;
+        while left > 1 {
+            left = (left / 2).max(1);
+            let message = GO
+                .replace("shared-api", &name)
+                .replace(":5,", &format!(":{left},"))
+                .replace("858236705", &format!("{left:09}"));
+            bus.publish(CAPACITY, message.into()).await.unwrap();
+        }
+    }
+    for _ in 0..6 {
+        sleep(4 * SECOND).await;
+        for (agent, capacity) in agents.iter().flat_map(|agent| (2..300).map(move |c| (agent, c))) {
+            let shown = agent.capacity(&format!("api-{capacity}")).unwrap();
+            assert_eq!(shown.burst, capacity / 2, "of {capacity}");
+        }
+    }
+    assert!(agents.iter().all(|agent| agent.stats().sent < 100), "they agree");
+}
+
+/// Go does not repeat: what is lost is lost.
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_cuts_at_once_are_all_heard() {
+    let (bus, _, agents) = swarm(100).await;
+    for i in 0..10_000 {
+        agents[0].set_capacity(&format!("api-{i}"), 10, SECOND).unwrap();
+    }
+    for i in 0..10_000 {
+        let message = GO.replace("shared-api", &format!("api-{i}"));
+        bus.publish(CAPACITY, message.into()).await.unwrap();
+    }
+    sleep(A_MOMENT).await;
+    let is_cut = |i: &i32| agents[0].capacity(&format!("api-{i}")).unwrap().burst == 5;
+    assert_eq!((0..10_000).filter(is_cut).count(), 10_000);
+    assert_eq!(agents[0].stats().lost, 0);
+}
+
+/// Go escapes each `<` of a page as six bytes.
+#[tokio::test(start_paused = true)]
+async fn a_cut_is_not_thrown_away_for_a_long_reason_or_id() {
+    for (id, reason) in [
+        ("go", "x".repeat(140_000)),
+        ("go", r"\u003chtml\u003e".repeat(60_000)),
+        (&"g".repeat(257), "429".into()),
+    ] {
+        let (bus, _, agents) = swarm(100).await;
+        let heard = updates(&agents[0]);
+        let message = GO.replace("received 429", &reason).replace("go-agent-1", id);
+        bus.publish(CAPACITY, message.into()).await.unwrap();
+        sleep(A_MOMENT).await;
+        assert_eq!((total(&agents[0]), total(&agents[1])), (50, 50));
+        let update = heard.lock().unwrap().pop().unwrap();
+        assert!(update.reason.len() <= 1_024 && update.agent_id.len() <= 256);
+        let late = agent(&bus, "late", 100).await;
+        sleep(SECOND).await;
+        assert_eq!((total(&late), agents[1].stats().malformed), (50, 0));
     }
 }

@@ -4,6 +4,8 @@
 mod common;
 
 mod agents;
+mod crowds;
+mod failing_buses;
 mod go_agents;
 mod memory_bus;
 mod network;

@@ -16,6 +16,8 @@ pub(crate) struct Parting {
     pub(crate) from: At,
     pub(crate) to: At,
     pub(crate) is_left: Vec<bool>,
+    /// The bus fails for those on the left, instead of losing what they say.
+    pub(crate) fails: bool,
 }
 
 /// An announcement, as it was published.
@@ -89,6 +91,11 @@ impl Network {
         self.crashed[b].is_none() && !self.partings.iter().any(apart)
     }
 
+    fn fails(&self, by: usize) -> bool {
+        let now = self.now();
+        self.partings.iter().any(|p| p.fails && p.is_left[by] && (p.from..p.to).contains(&now))
+    }
+
     fn publish(&mut self, by: usize, subject: &str, payload: &[u8]) {
         if self.crashed[by].is_some() {
             return;
@@ -137,8 +144,11 @@ impl MessageBus for End {
         subject: &'a str,
         payload: Vec<u8>,
     ) -> BusFuture<'a, Result<(), BusError>> {
-        self.lock().publish(self.member, subject, &payload);
-        Box::pin(std::future::ready(Ok(())))
+        let mut network = self.lock();
+        // It is logged as announced even so: the agent has cut.
+        network.publish(self.member, subject, &payload);
+        let failed = network.fails(self.member).then_some(BusError::Disconnected);
+        Box::pin(std::future::ready(failed.map_or(Ok(()), Err)))
     }
 
     fn subscribe<'a>(

@@ -1,5 +1,6 @@
 //! A thousand swarms on a bad network, each by a seed: 2 to 20 agents with limits of their own, of
-//! whom some come late and one may crash, beside agents of another kind and hostile senders.
+//! whom some come late, one may crash and one may lose its bus, beside an agent of agentkit (Go) and hostile
+//! senders.
 //!
 //! They are judged by what they admit and by what is announced, not by what they say of themselves.
 //! The announcements tell which factor is justified at any time: that of the lowest cut, as far as it
@@ -24,12 +25,14 @@ const API: &str = "api";
 const INTERVAL: At = 20.0;
 const STEP: f64 = 1.5;
 /// After that everybody knows what somebody said: a few messages are lost, and repeated.
-const ARRIVES: At = 14.0;
+const ARRIVES: At = 20.0;
 /// An agent's step of a recovery comes so much too early at most, and so much too late.
 const EARLY: At = 4.0;
 const LATE: At = 8.0;
-/// A hostile sender may have told who came late that a cut is so much older.
+/// A hostile sender may have told an agent that did not know a cut that it is so much older.
 const FORGED: At = 10.0;
+/// The agents' cooldown, in seconds.
+const COOLDOWN: At = 5.0;
 /// An incident's refusals come in this time; where requests were sent before, in twice of it.
 const STORM: At = 3.0;
 
@@ -37,6 +40,8 @@ const STORM: At = 3.0;
 #[derive(Clone, Debug)]
 struct Cut {
     by: usize,
+    /// The name of its incident; none if it was announced in tokens.
+    incident: String,
     made: At,
     said: At,
     size: Size,
@@ -47,8 +52,13 @@ struct Cut {
 #[derive(Clone, Debug)]
 enum Size {
     Factor(f64),
-    /// Of one who knows no factors, and cuts for each refusal: the first, and the last.
-    Tokens(f64, f64),
+    /// Of one who knows no factors, and cuts for each refusal.
+    Tokens {
+        first: f64,
+        last: f64,
+        /// Incidents up to its end, each of which halves a limit at most.
+        incidents: i32,
+    },
 }
 
 /// What an agent admitted in a second, as a part of its limit.
@@ -71,10 +81,12 @@ struct Swarm {
     admitted: Vec<Admitted>,
     /// When each began.
     incidents: Vec<At>,
-    /// Cuts of those who know no factors.
+    /// Refusals that were further apart than the cooldown count as several.
+    refusals: i32,
+    /// Cuts of the Go agent.
     plain: Vec<Cut>,
-    /// Which limits there are.
-    limits: Vec<u32>,
+    /// What is left of its 100, and the number of its announcements.
+    go: (u32, u32),
     is_attacked: bool,
     /// The end of whoever attacks.
     hostile: End,
@@ -88,11 +100,18 @@ impl Swarm {
         let network = Arc::new(Mutex::new(Network::new(members, random.fork())));
         let hostile = End::of(members - 1, &network);
         let is_attacked = random.u8(..4) == 0;
-        // A cut in tokens is another factor of each limit, so where there are such limits are alike.
-        let limits = if random.u8(..4) == 0 { vec![100] } else { vec![100, 250, 1_000] };
-        let (agents, admitted) = (Vec::new(), Vec::new());
-        let (incidents, plain) = (Vec::new(), Vec::new());
-        Self { random, network, agents, admitted, incidents, plain, limits, is_attacked, hostile }
+        Self {
+            random,
+            network,
+            agents: Vec::new(),
+            admitted: Vec::new(),
+            incidents: Vec::new(),
+            refusals: 0,
+            plain: Vec::new(),
+            go: (100, 0),
+            is_attacked,
+            hostile,
+        }
     }
 
     /// How many there will be. Two more members are of another kind, and hostile.
@@ -113,7 +132,7 @@ impl Swarm {
             ..DistributedConfig::new(Arc::new(end.clone()), end.member.to_string())
         };
         let limiter = DistributedLimiter::new(config).await.expect("an agent");
-        let limit = self.limits[self.random.usize(..self.limits.len())];
+        let limit = [100, 250, 1_000][self.random.usize(..3)];
         limiter.configure(API, Limit::per_second(limit.into())).expect("a limit");
         self.agents.push(Agent { limiter, limit, since: self.now() });
     }
@@ -121,6 +140,7 @@ impl Swarm {
     /// The upstream has had enough: some agents are refused, at once or by and by.
     fn incident(&mut self) {
         self.incidents.push(self.now());
+        self.refusals += 1;
         let share = self.random.f64();
         for agent in &self.agents {
             let by_permit = self.random.bool();
@@ -143,21 +163,35 @@ impl Swarm {
         }
     }
 
-    /// An agent that knows neither factors nor incidents cuts for each of three refusals.
-    async fn plain_storm(&mut self) {
+    /// The Go agent is refused some times, and cuts for each: in a moment, or for longer than the cooldown.
+    /// It does not recover, but it may have been restarted.
+    async fn go_storm(&mut self) {
         let end = End::of(self.most(), &self.network);
-        let (said, first) = (self.now(), self.random.u32(30..90));
-        for (i, capacity) in [first, first / 2, first / 4].into_iter().enumerate() {
+        let (start, times) = (self.now(), self.random.u32(1..12));
+        let most = if self.random.bool() { 0.01 } else { 1.5 };
+        if self.random.u8(..3) == 0 {
+            self.go.0 = 100;
+        }
+        let logged = end.lock().log.len();
+        let first = f64::from((self.go.0 / 2).max(1));
+        for _ in 0..times {
+            self.go = ((self.go.0 / 2).max(1), self.go.1 + 1);
+            let (capacity, number) = self.go;
             let message = format!(
-                r#"{{"resource":"{API}","agent_id":"go","new_capacity":{capacity},"reason":"429","timestamp":"2026-11-24T12:00:{:02}.{i}Z"}}"#,
-                self.incidents.len(),
+                r#"{{"resource":"{API}","agent_id":"go","new_capacity":{capacity},"reason":"429","timestamp":"2026-11-24T12:00:00.{number:09}Z"}}"#,
             );
             end.say("ratelimit.capacity", &message);
-            sleep(Duration::from_millis(10)).await;
+            let pause = most * self.random.f64();
+            sleep(Duration::from_secs_f64(pause)).await;
         }
-        let size = Size::Tokens(first.into(), (first / 4).into());
-        let spreads = end.lock().log.iter().rev().take(3).any(|announced| announced.is_heard);
-        self.plain.push(Cut { by: end.member, made: said, said, size, spreads });
+        // Agents that heard it late, by the loss or the delay of a message, may count one more.
+        let said = self.now();
+        self.refusals += if most > 1.0 { ((said - start) / COOLDOWN) as i32 + 2 } else { 1 };
+        let (last, incidents) = (self.go.0.into(), self.refusals);
+        let spreads = end.lock().log[logged..].iter().any(|announced| announced.is_heard);
+        let (by, incident) = (end.member, String::new());
+        let size = Size::Tokens { first, last, incidents };
+        self.plain.push(Cut { by, incident, made: start, said, size, spreads });
     }
 
     /// What may be said to raise a limit, or to keep others from telling: of the cuts that were
@@ -222,11 +256,19 @@ impl Swarm {
                 let is_left = (0..self.most() + 2).map(|_| self.random.bool()).collect();
                 let from = self.now();
                 let to = from + 1.0 + 20.0 * self.random.f64();
-                self.hostile.lock().partings.push(Parting { from, to, is_left });
+                self.hostile.lock().partings.push(Parting { from, to, is_left, fails: false });
             }
-            if self.limits.len() == 1 && self.random.bool() {
+            if self.random.u8(..4) == 0 {
+                // The bus of one agent is gone, and says so.
+                let alone = self.random.usize(..self.agents.len());
+                let is_left = (0..self.most() + 2).map(|member| member == alone).collect();
+                let from = self.now();
+                let to = from + 1.0 + 20.0 * self.random.f64();
+                self.hostile.lock().partings.push(Parting { from, to, is_left, fails: true });
+            }
+            if self.random.u8(..4) == 0 {
                 self.incidents.push(self.now());
-                self.plain_storm().await;
+                self.go_storm().await;
             } else {
                 self.incident();
             }
@@ -252,9 +294,15 @@ impl Swarm {
     /// When the last cut has been undone everywhere, whoever made it.
     fn recovered(&self) -> At {
         let (now, cuts) = (self.now(), self.cuts());
-        let lowest = |agent: &Agent| justified(&cuts, agent.limit, now, |_| true).0;
+        // Hostile senders may have told that cuts are younger than they are.
+        let at = if self.was_attacked() { 0.0 } else { now };
+        let lowest = |agent: &Agent| justified(&cuts, agent.limit, at, |_| true).0;
         let lowest = self.agents.iter().map(lowest).fold(0.3, f64::min);
         now + ((1.0 / lowest).log(STEP).ceil() + 1.0) * INTERVAL + ARRIVES
+    }
+
+    fn was_attacked(&self) -> bool {
+        self.hostile.lock().log.iter().any(|announced| announced.by == self.hostile.member)
     }
 
     // ---- judging ------------------------------------------------------------------------------
@@ -268,6 +316,7 @@ impl Swarm {
             let age = number("\"age_ms\":").expect("an age") / 1e3;
             Cut {
                 by: announced.by,
+                incident: text(&announced.message, "\"incident\":\"").expect("one").to_string(),
                 made: announced.at - age,
                 said: announced.at,
                 size: Size::Factor(number("\"factor\":").expect("a factor")),
@@ -280,7 +329,7 @@ impl Swarm {
     /// How many admissions could only be at one factor, below the limit; or what is wrong.
     fn judge(&self, end: At) -> Result<u64, String> {
         let (cuts, mut strict) = (self.cuts(), 0);
-        let was_attacked = self.hostile.lock().log.iter().any(|a| a.by == self.hostile.member);
+        let was_attacked = self.was_attacked();
         for Admitted { agent, from, part } in &self.admitted {
             let Agent { limit, since, .. } = &self.agents[*agent];
             let network = self.hostile.lock();
@@ -291,7 +340,7 @@ impl Swarm {
                 let said = match cut.size {
                     Size::Factor(_) => cut.said,
                     // It does not repeat it; who heard it does, after any parting.
-                    Size::Tokens(..) => {
+                    Size::Tokens { .. } => {
                         network.partings.iter().map(|p| p.to).fold(cut.said, f64::max)
                     }
                 };
@@ -299,7 +348,7 @@ impl Swarm {
                 let crashed = network.crashed[cut.by].unwrap_or(f64::INFINITY);
                 cut.spreads && known >= ARRIVES && crashed > cut.said + ARRIVES
             };
-            let forged = if was_attacked && *since > 0.0 { FORGED } else { 0.0 };
+            let forged = if was_attacked { FORGED } else { 0.0 };
             let until = from + 1.0 + EARLY + forged;
             let (_, most) = justified(&cuts, *limit, until, has_arrived);
             let (mut least, _) =
@@ -321,8 +370,9 @@ impl Swarm {
         for (i, start) in self.incidents.iter().enumerate() {
             let end = self.incidents.get(i + 1).copied().unwrap_or(f64::INFINITY);
             for (by, agent) in self.agents.iter().enumerate() {
-                let ours: Vec<&Cut> =
+                let mut ours: Vec<&Cut> =
                     cuts.iter().filter(|c| c.by == by && (*start..end).contains(&c.made)).collect();
+                ours.dedup_by_key(|cut| &cut.incident); // repeated after an outage
                 let (level, _) =
                     justified(&cuts, agent.limit, start - LATE, |cut| cut.said < *start);
                 let too_deep = |cut: &&Cut| cut.factor(agent.limit).0 < 0.5 * level - 1e-9;
@@ -341,9 +391,11 @@ impl Swarm {
 fn justified(cuts: &[Cut], limit: u32, at: At, counts: impl Fn(&Cut) -> bool) -> (f64, f64) {
     let (mut least, mut most) = (1.0_f64, 1.0_f64);
     for cut in cuts.iter().filter(|cut| counts(cut)) {
-        let grown = STEP.powf(((at - cut.made) / INTERVAL).floor().max(0.0));
+        let grown = |made: At| STEP.powf(((at - made) / INTERVAL).floor().max(0.0));
         let (low, high) = cut.factor(limit);
-        (least, most) = (least.min(low * grown), most.min(high * grown));
+        // Each announcement of a storm is a cut, of which an agent may have heard only some.
+        let last_made = if matches!(cut.size, Size::Tokens { .. }) { cut.said } else { cut.made };
+        (least, most) = (least.min(low * grown(last_made)), most.min(high * grown(cut.made)));
     }
     (least, most)
 }
@@ -352,9 +404,10 @@ impl Cut {
     fn factor(&self, limit: u32) -> (f64, f64) {
         match self.size {
             Size::Factor(factor) => (factor, factor),
-            // Of an incident that an agent knows of too, it is heard as half.
-            Size::Tokens(first, last) => {
-                (last / f64::from(limit), (first / f64::from(limit)).max(0.5))
+            // It is heard as one refusal.
+            Size::Tokens { first, last, incidents } => {
+                let least = (last / f64::from(limit)).max(0.5_f64.powi(incidents));
+                (least, (first / f64::from(limit)).max(0.5))
             }
         }
     }

@@ -40,14 +40,19 @@ pub(super) struct KeysGuard<'a> {
     pub(super) now: u64,
     /// Promoted keys in which something is due, of which observers may have to be told.
     pub(super) due: SmallVec<[Arc<Entry>; 4]>,
+    /// A key that was created, if somebody is to be told.
+    pub(super) created: Option<Arc<str>>,
 }
 
 impl KeysGuard<'_> {
     /// Unlocks, and does what is due in promoted keys; returns whether anything was. Not under another
     /// lock: observers may be told.
     pub(super) fn finish(self) -> bool {
-        let Self { keys, due, .. } = self;
+        let Self { registry, keys, due, created, .. } = self;
         drop(keys);
+        if let Some(name) = created {
+            registry.context.tell_new(&name);
+        }
         due.iter().for_each(|entry| entry.bring_up_to_date());
         !due.is_empty()
     }

@@ -135,15 +135,19 @@ impl Registry {
         if let Some(entry) = self.promoted(name) {
             return Some(entry);
         }
-        let exists = || self.entries.pin().get(&NameRef(name)).is_some();
-        if !exists() {
+        if !self.has(name) {
             return None;
         }
         // It may have gone before the lock was taken.
         let promote = |guard: &mut KeysGuard<'_>| {
-            if exists() { guard.promote(name).map(Some) } else { Ok(None) }
+            if self.has(name) { guard.promote(name).map(Some) } else { Ok(None) }
         };
         self.with_keys(promote).unwrap_or_default()
+    }
+
+    #[cfg(feature = "swarm")]
+    pub(in crate::limiter) fn has(&self, name: &str) -> bool {
+        self.entries.pin().get(&NameRef(name)).is_some()
     }
 
     /// The entry of a name, to look at. For a compact key, or one that does not exist, it is a copy of

@@ -121,6 +121,7 @@ impl KeysGuard<'_> {
 
     fn add(&mut self, name: Arc<str>, template: &Template, registration: Registration) {
         self.registry.entries.pin().insert(Name(Arc::clone(&name)), registration);
+        self.created = self.registry.context.on_new.is_some().then(|| Arc::clone(&name));
         self.keys.names.push_back(name);
         template.gain();
     }

@@ -30,8 +30,13 @@ impl Registry {
     /// Takes the lock of the keys. A sweep that is due comes first.
     pub(super) fn lock_keys(&self) -> KeysGuard<'_> {
         let keys = self.keys.lock();
-        let mut guard =
-            KeysGuard { registry: self, keys, now: self.clock.now(), due: SmallVec::new() };
+        let mut guard = KeysGuard {
+            registry: self,
+            keys,
+            now: self.clock.now(),
+            due: SmallVec::new(),
+            created: None,
+        };
         let end = self.sweep_window.end();
         if guard.now >= end && !self.is_closed() {
             guard.sweep();
