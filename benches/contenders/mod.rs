@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use tollgate::{Clock, Limit, MemoryLimiter, OnRelease, Permit, Resource};
 
 pub(crate) use named::Named;
-use own::{Floor, Oracle, Time};
+use own::{Floor, NamedOracle, Oracle, Time};
 
 /// Limiters under one load. All are measured against the first, the lower bound for such a call,
 /// mostly the floor, and against the second: governor or the nearest equivalent.
@@ -237,6 +237,7 @@ fn acquires() -> Vec<Contender> {
         floor(OPEN),
         Contender::new("governor until_ready", |_| poll_once(governor.until_ready())),
         Contender::new("tollgate, acquire", |_| poll_once(resource.acquire())),
+        Contender::new("tollgate, until_ready", |_| poll_once(resource.until_ready())),
         Contender::new("leaky-bucket acquire", move |_| poll_once(leaky.acquire_one())),
         Contender::new("tokio Semaphore acquire", |_| poll_once(semaphore.acquire())),
     ]
@@ -261,6 +262,29 @@ fn acquire_by_name() -> Vec<Contender> {
         Contender::new("check", |_| limiter.check(black_box("api"))),
         Contender::new("try_acquire", |_| limiter.try_acquire(black_box("api"))),
         Contender::new("acquire", |_| poll_once(limiter.acquire(black_box("api")))),
+    ]
+}
+
+/// What a caller of `set_capacity` does: takes a token by name, and gives it back.
+fn taken_and_given_back() -> Vec<Contender> {
+    let limiter: &'static MemoryLimiter = Box::leak(Box::default());
+    limiter.set_capacity("api", 100, Duration::from_secs(1)).expect("a limit");
+    let oracle: &'static NamedOracle =
+        Box::leak(Box::new(NamedOracle::new(&["api"], 100, 1_000_000_000)));
+    let handle = limiter.resource("api").expect("it was configured");
+    let handle: &'static Resource = Box::leak(Box::new(handle));
+    let by_oracle = |_| {
+        let taken = oracle.try_acquire(black_box("api"));
+        if taken {
+            oracle.release(black_box("api"));
+        }
+        taken
+    };
+    vec![
+        Contender::new("mutex and map", by_oracle),
+        Contender::new("the same", by_oracle),
+        Contender::new("tollgate, name", |_| limiter.try_acquire(black_box("api")).map(drop)),
+        Contender::new("tollgate, handle", |_| handle.try_acquire().map(drop)),
     ]
 }
 
@@ -314,7 +338,7 @@ fn throttle_net(names: [&'static str; 3], last: Load) -> Contender {
 /// Builds a group when it runs, so that thousands of names do not exist while others are measured.
 pub(crate) type MakeGroup = fn() -> Group;
 
-pub(crate) const GROUPS: [MakeGroup; 15] = [
+pub(crate) const GROUPS: [MakeGroup; 16] = [
     || {
         let mut contenders = vec![floor(OPEN), governor_direct(OPEN), handle(OPEN), oracle(OPEN)];
         contenders.extend([ratelimit(true), leaky_bucket(true)]);
@@ -355,6 +379,10 @@ pub(crate) const GROUPS: [MakeGroup; 15] = [
         contenders.push(permit(OPEN, "tollgate, Spend", OnRelease::Spend));
         contenders.push(permit(OPEN, "tollgate, Refund", OnRelease::Refund));
         Group { name: "permit, taken and dropped", admitted: true, contenders }
+    },
+    || {
+        let contenders = taken_and_given_back();
+        Group { name: "set_capacity(100), taken and dropped", admitted: true, contenders }
     },
     || Group { name: "acquire, without waiting", admitted: true, contenders: acquires() },
     || {

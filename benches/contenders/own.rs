@@ -1,5 +1,6 @@
-//! Two reference limiters: the cheapest exact one, and the simplest exact one.
+//! Reference limiters: the cheapest exact one, the simplest exact one, and the simplest of many names.
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -94,5 +95,44 @@ impl Oracle {
         let rest = level.checked_sub(self.window);
         bucket.level = rest.unwrap_or(level);
         rest.map(|_| ()).ok_or(self.window - level.min(self.window))
+    }
+}
+
+/// The simplest limiter of many names whose permits give their token back: one lock around a map of
+/// [`Oracle`]'s buckets, and of the permits in flight.
+pub(crate) struct NamedOracle {
+    buckets: Mutex<HashMap<String, (Bucket, u64)>>,
+    window: u128,
+    burst: u128,
+    time: Time,
+}
+
+impl NamedOracle {
+    /// `burst` tokens per `window` nanoseconds, of each of these names.
+    pub(crate) fn new(names: &[&str], burst: u64, window: u64) -> Self {
+        let (burst, window) = (u128::from(burst), u128::from(window));
+        let full = || (Bucket { level: burst * window, at: 0 }, 0);
+        let buckets = names.iter().map(|name| ((*name).to_string(), full())).collect();
+        Self { buckets: Mutex::new(buckets), window, burst, time: Time::new() }
+    }
+
+    pub(crate) fn try_acquire(&self, name: &str) -> bool {
+        let mut buckets = self.buckets.lock().expect("nothing panics in here");
+        let Some((bucket, in_flight)) = buckets.get_mut(name) else { return false };
+        let elapsed = self.time.now().saturating_sub(bucket.at);
+        bucket.at += elapsed;
+        let accrued = bucket.level + u128::from(elapsed) * self.burst;
+        bucket.level = accrued.min(self.burst * self.window);
+        let Some(rest) = bucket.level.checked_sub(self.window) else { return false };
+        (bucket.level, *in_flight) = (rest, *in_flight + 1);
+        true
+    }
+
+    pub(crate) fn release(&self, name: &str) {
+        let mut buckets = self.buckets.lock().expect("nothing panics in here");
+        if let Some((bucket, in_flight)) = buckets.get_mut(name) {
+            bucket.level = (bucket.level + self.window).min(self.burst * self.window);
+            *in_flight = in_flight.saturating_sub(1);
+        }
     }
 }

@@ -219,13 +219,40 @@ impl Bucket {
     /// [`Bucket::take_any`]. `Undecided` also if only the stripes may have room.
     pub(crate) fn refund(&self, n: u64, now: u64, is_locked: bool) -> Result<(), Retry> {
         self.settle(now, is_locked, |snapshot| {
-            let may_fit_in_stripes = snapshot.is_striped() && snapshot.has_no_room_for(n);
+            let may_fit_in_stripes =
+                snapshot.is_striped() && snapshot.has_no_room_for(n) && !self.stripes_are_full();
             if may_fit_in_stripes && !is_locked {
                 Err(Retry::Undecided)
             } else {
                 Ok(snapshot.refunded(n))
             }
         })
+    }
+
+    /// The same where it is simplest: nobody waits, the stripes are closed, and the slot answers. Returns
+    /// `false`, with nothing done, elsewhere.
+    #[inline]
+    pub(crate) fn refund_plain(&self, n: u64, now: u64) -> bool {
+        loop {
+            let word = self.word();
+            let slot = &self.slots[word.parity()];
+            let elapsed = now.wrapping_sub(slot.anchor());
+            // As in `decide`.
+            if elapsed >= slot.horizon() || !word.has_no_flags() {
+                return false;
+            }
+            // A slot that is being rewritten has any values here, and the swap fails.
+            let ((floor, _), origin) = (slot.accrued(elapsed), slot.origin());
+            let position = word.position(origin);
+            let next = position.saturating_sub(n.saturating_mul(slot.unit()));
+            // What is full stays as it is. If the slot was rewritten it may be another one.
+            let is_full = position <= floor;
+            if is_full && self.word().same_generation(word)
+                || !is_full && self.swap(word, word.moved(origin, next))
+            {
+                return true;
+            }
+        }
     }
 
     /// Takes `n` tokens, available or not: a debt delays later takes. `is_locked` as in

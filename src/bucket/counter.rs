@@ -44,26 +44,42 @@ impl CountedAt {
     }
 }
 
-/// A stripe's part of the count.
+/// A stripe's part of the count: `entered - left + shared`. The first two are apart, so that a call which
+/// enters does not wait for the store of the one that has just left.
 #[derive(Debug, Default)]
 pub(super) struct InFlightCounter {
-    own: AtomicU64,
+    entered: AtomicU64,
+    left: AtomicU64,
     shared: AtomicU64,
 }
 
 impl InFlightCounter {
+    /// By the owner alone.
     #[inline]
-    pub(super) fn add_own(&self, n: u64) {
-        let own = self.own.load(Ordering::Relaxed); // written by this thread alone
-        self.own.store(own.wrapping_add(n), Ordering::Release);
+    pub(super) fn enter_own(&self) {
+        Self::add_one(&self.entered);
+    }
+
+    /// By the owner alone.
+    #[inline]
+    pub(super) fn leave_own(&self) {
+        Self::add_one(&self.left);
+    }
+
+    #[inline]
+    fn add_one(count: &AtomicU64) {
+        let before = count.load(Ordering::Relaxed); // written by this thread alone
+        count.store(before.wrapping_add(1), Ordering::Release);
     }
 
     pub(super) fn add_shared(&self, n: u64) {
         self.shared.fetch_add(n, Ordering::AcqRel);
     }
 
+    /// Never too small: what ended is read before what began.
     pub(super) fn count(&self) -> u64 {
         let shared = self.shared.load(Ordering::Acquire);
-        self.own.load(Ordering::Acquire).wrapping_add(shared)
+        let left = self.left.load(Ordering::Acquire);
+        self.entered.load(Ordering::Acquire).wrapping_sub(left).wrapping_add(shared)
     }
 }

@@ -39,8 +39,9 @@ pub(super) struct StripeControl {
     pub(super) drained: u64,
     /// The stripes whose tokens and cache are drained.
     is_drained: [bool; STRIPES],
-    /// Caches that a closer found busy, and charged for the take in progress.
-    charged: [Option<u64>; STRIPES],
+    /// Caches as a closer found them: it counted what they held, and charged busy ones for the take in
+    /// progress.
+    seen: [Option<u64>; STRIPES],
     pub(super) reopen_at: u64,
 }
 
@@ -128,7 +129,12 @@ impl Stripes {
     #[inline]
     pub(super) fn take_cached(&self) -> bool {
         let thread = thread_index();
-        let Some(stripe) = self.owned(thread) else { return false };
+        self.owned(thread).is_some_and(|stripe| self.take_from_cache(stripe, thread))
+    }
+
+    /// The same, by a thread that owns this stripe.
+    #[inline]
+    pub(super) fn take_from_cache(&self, stripe: &Stripe, thread: usize) -> bool {
         let cache = stripe.cache.load(Ordering::Relaxed); // written by this thread alone
         if cache & COUNT == 0 {
             return false;
@@ -144,6 +150,73 @@ impl Stripes {
         self.resolve_closed(thread, cache)
     }
 
+    /// Gives one token back to this thread's cache, if that has room.
+    #[inline]
+    pub(super) fn give_cached(&self) -> bool {
+        let thread = thread_index();
+        let Some(stripe) = self.owned(thread) else { return false };
+        let cache = stripe.cache.load(Ordering::Relaxed); // written by this thread alone
+        let (tokens, held) = (stripe.tokens.load(Ordering::Acquire), (cache & COUNT) + 1);
+        let batch = self.batch.load(Ordering::Acquire);
+        // Others keep what they put into the stripe below a batch less a full cache.
+        let has_room = (tokens & COUNT) + held <= batch && held <= max_cached(batch);
+        if !has_room || !is_current(cache, tokens) {
+            return false;
+        }
+        stripe.cache.store(cache + 1, Ordering::Release);
+        light_barrier();
+        is_current(cache, stripe.tokens.load(Ordering::Acquire))
+            || self.resolve_closed_give(thread, cache + 1)
+    }
+
+    /// Gives `n` tokens to what all threads may take of a stripe, this thread's first, if one has room.
+    #[inline(never)]
+    pub(super) fn give(&self, n: u64) -> bool {
+        let thread = thread_index();
+        (0..STRIPES).any(|i| {
+            let index = (thread + i) % STRIPES;
+            let stripe = self.at(index);
+            let more = |tokens: u64| {
+                let batch = self.batch.load(Ordering::Acquire);
+                let sum = (tokens & COUNT).checked_add(n)?;
+                let is_within = sum.checked_add(self.reserved(index, thread, batch))? <= batch;
+                (is_open(tokens) && is_within).then(|| tokens + n)
+            };
+            let (new, old) = (Ordering::AcqRel, Ordering::Acquire);
+            stripe.tokens.fetch_update(new, old, more).is_ok()
+        })
+    }
+
+    /// What the cache of a stripe holds, or may hold if it is not this thread's.
+    fn reserved(&self, index: usize, thread: usize, batch: u64) -> u64 {
+        let own = || self.at(index).cache.load(Ordering::Relaxed) & COUNT; // written by this thread alone
+        if index == thread { own() } else { max_cached(batch) }
+    }
+
+    pub(super) fn are_full(&self) -> bool {
+        let thread = thread_index();
+        self.each().enumerate().all(|(index, stripe)| {
+            let tokens = stripe.tokens.load(Ordering::Acquire);
+            let batch = self.batch.load(Ordering::Acquire);
+            let own = if index == thread { self.reserved(index, thread, batch) } else { 0 };
+            is_open(tokens) && (tokens & COUNT) + own == batch
+        })
+    }
+
+    /// This thread's stripe was closed while it gave to its cache, which is `cache` now. Returns whether the
+    /// closer counted the token. If that is unknown, because the stripes were opened again, it is lost.
+    #[cold]
+    #[inline(never)]
+    fn resolve_closed_give(&self, thread: usize, cache: u64) -> bool {
+        let control = self.control.lock();
+        let is_same_epoch = control.epoch == cache & !COUNT;
+        if is_same_epoch && !control.is_drained[thread] {
+            return true; // the closer has yet to read the cache
+        }
+        self.all[thread].cache.store(0, Ordering::Release);
+        !is_same_epoch || control.seen[thread] == Some(cache)
+    }
+
     /// This thread's stripe was closed while it tried to take from its cache. Returns whether the closer
     /// charged for that take, so that this thread has the token.
     #[cold]
@@ -154,7 +227,7 @@ impl Stripes {
             return false; // the closer has yet to read the cache
         }
         self.all[thread].cache.store(0, Ordering::Release);
-        control.charged[thread].take_if(|charged| *charged == cache | BUSY).is_some()
+        control.seen[thread].take_if(|seen| *seen == cache | BUSY).is_some()
     }
 
     /// Closes all stripes and counts what they hold. Returns whether all are drained: not while one is
@@ -178,7 +251,7 @@ impl Stripes {
                 let is_busy = cache & BUSY != 0;
                 if control.epoch == cache & !(COUNT | BUSY) {
                     control.drained += (cache & COUNT) - u64::from(is_busy);
-                    control.charged[i] = is_busy.then_some(cache);
+                    control.seen[i] = Some(cache);
                 }
             }
         }

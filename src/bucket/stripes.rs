@@ -39,6 +39,9 @@
 //! barrier is free: see [`light_barrier`](crate::sync). If the closer already charged for a take that the owner gave
 //! up, the owner keeps the token ([`Stripes::resolve_closed`]), unless the stripes were opened again.
 //!
+//! A token that the owner gives back is stored in the cache first, and then the owner reads the stripe. If it
+//! finds it closed, it asks which of the two counts the closer saw.
+//!
 //! Each opening has an *epoch*, in the stripe and in the cache, so that a cache which was drained once
 //! is never taken from.
 //!
@@ -226,20 +229,24 @@ impl Bucket {
         }
     }
 
-    /// Gives `n` tokens back to this thread's stripe, if it has room for them.
+    /// Gives one token back to this thread's cache, if that has room.
+    #[inline]
+    pub(crate) fn give_cached(&self) -> bool {
+        self.hot.stripes.get().is_some_and(|stripes| stripes.give_cached())
+    }
+
+    /// Gives `n` tokens back to this thread's cache or stripe, or to another stripe, if there is room for
+    /// them.
     #[inline]
     pub(crate) fn refund_to_stripe(&self, n: u64) -> bool {
-        let Some(stripes) = self.hot.stripes.get() else { return false };
-        let (stripe, is_own) = stripes.of_thread(thread_index());
-        let more = |tokens: u64| {
-            let most = stripes.batch.load(Ordering::Acquire);
-            let own = stripe.cache.load(Ordering::Relaxed) & COUNT;
-            let reserved = if is_own { own } else { max_cached(most) };
-            let sum = (tokens & COUNT).checked_add(n)?.checked_add(reserved)?;
-            (is_open(tokens) && sum <= most).then(|| tokens + n)
-        };
-        let (new, old) = (Ordering::AcqRel, Ordering::Acquire);
-        stripe.tokens.fetch_update(new, old, more).is_ok()
+        let stripes = self.hot.stripes.get();
+        stripes.is_some_and(|stripes| n == 1 && stripes.give_cached() || stripes.give(n))
+    }
+
+    /// Whether each stripe was seen to hold all that it may. Where a cache of another thread has some of it,
+    /// that is unknown, hence `false`.
+    pub(super) fn stripes_are_full(&self) -> bool {
+        self.hot.stripes.get().is_some_and(|stripes| stripes.are_full())
     }
 
     /// What the stripes hold. A cache counts as its owner last stored it.

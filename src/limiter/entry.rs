@@ -10,7 +10,7 @@ use super::error::{AllError, ConfigError, ResourceError};
 use super::limit::Limit;
 use super::settings::Settings;
 use crate::adapt::CutState;
-use crate::bucket::{Bucket, CountedAt, Denied, LockedBucket, Refused, Retry};
+use crate::bucket::{Bucket, CountedAt, Denied, LockedBucket, NotEntered, Refused, Retry};
 use crate::clock::Clock;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::wait::{Claim, FairBucket, Ticket, WaitLimits};
@@ -186,6 +186,18 @@ impl Entry {
     /// makes the grant: it is written once, in its place in the permit.
     #[inline]
     pub(crate) fn try_acquire<E: From<Denied>>(&self, n: u64) -> Result<CountedAt, E> {
+        if n != 1 {
+            return self.try_acquire_slower(n);
+        }
+        match self.bucket.take_and_enter() {
+            Ok(counted) => Ok(counted),
+            Err(NotEntered::NothingDone) => self.try_acquire_slower(n),
+            Err(NotEntered::TooMany) => Err(self.step_out()),
+        }
+    }
+
+    #[inline(never)]
+    fn try_acquire_slower<E: From<Denied>>(&self, n: u64) -> Result<CountedAt, E> {
         if self.bucket.is_bounded_in_flight() {
             return self.try_acquire_bounded(n);
         }
@@ -222,8 +234,20 @@ impl Entry {
 
     // ---- ending -------------------------------------------------------------------------------
 
-    /// Ends a permit by the limit's policy.
+    /// Ends a permit by the limit's policy, if this thread counts it: the fastest path. `false` if nothing was
+    /// done.
     #[inline]
+    pub(crate) fn end_own(&self, grant: &Grant) -> bool {
+        let refunds = self.refunds.load(Ordering::Relaxed); // publishes nothing
+        let Some(may_admit) = self.bucket.leave_own(grant.counted) else { return false };
+        let refunds = refunds && !(grant.n == 1 && self.bucket.give_cached());
+        if refunds || may_admit {
+            self.end_and_serve(grant.n, refunds, may_admit);
+        }
+        true
+    }
+
+    /// Ends a permit by the limit's policy.
     pub(crate) fn end(&self, grant: &Grant) {
         let refunds = self.refunds.load(Ordering::Relaxed); // publishes nothing
         self.end_by(grant.n, grant.counted, refunds);
@@ -233,7 +257,17 @@ impl Entry {
     /// nothing.
     #[inline]
     pub(crate) fn end_by(&self, n: u64, counted: CountedAt, refunds: bool) {
-        let Some(may_admit) = self.bucket.leave(counted) else { return };
+        match self.bucket.leave(counted) {
+            Some(false) if !refunds => {}
+            Some(may_admit) => self.end_and_serve(n, refunds, may_admit),
+            None => {}
+        }
+    }
+
+    /// What is left to do for a permit that was counted out. Not inlined: it would double the registers
+    /// that every end saves.
+    #[inline(never)]
+    fn end_and_serve(&self, n: u64, refunds: bool, may_admit: bool) {
         if (refunds && self.refund(n)) || may_admit {
             self.serve();
         }

@@ -107,6 +107,11 @@ impl<'a> Permit<'a> {
         Permit { entry, grant: self.grant }
     }
 
+    #[inline(never)]
+    fn end(&mut self) {
+        self.finish(Entry::end);
+    }
+
     #[inline]
     fn finish(&mut self, end: impl FnOnce(&Entry, &Grant)) {
         if let Some(holder) = self.entry.take()
@@ -127,7 +132,12 @@ impl Permit<'static> {
 impl Drop for Permit<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.finish(Entry::end);
+        if self.grant.n > 0
+            && let Some(holder) = &self.entry
+            && !holder.entry().end_own(&self.grant)
+        {
+            self.end();
+        }
     }
 }
 

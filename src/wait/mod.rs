@@ -56,7 +56,7 @@ pub(crate) use snapshots::WindowSnapshots;
 pub(crate) use waiter::{Ticket, Wake};
 
 use crate::bucket::{
-    Bucket, CountedAt, Drained, LockedBucket, Never, Refused, Retry, Snapshot, worse,
+    Bucket, CountedAt, Drained, LockedBucket, Never, NotEntered, Refused, Retry, Snapshot, worse,
 };
 use crate::clock::Clock;
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, yield_now};
@@ -198,6 +198,24 @@ impl FairBucket {
         self.bucket.enter_unbounded()
     }
 
+    /// See [`Bucket::take_and_enter`].
+    #[inline]
+    pub(crate) fn take_and_enter(&self) -> Result<CountedAt, NotEntered> {
+        self.bucket.take_and_enter()
+    }
+
+    /// See [`Bucket::leave_own`].
+    #[inline]
+    pub(crate) fn leave_own(&self, at: CountedAt) -> Option<bool> {
+        self.bucket.leave_own(at)
+    }
+
+    /// See [`Bucket::give_cached`].
+    #[inline]
+    pub(crate) fn give_cached(&self) -> bool {
+        self.bucket.give_cached()
+    }
+
     pub(crate) fn enter_bounded(&self) -> Option<CountedAt> {
         self.bucket.enter_bounded()
     }
@@ -276,11 +294,14 @@ impl FairBucket {
     /// Gives `n` tokens back. Returns whether the queue must be served. Fails with
     /// [`Retry::SlotExpired`] alone.
     pub(crate) fn refund(&self, n: u64) -> Result<bool, Retry> {
-        // While the stripes are open nobody waits, and they need no reading of the clock.
+        // Nobody waits where one of these succeeds. The first needs no reading of the clock.
         if self.bucket.refund_to_stripe(n) {
             return Ok(false);
         }
         let now = self.clock.now();
+        if self.bucket.refund_plain(n, now) {
+            return Ok(false);
+        }
         let first = |is_locked| self.bucket.refund(n, now, is_locked);
         self.settle(now, first, |window| window.refund(n, now))
     }

@@ -63,6 +63,17 @@ fn owner_enters_beside_new_bound() {
     model(|| enter_beside_new_bound(&striped()));
 }
 
+/// The same, and it takes its token from its cache. One preemption shows what would be wrong.
+#[test]
+fn owner_enters_from_cache_beside_new_bound() {
+    explore(1, || {
+        let resource = alone(0, UNBOUNDED, &ManualClock::new());
+        resource.open_stripes();
+        resource.check().unwrap(); // fills the cache
+        enter_beside_new_bound(&resource);
+    });
+}
+
 #[test]
 fn enter_without_stripes_beside_new_bound() {
     model(|| enter_beside_new_bound(&resource(UNBOUNDED).0));

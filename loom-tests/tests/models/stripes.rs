@@ -41,6 +41,26 @@ fn cached_take_beside_drain() {
 }
 
 #[test]
+fn cached_give_beside_drain() {
+    long_model(|| {
+        let time = ManualClock::new();
+        let limit = Limit::new(ALL, HOUR).on_release(OnRelease::Refund);
+        let resource = alone(0, limit, &time);
+        resource.open_stripes();
+        resource.check_n(ALL - 8).unwrap();
+        let permit = resource.try_acquire().unwrap().into_owned();
+        resource.check().unwrap(); // leaves one in the cache, and room for one
+        let other = resource.clone();
+        let beside = thread::spawn(move || other.check_n(5).map_or(0, |()| 5));
+        drop(permit);
+        let taken = beside.join().unwrap();
+        let left = take_all(&resource);
+        assert!(1 + taken + left <= 8, "over-issued: {taken} and {left}");
+        assert_eq!(1 + taken + left, 8, "lost");
+    });
+}
+
+#[test]
 fn refill_beside_drain() {
     model(|| {
         let (resource, _) = striped(40);

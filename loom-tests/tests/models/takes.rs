@@ -33,6 +33,19 @@ fn refund_beside_take() {
 }
 
 #[test]
+fn charge_beside_take() {
+    model(|| {
+        let (resource, _) = resource(Limit::per_hour(5));
+        let permit = resource.try_acquire().unwrap().into_owned();
+        let other = resource.clone();
+        let beside = thread::spawn(move || take(&other, 1));
+        permit.settle(3);
+        let taken = beside.join().unwrap();
+        assert_eq!(resource.capacity().available, 2 - taken, "not conserved");
+    });
+}
+
+#[test]
 fn reconfigure_beside_takes() {
     model(|| {
         // The slot that is written next still has a capacity of ten.
