@@ -14,14 +14,14 @@ impl FairBucket {
     #[allow(clippy::inline_always)] // as `Bucket::take`
     #[inline(always)]
     pub(crate) fn take_prepaid(&self, n: u64) -> Option<bool> {
-        if !self.bucket.was_hot() {
+        // One look decides: a bucket that is not striped has no use for the number of this thread.
+        if !self.bucket.is_striped() {
             return None;
         }
         if n == 1 && self.bucket.take_cached() {
             return Some(true);
         }
-        let is_striped = self.bucket.is_striped() && n > 0;
-        is_striped.then(|| self.bucket.refill_and_take(n, || self.clock.now()))
+        (n > 0).then(|| self.bucket.refill_and_take(n, || self.clock.now()))
     }
 
     /// Takes `n` tokens at `now`, if the word can decide. `undecided` is called if
