@@ -201,7 +201,7 @@ impl CutState {
     pub(crate) fn advance(&mut self, now: u64) {
         let curve = self.curve;
         if curve.ceiling <= 1.0 {
-            let is_over = |cut: &mut Cut| cut.factor_at(now, &curve) >= curve.ceiling;
+            let is_over = |cut: &mut Cut| cut.least_at(now, &curve) >= curve.ceiling;
             self.spent.extend(self.cuts.extract_if(.., is_over));
         }
         let surplus = self.spent.len().saturating_sub(MOST_SPENT);
@@ -216,7 +216,7 @@ impl CutState {
         let curve = RecoveryCurve::new(policy.recovery);
         if self.policy.recovery != policy.recovery {
             for cut in self.cuts.iter_mut().chain(&mut self.spent) {
-                cut.restart(cut.factor_at(now, &self.curve).min(curve.ceiling), now);
+                cut.restart(now, &self.curve, curve.ceiling);
             }
         }
         (self.policy, self.curve) = (policy, curve);

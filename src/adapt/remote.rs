@@ -15,7 +15,7 @@ const NOTICEABLE: i128 = 1_000_000_000;
 impl CutState {
     /// The cuts that still stand. Without a cap they are kept after they have recovered.
     pub(crate) fn cuts(&self, now: u64) -> impl Iterator<Item = &Cut> {
-        self.cuts.iter().filter(move |cut| cut.factor_at(now, &self.curve) < 1.0)
+        self.cuts.iter().filter(move |cut| cut.least_at(now, &self.curve) < 1.0)
     }
 
     /// Another agent that tracks incidents has cut. Whether the cut counts here.
@@ -25,9 +25,13 @@ impl CutState {
             Some(known) => known.amended(&cut, &self.curve),
             None => Some(cut),
         };
-        let Some(cut) = update.filter(|cut| cut.factor_at(now, &self.curve) < 1.0) else {
-            return false;
+        // Without a cap a cut may leave more than the configured limit.
+        let (curve, most) = (self.curve, self.factor.max(1.0));
+        let is_of_use = |cut: &Cut| {
+            cut.least_at(now, &curve) < most
+                && (curve.ceiling <= 1.0 || cut.factor_at(now, &curve) < most)
         };
+        let Some(cut) = update.filter(is_of_use) else { return false };
         self.cuts.retain(|known| known.id != cut.id);
         self.spent.retain(|known| known.id != cut.id);
         let (before, start) = (self.factor, cut.start);
@@ -46,7 +50,11 @@ impl CutState {
         let known = self.cuts.iter().chain(&self.spent).find(|known| known.id == cut.id);
         let floor = known.and_then(|known| known.plain).map_or_else(
             || {
-                let level = self.open_incident(now).map_or(self.factor, |incident| incident.level);
+                // At its own date: it may have been heard before there was such a resource here.
+                let cooldown = i128::from(nanos(self.policy.cooldown));
+                let of_its_time = |last: &Incident| (cut.start - last.at).abs() < cooldown;
+                let incident = self.incident.filter(of_its_time);
+                let level = incident.map_or(self.factor, |incident| incident.level);
                 level * self.policy.reduce
             },
             |plain| plain.floor,
@@ -54,12 +62,11 @@ impl CutState {
         self.merge(cut.announced_as(Plain { tokens, floor }), now)
     }
 
-    /// The fewest tokens a window that an agent has announced which tracks no incidents, in a cut that
-    /// has not recovered. It may still be there.
+    /// The fewest tokens a window that an agent has now which tracks no incidents, by what it has announced
+    /// and as far as it has recovered, while its cut stands.
     pub(crate) fn fewest_announced(&self, now: u64) -> Option<u64> {
-        let all = self.cuts.iter().chain(&self.spent);
-        let standing = all.filter(|cut| cut.factor_at(now, &self.curve) < 1.0);
-        standing.filter_map(|cut| Some(cut.plain?.tokens)).min()
+        let tokens = |cut: &Cut| Some(cut.plain?.recovered(now, cut.start, &self.curve));
+        self.cuts(now).filter_map(tokens).min()
     }
 
     /// Whether an agent that knows the cuts `theirs` lacks one that stands here.
@@ -91,26 +98,34 @@ impl Cut {
         Self { factor: self.factor.max(plain.floor), plain: Some(plain), ..self }
     }
 
-    /// What it scales every limit by at least; 0 if it depends on nothing else.
-    fn floor(&self) -> f64 {
-        self.plain.map_or(0.0, |plain| plain.floor)
-    }
-
-    /// Whether it goes no less far than `other`, here and for any other limit.
+    /// Whether it goes no less far than another message of the same cut: for every limit, if both are in
+    /// tokens.
     fn goes_as_far_as(&self, other: &Self) -> bool {
         let most = 1.0 + EQUAL;
-        self.factor <= other.factor * most && self.floor() <= other.floor() * most
+        match (self.plain, other.plain) {
+            (Some(plain), Some(other)) => {
+                plain.tokens <= other.tokens && plain.floor <= other.floor * most
+            }
+            _ => self.factor <= other.factor * most,
+        }
     }
 
     /// This cut updated by another message of it, if that changes anything: the factor may become
     /// lower, and the date later, if by more than the tolerance. So no agent can bring the recovery
     /// forward, and a cut that is repeated does not get younger by the delay of each message.
     pub(super) fn amended(&self, other: &Self, curve: &RecoveryCurve) -> Option<Self> {
-        let is_further = !self.goes_as_far_as(other) && other.factor <= self.factor * (1.0 + EQUAL);
+        let is_further = !self.goes_as_far_as(other);
         let is_later = other.start > self.start + curve.tolerance();
         let mut amended = self.clone();
         if is_further {
-            (amended.factor, amended.plain) = (other.factor.min(self.factor), other.plain);
+            amended.factor = other.factor.min(self.factor);
+            amended.plain = match (self.plain, other.plain) {
+                (Some(plain), Some(other)) => Some(Plain {
+                    tokens: plain.tokens.min(other.tokens),
+                    floor: plain.floor.min(other.floor),
+                }),
+                _ => other.plain,
+            };
         }
         if is_later {
             amended.start = other.start;

@@ -14,6 +14,9 @@ use crate::bucket::SlotState;
 use crate::sync::Ordering;
 use crate::wait::FairBucket;
 
+/// Characters of a reason that a cut keeps.
+const MAX_KEPT_REASON: usize = 1_024;
+
 impl Entry {
     /// Changes the settings by `act`, which returns what to tell observers, or `None` if it changed
     /// nothing. The queue is served and the observers are told without locks. Returns whether anything
@@ -108,12 +111,15 @@ impl Entry {
             if settings.is_over() {
                 return None;
             }
-            let origin = Arc::new(self.local_origin(reason));
+            let whole = self.local_origin(reason);
+            // What is kept for other agents. A reason may be a whole page.
+            let kept = whole.reason.chars().take(MAX_KEPT_REASON).collect();
+            let origin = Arc::new(Origin { reason: kept, ..whole.clone() });
             let (now, least) = (self.now(), settings.limit.least_factor());
             let make = |factor| Cut::new(new_id(), factor, now, 0, Arc::clone(&origin));
             let before = settings.cuts.factor();
             let is_cut = settings.cuts.refused(seen, least, now, make);
-            is_cut.then(|| self.take_effect(settings, before, &origin))
+            is_cut.then(|| self.take_effect(settings, before, &whole))
         });
         if is_cut && let Some(on_cut) = &self.context.on_cut {
             on_cut(&self.name);

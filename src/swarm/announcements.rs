@@ -20,6 +20,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(30);
 pub(super) struct Announcements {
     due: Schedule<Instant>,
     attempts: HashMap<String, Attempts>,
+    is_closing: bool,
 }
 
 /// What is known of one announcement.
@@ -35,15 +36,16 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// For how long it has been refused.
+    /// For how long the first announcement of a cut has been refused; a repeat says nothing of an outage.
     pub(super) fn refused_for(&self, now: Instant) -> Duration {
-        self.refused_at.map_or(Duration::ZERO, |refused_at| now - refused_at)
+        let since = self.refused_at.filter(|_| !self.is_repeat);
+        since.map_or(Duration::ZERO, |refused_at| now - refused_at)
     }
 }
 
 impl Announcements {
     pub(super) fn new() -> Self {
-        Self { due: Schedule::new(), attempts: HashMap::new() }
+        Self { due: Schedule::new(), attempts: HashMap::new(), is_closing: false }
     }
 
     /// There is a new cut to announce.
@@ -86,17 +88,14 @@ impl Announcements {
         }
     }
 
-    /// It was not sent, for a reason that does not lie in it.
-    pub(super) fn not_sent(&mut self, resource: &str, attempts: Attempts, now: Instant) {
-        self.put_unless_pending(resource, now, attempts);
-    }
-
-    /// The bus refused it, and last took a message at `accepted_at`. Returns whether it is to be tried
-    /// again, first after `delay`.
-    pub(super) fn refused(
+    /// The bus did not take it, and last took a message at `accepted_at`. It is tried again after `delay`,
+    /// longer each time. Returns `false` if it is given up instead, which needs `is_refusal`: another
+    /// connection might take it.
+    pub(super) fn failed(
         &mut self,
         resource: &str,
         mut attempts: Attempts,
+        is_refusal: bool,
         now: Instant,
         delay: Duration,
         accepted_at: Option<Instant>,
@@ -104,13 +103,23 @@ impl Announcements {
         let refused_at = *attempts.refused_at.get_or_insert(now);
         attempts.refusals += 1;
         let others_were_taken = accepted_at.is_some_and(|accepted_at| accepted_at > refused_at);
-        if attempts.refusals >= MOST_REFUSALS && others_were_taken {
+        if is_refusal && attempts.refusals >= MOST_REFUSALS && others_were_taken {
             return false;
         }
-        let doublings = attempts.refusals.min(MOST_REFUSALS) - 1;
+        let is_whole_bus = self.is_closing || !is_refusal && !others_were_taken;
+        let doublings = if is_whole_bus { 0 } else { attempts.refusals.min(MOST_REFUSALS) - 1 };
         let due = now + (delay * (1 << doublings)).min(LONGEST_DELAY);
         self.put_unless_pending(resource, due, attempts);
         true
+    }
+
+    /// The bus is back: all that it has not taken is due.
+    pub(super) fn retry_all(&mut self, now: Instant) {
+        for (resource, attempts) in &self.attempts {
+            if attempts.refused_at.is_some() {
+                self.due.set(resource, now);
+            }
+        }
     }
 
     /// Whether there is one that was never sent.
@@ -123,9 +132,10 @@ impl Announcements {
         self.attempts.retain(|_, attempts| !attempts.is_repeat);
         self.due = Schedule::new();
         for (resource, attempts) in &mut self.attempts {
-            attempts.repeats = 0;
+            *attempts = Attempts::default();
             self.due.set(resource, now);
         }
+        self.is_closing = true;
     }
 
     fn put(&mut self, resource: &str, due: Instant, attempts: Attempts) {

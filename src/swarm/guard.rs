@@ -20,6 +20,11 @@ pub(super) async fn guarded_next(subscription: &mut dyn Subscription) -> Option<
     caught(async { subscription.next().await }).await.flatten()
 }
 
+/// What the bus answers at once, or `otherwise`.
+pub(super) fn asked<T>(otherwise: T, ask: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(ask)).unwrap_or(otherwise)
+}
+
 /// The output of a future, or `None` if it panicked.
 async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);

@@ -14,22 +14,24 @@ use crate::bus::{BusError, Delivery, MessageBus, Subscription};
 
 /// The bus has failed if it has not subscribed by then.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time between two attempts to subscribe again.
+/// Time between two attempts to subscribe again to a subject: it doubles until something is delivered.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
+const LONGEST_DELAY: Duration = Duration::from_secs(2);
 
 pub(super) struct Inbound {
     bus: Arc<dyn MessageBus>,
     subjects: [Subject; 3],
     /// A subscription that is being renewed.
     renewing: Option<Renewing>,
-    /// No attempt to renew one is made before.
-    retry_at: Instant,
 }
 
 struct Subject {
     name: &'static str,
     /// `None` once the bus has ended it.
     subscription: Option<Box<dyn Subscription>>,
+    /// It is not renewed before.
+    retry_at: Instant,
+    delay: Duration,
 }
 
 type Renewing = Pin<Box<dyn Future<Output = (&'static str, Subscribed)> + Send>>;
@@ -47,29 +49,33 @@ pub(super) enum Incoming {
 
 impl Inbound {
     pub(super) async fn subscribe(bus: Arc<dyn MessageBus>) -> Result<Self, BusError> {
-        let mut subjects =
-            [STATE, QUERY, CAPACITY].map(|name| Subject { name, subscription: None });
+        let (retry_at, delay) = (Instant::now(), RETRY_DELAY);
+        let mut subjects = [STATE, QUERY, CAPACITY].map(|name| Subject {
+            name,
+            subscription: None,
+            retry_at,
+            delay,
+        });
         for subject in &mut subjects {
             let (_, subscribed) = subscribe(Arc::clone(&bus), subject.name).await;
             subject.subscription = Some(subscribed?);
         }
-        Ok(Self { bus, subjects, renewing: None, retry_at: Instant::now() })
+        Ok(Self { bus, subjects, renewing: None })
     }
 
     /// What comes in next. Cancel-safe.
     pub(super) async fn next(&mut self) -> Incoming {
         loop {
             self.renew();
-            let is_complete = self.subjects.iter().all(|subject| subject.subscription.is_some());
-            let retry_at = (!is_complete && self.renewing.is_none()).then_some(self.retry_at);
+            let ended = self.subjects.iter().filter(|subject| subject.subscription.is_none());
+            let retry_at = ended.map(|subject| subject.retry_at).min();
+            let retry_at = retry_at.filter(|_| self.renewing.is_none());
             // The subjects take turns at being first.
             self.subjects.rotate_left(1);
             let [first, second, third] = &mut self.subjects;
+            // What ends a silence comes first: a flood on one subject must not keep another one deaf.
             let (name, delivery) = tokio::select! {
                 biased;
-                delivery = receive(first) => (first.name, delivery),
-                delivery = receive(second) => (second.name, delivery),
-                delivery = receive(third) => (third.name, delivery),
                 (name, subscribed) = renewed(&mut self.renewing) => {
                     if self.on_renewed(name, subscribed) {
                         return Incoming::Renewed;
@@ -77,11 +83,18 @@ impl Inbound {
                     continue;
                 }
                 () = until(retry_at) => continue,
+                delivery = receive(first) => (first.name, delivery),
+                delivery = receive(second) => (second.name, delivery),
+                delivery = receive(third) => (third.name, delivery),
             };
+            let subject = self.subject(name);
+            if delivery.is_some() {
+                subject.delay = RETRY_DELAY;
+            }
             match delivery {
                 Some(Delivery::Message(payload)) => return Incoming::Message(name, payload),
                 Some(Delivery::Lost(n)) => return Incoming::Lost(name, n),
-                None => self.subject(name).subscription = None,
+                None => subject.subscription = None,
             }
         }
     }
@@ -89,14 +102,15 @@ impl Inbound {
     /// Starts to renew a subscription that has ended.
     fn renew(&mut self) {
         let now = Instant::now();
-        let ended = self.subjects.iter().find(|subject| subject.subscription.is_none());
-        if let Some(Subject { name, .. }) = ended
-            && self.renewing.is_none()
-            && self.retry_at <= now
+        let is_due =
+            |subject: &&mut Subject| subject.subscription.is_none() && subject.retry_at <= now;
+        if self.renewing.is_none()
+            && let Some(subject) = self.subjects.iter_mut().find(is_due)
         {
-            // Even one that ends at once is not renewed in a loop.
-            self.retry_at = now + RETRY_DELAY;
-            self.renewing = Some(Box::pin(subscribe(Arc::clone(&self.bus), name)));
+            // Also one that is subscribed and ends at once is not renewed in a loop.
+            subject.retry_at = now + subject.delay;
+            subject.delay = (subject.delay * 2).min(LONGEST_DELAY);
+            self.renewing = Some(Box::pin(subscribe(Arc::clone(&self.bus), subject.name)));
         }
     }
 
@@ -105,8 +119,6 @@ impl Inbound {
         match subscribed {
             Ok(subscription) => {
                 self.subject(name).subscription = Some(subscription);
-                // The next one that is missing need not wait.
-                self.retry_at = Instant::now();
                 self.subjects.iter().all(|subject| subject.subscription.is_some())
             }
             Err(error) => {

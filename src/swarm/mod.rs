@@ -217,7 +217,7 @@ impl DistributedLimiter {
 /// * A remote cut of a resource or a key that does not exist here creates none. It applies as soon as the
 ///   resource is configured or the key is used: within a moment, or a few seconds where the swarm has
 ///   thousands of cuts of such names.
-/// * A cut is shared if its message fits into what the bus takes: over NATS any name of up to 100,000 bytes.
+/// * A cut is shared if its message fits into what the bus takes: any name of up to 10,000 bytes, on most buses.
 ///   The first 1,024 bytes of the reason are shared.
 /// * [`announce_reduced`](MemoryLimiter::announce_reduced) cuts here at once, by the config's
 ///   `reduce_factor`, and the agent then tells the swarm. It neither waits nor fails.

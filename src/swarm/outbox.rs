@@ -6,7 +6,8 @@
 //! While the bus is [disconnected](BusError::Disconnected), or does not answer, nothing is sent for a moment.
 //! Any other failure may be due to the message: it is put back behind the others, and what follows is made
 //! smaller. What fits into no message, or was refused again and again while others were taken, is dropped,
-//! counted and logged.
+//! counted and logged. Announcements, queries and states take turns, so that none of them keeps the others
+//! from being sent.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::announcements::{Announcements, Attempts};
-use super::guard::guarded;
+use super::guard::{asked, guarded};
 use super::queries::Queries;
 use super::stats::Counters;
 use super::trickle::Trickle;
@@ -33,9 +34,13 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// The same while the agent closes.
 const LAST_RETRY_DELAY: Duration = Duration::from_millis(50);
-/// An announcement that was refused for this long, and then accepted, was not refused for what it was: the bus
-/// was gone, whatever it said.
+/// The bus was gone, whatever it said, if it was disconnected for this long, or has refused for this long what
+/// it then accepted.
 const OUTAGE: Duration = Duration::from_secs(1);
+/// So many failures without a success in between are a reason to try everything again after a success.
+const MANY: u32 = 3;
+/// Announcements are repeated for an outage at most once in this time, which is longer than the repeats take.
+const REPEATED_FOR: Duration = Duration::from_secs(30);
 
 /// Messages of up to this many bytes do not fail because of their size.
 const SMALL: usize = 1_024;
@@ -60,8 +65,12 @@ pub(super) struct Outbox {
     /// Nothing is sent before.
     retry_at: Instant,
     retry_delay: Duration,
-    is_disconnected: bool,
+    disconnected_since: Option<Instant>,
+    failures_in_row: u32,
     accepted_at: Option<Instant>,
+    repeated_at: Option<Instant>,
+    /// Whose turn it was: of announcements, queries and states.
+    turn: u32,
     /// The most bytes of a message that the bus has not refused lately, and until when.
     smaller: Option<(usize, Instant)>,
     connections: u64,
@@ -91,7 +100,7 @@ impl Outbox {
         counters: Arc<Counters>,
     ) -> Self {
         let now = Instant::now();
-        let connections = bus.connections();
+        let connections = asked(0, || bus.connections());
         Self {
             limiter,
             bus,
@@ -106,8 +115,11 @@ impl Outbox {
             sending: None,
             retry_at: now,
             retry_delay: RETRY_DELAY,
-            is_disconnected: false,
+            disconnected_since: None,
+            failures_in_row: 0,
             accepted_at: None,
+            repeated_at: None,
+            turn: 2,
             smaller: None,
             connections,
         }
@@ -136,6 +148,25 @@ impl Outbox {
         if self.sending.is_some() || now < self.retry_at {
             return;
         }
+        if self.trickle.as_mut().is_some_and(|trickle| trickle.should_send(now))
+            && self.to_tell.is_empty()
+        {
+            (self.to_tell, self.alone) = (cut.cloned().collect(), 0);
+        }
+        for _ in 0..3 {
+            self.turn = (self.turn + 1) % 3;
+            match self.turn {
+                0 => self.send_announcement(now),
+                1 => self.send_query(now),
+                _ => self.send_state(),
+            }
+            if self.sending.is_some() {
+                break;
+            }
+        }
+    }
+
+    fn send_announcement(&mut self, now: Instant) {
         while let Some((resource, attempts)) = self.announcements.take_due(now) {
             match self.announcement(&resource) {
                 None => {}
@@ -146,12 +177,18 @@ impl Outbox {
                 Some(Err(TooLarge { bytes })) => self.drop_message(&resource, bytes),
             }
         }
+    }
+
+    fn send_query(&mut self, now: Instant) {
         if self.queries.is_due(now) {
-            return self.start(Content::Query, QUERY, wire::query(&self.id, self.instance));
+            let message = wire::query(&self.id, self.instance);
+            let fits = message.len() <= self.max_payload();
+            let message = if fits { message } else { wire::query("", self.instance) };
+            self.start(Content::Query, QUERY, message);
         }
-        if self.trickle.as_mut().is_some_and(|trickle| trickle.should_send(now)) {
-            (self.to_tell, self.alone) = (cut.cloned().collect(), 0);
-        }
+    }
+
+    fn send_state(&mut self) {
         if let Some((resources, message)) = self.state() {
             self.start(Content::State(resources), STATE, message);
         }
@@ -162,7 +199,9 @@ impl Outbox {
         let standing = self.limiter.standing(resource)?;
         let cuts = wire_cuts(resource, &standing);
         let ours = cuts.filter(|cut| cut.origin.is_ours).min_by_key(|cut| cut.age)?;
-        Some(wire::announcement(&ours, standing.tokens, self.instance, self.most_bytes()))
+        let within = |most| wire::announcement(&ours, standing.tokens, self.instance, most);
+        // What is too large after a failure may be what the bus takes at other times.
+        Some(within(self.most_bytes()).or_else(|_| within(self.max_payload())))
     }
 
     /// As many of the cuts that are still to be told as fit into a message, and their resources.
@@ -182,7 +221,7 @@ impl Outbox {
             if cuts.is_empty() {
                 continue;
             }
-            match message.add(&cuts, most) {
+            match message.add(&cuts, most).or_else(|_| message.add(&cuts, self.max_payload())) {
                 Ok(true) => told.push(resource),
                 Ok(false) => {
                     self.to_tell.push_front(resource);
@@ -195,16 +234,20 @@ impl Outbox {
         (!told.is_empty()).then(|| (told, message.encode()))
     }
 
-    /// The most bytes of a message.
+    fn max_payload(&self) -> usize {
+        asked(usize::MAX, || self.bus.max_payload())
+    }
+
+    /// The most bytes of a message, less after one has failed.
     fn most_bytes(&self) -> usize {
-        let most = self.bus.max_payload();
-        self.smaller.map_or(most, |(smaller, _)| smaller.min(most))
+        let smaller = self.smaller.filter(|(_, until)| Instant::now() < *until);
+        smaller.map_or(usize::MAX, |(smaller, _)| smaller).min(self.max_payload())
     }
 
     /// A message that will never be sent.
     fn drop_message(&self, resource: &str, bytes: usize) {
         if self.counters.dropped.add(1) {
-            let most = self.bus.max_payload();
+            let most = self.max_payload();
             tracing::warn!(
                 resource,
                 bytes,
@@ -245,10 +288,7 @@ impl Outbox {
                 if self.counters.not_sent.add(1) {
                     tracing::warn!(%error, bytes = sent.bytes, "the bus did not take a message");
                 }
-                match error {
-                    BusError::Disconnected => self.on_disconnected(sent.content, now),
-                    BusError::Failed(_) => self.on_refused(sent.content, sent.bytes, now),
-                }
+                self.on_failed(Sent { result: Err(error), ..sent }, now);
                 false
             }
         }
@@ -257,8 +297,8 @@ impl Outbox {
     fn on_accepted(&mut self, content: Content, now: Instant) -> bool {
         self.counters.sent.add(1);
         self.accepted_at = Some(now);
-        self.smaller = self.smaller.filter(|(_, until)| now < *until);
-        let mut is_back = mem::take(&mut self.is_disconnected);
+        let since = self.disconnected_since.take();
+        let mut is_back = since.is_some_and(|since| now - since >= OUTAGE);
         match content {
             Content::Announcement(resource, attempts) => {
                 is_back |= attempts.refused_for(now) >= OUTAGE;
@@ -267,51 +307,57 @@ impl Outbox {
             Content::Query => self.queries.asked(now),
             Content::State(_) => {}
         }
-        is_back
-    }
-
-    fn on_disconnected(&mut self, content: Content, now: Instant) {
-        (self.is_disconnected, self.retry_at) = (true, now + self.retry_delay);
-        match content {
-            Content::Announcement(resource, attempts) => {
-                self.announcements.not_sent(&resource, attempts, now);
-            }
-            Content::Query => {}
-            Content::State(_) => {
-                self.to_tell.clear();
-                self.trickle.iter_mut().for_each(|trickle| trickle.failed(now));
-            }
+        if mem::take(&mut self.failures_in_row) >= MANY || is_back {
+            self.announcements.retry_all(now);
+            self.alone = 0;
         }
+        // A bus that counts its connections says itself when it is back. Of another, one that often fails, the
+        // repeats must not be a reason for more of them.
+        let is_soon = |repeated_at| now - repeated_at < REPEATED_FOR;
+        is_back && self.connections == 0 && !self.repeated_at.is_some_and(is_soon)
     }
 
-    fn on_refused(&mut self, content: Content, bytes: usize, now: Instant) {
-        let may_be_large = bytes > SMALL;
+    fn on_failed(&mut self, Sent { content, bytes, result }: Sent, now: Instant) {
+        let is_refusal = matches!(result, Err(BusError::Failed(_)));
+        self.failures_in_row += 1;
+        let may_be_large = is_refusal && bytes > SMALL;
         if may_be_large {
             self.smaller = Some((SMALL.max(bytes / 2), now + SMALLER_FOR));
+        }
+        if !is_refusal {
+            self.disconnected_since.get_or_insert(now);
+            self.retry_at = now + self.retry_delay;
         }
         match content {
             Content::Announcement(resource, attempts) => {
                 let (delay, accepted_at) = (self.retry_delay, self.accepted_at);
-                if !self.announcements.refused(&resource, attempts, now, delay, accepted_at) {
+                let all = &mut self.announcements;
+                if !all.failed(&resource, attempts, is_refusal, now, delay, accepted_at) {
                     self.drop_message(&resource, bytes);
                 }
             }
-            Content::Query => self.queries.failed(now + self.retry_delay),
-            Content::State(resources) if may_be_large || resources.len() > 1 => {
-                if !may_be_large {
-                    self.alone = resources.len();
+            Content::Query if is_refusal => self.queries.refused(now),
+            Content::Query => {}
+            Content::State(resources) => {
+                if !is_refusal && resources.len() > 1 {
+                    self.trickle.iter_mut().for_each(|trickle| trickle.failed(now));
                 }
-                resources.into_iter().rev().for_each(|resource| self.to_tell.push_front(resource));
+                // What was told alone is told again with the next interval.
+                if may_be_large || resources.len() > 1 {
+                    // One of them may be the reason, also if the bus was disconnected.
+                    if !may_be_large {
+                        self.alone = resources.len();
+                    }
+                    resources.into_iter().rev().for_each(|name| self.to_tell.push_front(name));
+                }
             }
-            // It is told again with the next interval.
-            Content::State(_) => {}
         }
     }
 
     /// Whether the bus has connected again since the last call.
     #[must_use]
     pub(super) fn has_reconnected(&mut self) -> bool {
-        let connections = self.bus.connections();
+        let connections = asked(self.connections, || self.bus.connections());
         let before = mem::replace(&mut self.connections, connections);
         connections > before
     }
@@ -320,6 +366,7 @@ impl Outbox {
     /// stand.
     pub(super) fn repeat_all<'a>(&mut self, cut: impl Iterator<Item = &'a String>) {
         let now = Instant::now();
+        self.repeated_at = Some(now);
         cut.for_each(|resource| self.announcements.repeat(resource, now));
         self.queries.start_again(now);
         self.trickle.iter_mut().for_each(|trickle| trickle.reset(now));

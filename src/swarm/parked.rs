@@ -1,20 +1,22 @@
 //! Cuts of names that do not exist here: they apply as soon as such a resource is configured, or such a
 //! key is used for the first time.
 //!
-//! What stands is told again every few seconds, so what has not been told for a while stands no longer.
-//! Anybody may tell anything: what is kept is bounded, and what is not kept is heard with the next telling.
+//! A cut that has recovered by the time that it applies is of no effect. What stands is told again every few
+//! seconds, unless all that knew it are gone. Anybody may tell anything: what is kept is bounded, and what is
+//! not kept is heard with the next telling.
 
 use std::collections::HashMap;
 
 use crate::limiter::RemoteCut;
 use crate::sync::Mutex;
 
-/// Nanoseconds after which a cut that has not been told again is dropped.
-const KEPT: u64 = 30_000_000_000;
+/// Nanoseconds after which a cut that has not been told again is dropped: longer than the recovery from a
+/// cut or two takes by default.
+const KEPT: u64 = 900_000_000_000;
 /// Nanoseconds between two searches for such cuts.
 const SWEEP: u64 = 1_000_000_000;
 /// Bytes of all names and cuts together.
-const MOST_BYTES: usize = 4 << 20;
+const MOST_BYTES: usize = 16 << 20;
 /// As many as a resource has in effect.
 const MOST_CUTS: usize = 8;
 /// What a name and a cut take besides their text.
@@ -66,7 +68,9 @@ impl Parked {
 
     /// Takes out the cuts of a name, as old as they are now.
     pub(super) fn take(&self, name: &str, now: u64) -> Vec<RemoteCut> {
-        let cuts = self.0.lock().remove(name).unwrap_or_default();
+        let mut cuts = self.0.lock().remove(name).unwrap_or_default();
+        // In the order in which they were made, as they would have been heard.
+        cuts.sort_by_key(|heard| i128::from(heard.at) - i128::from(heard.cut.age));
         let aged = |Heard { cut, at }: Heard| {
             let age = cut.age.saturating_add(now.saturating_sub(at));
             RemoteCut { age, ..cut }

@@ -61,9 +61,13 @@ impl Queries {
         self.at = self.at.max(now + INTERVAL);
     }
 
-    /// The bus did not take the query.
-    pub(super) fn failed(&mut self, again: Instant) {
-        self.at = again;
+    /// The bus refused the query. It is tried again ever later, and given up after a minute or two.
+    pub(super) fn refused(&mut self, now: Instant) {
+        if self.delay >= LONGEST_DELAY {
+            self.left = 0;
+        }
+        self.at = now + self.delay;
+        self.delay = (self.delay * 2).min(LONGEST_DELAY);
     }
 
     pub(super) fn stop(&mut self) {

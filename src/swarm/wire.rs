@@ -285,7 +285,9 @@ fn parse_state(payload: &[u8]) -> Option<Message> {
             (Some(factor), None) => CutTarget::Factor(valid_factor(factor)?),
             (None, Some(tokens)) if tokens > 0 => {
                 let floor = cut.floor.unwrap_or(0.0);
-                (0.0..1.0).contains(&floor).then_some(CutTarget::Plain(Plain { tokens, floor }))?
+                (0.0..=1_024.0)
+                    .contains(&floor)
+                    .then_some(CutTarget::Plain(Plain { tokens, floor }))?
             }
             _ => return None,
         };

@@ -25,6 +25,10 @@ struct State {
     tells: AtomicBool,
     /// Each message that contains this is refused.
     refused: Mutex<Option<&'static str>>,
+    /// What becomes of a message on a subject: `None` for a publish that never returns.
+    verdict: Mutex<Option<Verdict>>,
+    /// How long publishing takes.
+    delay: Mutex<Duration>,
     is_down: AtomicBool,
     /// Subscribing fails, and subscriptions end.
     is_deaf: AtomicBool,
@@ -33,6 +37,24 @@ struct State {
     published: AtomicU64,
     refusals: AtomicU64,
     subscribed: AtomicU64,
+}
+
+type Verdict = Box<dyn FnMut(&str, &str) -> Option<Result<(), BusError>> + Send>;
+
+fn refusal() -> Result<(), BusError> {
+    Err(BusError::Failed("refused".into()))
+}
+
+impl Frail {
+    fn answer(
+        &self,
+        verdict: impl FnMut(&str, &str) -> Option<Result<(), BusError>> + Send + 'static,
+    ) {
+        *self.0.verdict.lock().unwrap() = Some(Box::new(verdict));
+    }
+    fn is_well(&self) {
+        *self.0.verdict.lock().unwrap() = None;
+    }
 }
 
 impl State {
@@ -61,8 +83,21 @@ impl MessageBus for Frail {
             self.0.refusals.fetch_add(1, Ordering::SeqCst);
             return Box::pin(std::future::ready(Err(BusError::Failed("refused".into()))));
         }
+        let verdict = match &mut *self.0.verdict.lock().unwrap() {
+            Some(verdict) => verdict(subject, &text),
+            None => Some(Ok(())),
+        };
+        let delay = *self.0.delay.lock().unwrap();
+        drop(text);
         self.0.published.fetch_add(1, Ordering::SeqCst);
-        self.0.bus.publish(subject, payload)
+        Box::pin(async move {
+            sleep(delay).await;
+            match verdict {
+                Some(Ok(())) => self.0.bus.publish(subject, payload).await,
+                Some(failed) => failed,
+                None => std::future::pending().await,
+            }
+        })
     }
 
     fn subscribe<'a>(
@@ -78,6 +113,11 @@ impl MessageBus for Frail {
             let subscription = self.0.bus.subscribe(subject).await?;
             Ok(Box::new(FrailSubscription(self.clone(), subscription)) as Box<dyn Subscription>)
         })
+    }
+
+    fn connections(&self) -> u64 {
+        self.0.panic_if_told();
+        0
     }
 
     fn max_payload(&self) -> usize {
@@ -208,9 +248,9 @@ async fn an_agent_that_hears_nothing_is_heard() {
     assert_eq!(b.capacity("mine").unwrap().burst, 5);
     sleep(20 * SECOND).await;
     let attempts = frail.0.subscribed.load(Ordering::SeqCst) - before;
-    assert!((20..=60).contains(&attempts), "{attempts} attempts in 20 s");
+    assert!((5..=60).contains(&attempts), "{attempts} attempts in 20 s");
     frail.0.is_deaf.store(false, Ordering::SeqCst);
-    sleep(2 * SECOND).await;
+    sleep(3 * SECOND).await;
     assert_eq!(total(&a), 5);
 }
 
@@ -298,4 +338,224 @@ async fn an_agent_survives_a_bus_that_panics() {
     }
     assert_eq!(frail.0.panics.load(Ordering::SeqCst), 0);
     assert!(a.stats().is_running && a.stats().not_sent > 0);
+}
+
+/// Whatever the bus says of it: that it is disconnected, or nothing at all.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_disconnects_the_bus_keeps_no_other_from_being_sent() {
+    for answer in [Some(Err(BusError::Disconnected)), None] {
+        let (frail, bus, other) = frail();
+        let a = agent(&bus, "a", 10).await;
+        frail.answer(
+            move |_, text| {
+                if text.contains("\"bad\"") { answer.clone() } else { Some(Ok(())) }
+            },
+        );
+        cut(&a, "bad", "429");
+        sleep(SECOND).await;
+        a.announce_reduced("shared-api", "429");
+        sleep(20 * SECOND).await;
+        let late = agent(&other, "late", 10).await;
+        sleep(10 * SECOND).await;
+        assert_eq!(total(&late), total(&a));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_failure_is_no_limit_on_the_size() {
+    let (frail, bus, other) = frail();
+    let (a, b) = (agent(&bus, "a", 10).await, agent(&other, "b", 10).await);
+    let name = "k".repeat(1_500);
+    b.configure(&name, Limit::per_second(10)).unwrap();
+    let mut is_first = true;
+    frail.answer(move |_, _| Some(if std::mem::take(&mut is_first) { refusal() } else { Ok(()) }));
+    cut(&a, &name, "429");
+    sleep(2 * SECOND).await;
+    assert_eq!((b.capacity(&name).unwrap().burst, a.stats().dropped), (5, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_tries_again_and_again_on_a_bus_that_refuses() {
+    for (refused_for, back_after) in [(0, 1_700), (60, 300)] {
+        let (frail, bus, other) = frail();
+        let (a, b) = (agent(&bus, "a", 10).await, agent(&other, "b", 10).await);
+        sleep(SECOND).await;
+        frail.answer(|_, _| Some(refusal()));
+        a.announce_reduced("shared-api", "429");
+        sleep(refused_for * SECOND).await;
+        let closing = tokio::spawn(a.close());
+        sleep(Duration::from_millis(back_after)).await;
+        frail.is_well();
+        closing.await.unwrap();
+        sleep(A_MOMENT).await;
+        assert_eq!(total(&b), total(&a));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_in_an_outage_is_sent_soon_after_it() {
+    for outage in [33, 62, 95] {
+        let (frail, bus, other) = frail();
+        let (a, b) = (agent(&bus, "a", 10).await, agent(&other, "b", 10).await);
+        let mut announced = other.subscribe("ratelimit.capacity").await.unwrap();
+        sleep(2 * SECOND).await;
+        frail.answer(|_, _| Some(refusal()));
+        a.announce_reduced("shared-api", "429");
+        sleep(outage * SECOND).await;
+        frail.is_well();
+        assert!(timeout(6 * SECOND, announced.next()).await.is_ok());
+        assert_eq!(total(&b), total(&a));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_query_that_is_always_refused_is_given_up() {
+    let (frail, bus, _) = frail();
+    frail.answer(|subject, _| Some(if subject == "ratelimit.query" { refusal() } else { Ok(()) }));
+    let a = agent(&bus, "a", 10).await;
+    sleep(600 * SECOND).await;
+    let tried = frail.0.published.load(Ordering::SeqCst);
+    assert!((3..=20).contains(&tried), "{tried} times");
+    sleep(600 * SECOND).await;
+    assert_eq!(a.stats().not_sent, tried);
+}
+
+/// 10,000 announcements at 5 ms each, and after them their repeats.
+#[tokio::test(start_paused = true)]
+async fn announcements_keep_no_late_joiner_waiting() {
+    let (frail, bus, other) = frail();
+    let a = agent(&bus, "a", 10).await;
+    a.announce_reduced("shared-api", "429");
+    sleep(2 * SECOND).await;
+    *frail.0.delay.lock().unwrap() = Duration::from_millis(5);
+    for i in 0..10_000 {
+        cut(&a, &format!("api-{i}"), "429");
+    }
+    let late = agent(&other, "late", 10).await;
+    sleep(SECOND).await;
+    assert_eq!(total(&late), 5);
+}
+
+/// A bus that often fails is no reason to repeat without end.
+#[tokio::test(start_paused = true)]
+async fn repeats_do_not_sustain_themselves() {
+    for (part, answer) in [(0.01, BusError::Disconnected), (0.1, BusError::Failed(String::new()))] {
+        let (frail, bus, _) = frail();
+        let a = agent(&bus, "a", 10).await;
+        for i in 0..300 {
+            cut(&a, &format!("api-{i}"), "429");
+        }
+        sleep(5 * SECOND).await;
+        frail.answer(|_, _| Some(Err(BusError::Disconnected)));
+        sleep(10 * SECOND).await; // one outage
+        let mut random = fastrand::Rng::with_seed(5);
+        let announced = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&announced);
+        frail.answer(move |subject, _| {
+            count.fetch_add(u64::from(subject == "ratelimit.capacity"), Ordering::SeqCst);
+            let fails = random.f64() < part;
+            Some(if fails { Err(answer.clone()) } else { Ok(()) })
+        });
+        sleep(60 * SECOND).await;
+        let before = announced.load(Ordering::SeqCst);
+        assert!(before >= 300 * 5, "they are repeated once");
+        sleep(60 * SECOND).await;
+        assert!(announced.load(Ordering::SeqCst) - before <= 300 * 6);
+    }
+}
+
+/// A subscription that ends whenever it is made.
+struct Ended;
+
+impl Subscription for Ended {
+    fn next(&mut self) -> BusFuture<'_, Option<Delivery>> {
+        Box::pin(std::future::ready(None))
+    }
+}
+
+/// One that always has a message, which makes no sense.
+struct Flood;
+
+impl Subscription for Flood {
+    fn next(&mut self) -> BusFuture<'_, Option<Delivery>> {
+        Box::pin(std::future::ready(Some(Delivery::Message(b"[".to_vec()))))
+    }
+}
+
+/// One subject is flooded; the announcements' subscription ends so many times.
+struct Lopsided {
+    bus: MemoryBus,
+    is_flooded: bool,
+    ends: AtomicUsize,
+    subscribed: Arc<AtomicU64>,
+}
+
+impl MessageBus for Lopsided {
+    fn publish<'a>(
+        &'a self,
+        subject: &'a str,
+        payload: Vec<u8>,
+    ) -> BusFuture<'a, Result<(), BusError>> {
+        self.bus.publish(subject, payload)
+    }
+
+    fn subscribe<'a>(
+        &'a self,
+        subject: &'a str,
+    ) -> BusFuture<'a, Result<Box<dyn Subscription>, BusError>> {
+        self.subscribed.fetch_add(1, Ordering::SeqCst);
+        let ready =
+            |subscription: Box<dyn Subscription>| Box::pin(std::future::ready(Ok(subscription)));
+        if subject == "ratelimit.state" && self.is_flooded {
+            return ready(Box::new(Flood));
+        }
+        let ends = |left: usize| left.checked_sub(1);
+        let is_end = subject != "ratelimit.state"
+            && self.ends.fetch_update(Ordering::SeqCst, Ordering::SeqCst, ends).is_ok();
+        if is_end { ready(Box::new(Ended)) } else { self.bus.subscribe(subject) }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn subscriptions_that_end_at_once_are_renewed_in_no_loop() {
+    let subscribed = Arc::new(AtomicU64::new(0));
+    let bus = Lopsided {
+        bus: MemoryBus::new(),
+        is_flooded: false,
+        ends: AtomicUsize::new(usize::MAX),
+        subscribed: Arc::clone(&subscribed),
+    };
+    let bus: Arc<dyn MessageBus> = Arc::new(bus);
+    let a = agent(&bus, "a", 10).await;
+    sleep(60 * SECOND).await;
+    let times = subscribed.load(Ordering::SeqCst);
+    assert!((20..=80).contains(&times), "{times} times");
+    a.close().await;
+}
+
+/// On the machine's time: a flood leaves tokio's paused time no moment to advance.
+#[tokio::test]
+async fn a_flood_keeps_no_other_subject_deaf() {
+    let memory = MemoryBus::new();
+    let bus = Lopsided {
+        bus: memory.clone(),
+        is_flooded: true,
+        ends: AtomicUsize::new(1),
+        subscribed: Arc::new(AtomicU64::new(0)),
+    };
+    let bus: Arc<dyn MessageBus> = Arc::new(bus);
+    let other: Arc<dyn MessageBus> = Arc::new(memory);
+    let (a, b) = (agent(&bus, "a", 10).await, agent(&other, "b", 10).await);
+    b.announce_reduced("shared-api", "429");
+    let heard = async {
+        let mut number = 0;
+        while total(&a) == 10 {
+            number += 1;
+            // Again and again, as the first may precede the renewal.
+            let message = crate::common::swarm::GO.replace("858236705", &format!("{number:09}"));
+            other.publish("ratelimit.capacity", message.into()).await.unwrap();
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(HANG, heard).await.expect("it is heard");
 }

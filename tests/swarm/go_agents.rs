@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use crate::common::swarm::{A_MOMENT, GO, SECOND, agent, config, memory, total, updates};
 use tokio::time::{sleep, timeout};
-use tollgate::{Delivery, DistributedConfig, DistributedLimiter, MessageBus, Subscription};
+use tollgate::{
+    Delivery, DistributedConfig, DistributedLimiter, Limit, MessageBus, Recovery, Subscription,
+};
 
 const CAPACITY: &str = "ratelimit.capacity";
 
@@ -301,4 +303,121 @@ async fn a_cut_is_not_thrown_away_for_a_long_reason_or_id() {
         sleep(SECOND).await;
         assert_eq!((total(&late), agents[1].stats().malformed), (50, 0));
     }
+}
+
+/// What each of the agents sends in a minute.
+async fn a_minute_of(agents: &[DistributedLimiter]) -> u64 {
+    let sent = || agents.iter().map(|agent| agent.stats().sent).sum::<u64>();
+    let before = sent();
+    sleep(60 * SECOND).await;
+    sent() - before
+}
+
+/// A Go agent's tokens are another factor of each limit. The agents keep and tell the same cuts all the same.
+#[tokio::test(start_paused = true)]
+async fn agents_with_unequal_limits_come_to_rest() {
+    for other in [100, 120, 200, 1_000, 50] {
+        let bus = memory();
+        let agents = [agent(&bus, "a", 100).await, agent(&bus, "b", other).await];
+        sleep(2 * SECOND).await;
+        agents[0].announce_reduced("shared-api", "429");
+        sleep(3 * SECOND).await;
+        announce(&bus, 60, 1).await;
+        sleep(20 * SECOND).await;
+        let sent = a_minute_of(&agents).await;
+        assert!(sent <= 30, "{sent} with {other}");
+    }
+    for seed in 0..40 {
+        fastrand::seed(seed);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (bus, mut agents) = (memory(), Vec::new());
+        for i in 0..3 {
+            agents.push(agent(&bus, &i.to_string(), random.u64(20..1_000)).await);
+        }
+        for i in 0..12 {
+            match random.usize(0..4) {
+                3 => agents[0].set_capacity("shared-api", random.u64(20..1_000), SECOND).unwrap(),
+                2 => announce(&bus, random.u64(1..150), i).await,
+                one => agents[one].announce_reduced("shared-api", "429"),
+            }
+            sleep(Duration::from_millis(random.u64(1..15_000))).await;
+        }
+        sleep(10 * SECOND).await;
+        let sent = a_minute_of(&agents).await;
+        assert!(sent <= 40, "{sent} with seed {seed}");
+    }
+}
+
+/// A storm is one incident also where it was heard before there was such a resource.
+#[tokio::test(start_paused = true)]
+async fn a_storm_that_was_kept_for_a_name_is_one_cut() {
+    for wait in [1, 4, 10, 25] {
+        let bus = memory();
+        let a = agent(&bus, "a", 100).await;
+        let b = DistributedLimiter::new(config(&bus, "b")).await.unwrap();
+        let alone = memory();
+        let c = DistributedLimiter::new(config(&alone, "c")).await.unwrap();
+        sleep(2 * SECOND).await;
+        let mut left = 100;
+        for number in 0..10 {
+            left = (left / 2).max(1);
+            announce(&bus, left, number).await;
+            announce(&alone, left, number).await;
+        }
+        sleep(wait * SECOND).await;
+        b.set_capacity("shared-api", 100, SECOND).unwrap();
+        c.set_capacity("shared-api", 100, SECOND).unwrap();
+        sleep(2 * SECOND).await;
+        assert_eq!([&a, &b, &c].map(total), [50; 3], "after {wait} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_cut_of_ours_raises_a_go_agent_whoever_makes_it() {
+    // An agent that joined after the storm, and one whose recovery was configured anew.
+    for is_late in [true, false] {
+        let (bus, mut go, agents) = swarm(100).await;
+        go.refused(10).await;
+        sleep(6 * SECOND).await;
+        agents[0].announce_reduced("shared-api", "429");
+        sleep(SECOND).await;
+        let late = agent(&bus, "late", 100).await;
+        sleep(SECOND).await;
+        let interval = 31 * SECOND;
+        let recovery = Recovery { interval, ..Recovery::default() };
+        let limit = Limit::per_second(100).recovery(recovery);
+        agents[1].configure("shared-api", limit).unwrap();
+        sleep(6 * SECOND).await;
+        let next = if is_late { &late } else { &agents[1] };
+        next.announce_reduced("shared-api", "429");
+        assert_eq!(totals(&mut go, &agents).await[0], 1);
+    }
+    // Nor many later cuts of another Go agent.
+    let (bus, mut go, agents) = swarm(100).await;
+    go.refused(3).await;
+    sleep(6 * SECOND).await;
+    for number in 100..170 {
+        announce(&bus, 60, number).await;
+        sleep(SECOND / 4).await;
+    }
+    agents[0].announce_reduced("shared-api", "429");
+    assert_eq!(totals(&mut go, &agents).await[0], 12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_cap_a_plain_announcement_is_one_refusal_too() {
+    let bus = memory();
+    let config = DistributedConfig { max_recovery: false, ..config(&bus, "a") };
+    let agent = DistributedLimiter::new(config).await.unwrap();
+    agent.set_capacity("shared-api", 100, SECOND).unwrap();
+    agent.announce_reduced("shared-api", "429");
+    sleep(600 * SECOND).await;
+    let before = total(&agent);
+    assert!(before > 300);
+    announce(&bus, 50, 1).await;
+    sleep(A_MOMENT).await;
+    assert_eq!(total(&agent), before / 2);
+    announce(&bus, 10_000, 2).await;
+    sleep(6 * SECOND).await;
+    assert_eq!(total(&agent), before / 2);
 }
