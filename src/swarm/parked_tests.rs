@@ -23,7 +23,7 @@ fn cuts_age_while_they_are_kept_and_are_taken_once() {
     parked.add("api", &[cut(2, 11)], 104);
     assert!(parked.has("api") && !parked.has("other"));
     let ages: Vec<_> = parked.take("api", 110).iter().map(|cut| (cut.id, cut.age)).collect();
-    assert_eq!(ages, [(1, 15), (2, 17)]);
+    assert_eq!(ages, [(2, 17), (1, 15)], "as they were made");
     assert!(!parked.has("api") && parked.take("api", 110).is_empty());
     assert_eq!(parked.0.lock().bytes, 0);
 }
@@ -44,6 +44,9 @@ fn what_is_kept_is_bounded() {
     let parked = Parked::default();
     for i in 0..100_000_u64 {
         parked.add(&format!("name-{}", i % 20_000), &[cut(i, 0)], i);
+        if i % 1_000 != 0 {
+            continue;
+        }
         let names = parked.0.lock();
         assert!(names.bytes <= MOST_BYTES && names.cuts.values().all(|c| c.len() <= MOST_CUTS));
     }
