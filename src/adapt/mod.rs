@@ -9,6 +9,10 @@
 //! received them, and one more cut never raises a limit. Nor does a known cut that is received
 //! again: a factor replaces its own only if it is lower, a date only if it is much later.
 //!
+//! An agent of another kind (Go) announces tokens instead of a factor. They are another factor of each
+//! limit, but no less than one refusal leaves: a floor. Which of such cuts count follows from tokens and
+//! floors alone, and is the same on every agent, whatever its limit.
+//!
 //! # Incidents
 //!
 //! An overloaded upstream refuses many requests at once. All these refusals are one incident, which
