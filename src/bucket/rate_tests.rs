@@ -290,6 +290,21 @@ proptest! {
     }
 }
 
+/// Each number of tokens of each capacity up to 1,000: the tokens, the rate, and the bucket.
+#[test]
+fn each_part_of_each_capacity_is_exact() {
+    for capacity in 1..=1_000_u32 {
+        for tokens in 1..=capacity {
+            let factor = Factor::new(f64::from(tokens) / f64::from(capacity));
+            let (capacity, tokens) = (capacity.into(), u64::from(tokens));
+            assert_eq!(factor.tokens(capacity), tokens, "of {capacity}");
+            assert_eq!(factor.scaled(capacity), u128::from(tokens) << PARTS, "of {capacity}");
+            let terms = Terms::new(capacity, 1_000_000_000, capacity, factor).expect("room");
+            assert_eq!(terms.capacity, tokens * terms.unit, "of {capacity}");
+        }
+    }
+}
+
 #[test]
 fn factors_stay_in_range() {
     for none in [0.0, -1.0, f64::NAN, f64::NEG_INFINITY, 1e-300] {
