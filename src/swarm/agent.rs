@@ -154,7 +154,8 @@ impl Agent {
                     self.outbox.queries.lost(Instant::now());
                 }
             }
-            Incoming::Renewed => self.outbox.queries.start_again(Instant::now()),
+            // Once, and ever later where subscriptions do not last.
+            Incoming::Renewed => self.outbox.queries.lost(Instant::now()),
         }
     }
 

@@ -37,6 +37,9 @@ const LAST_RETRY_DELAY: Duration = Duration::from_millis(50);
 /// The bus was gone, whatever it said, if it was disconnected for this long, or has refused for this long what
 /// it then accepted.
 const OUTAGE: Duration = Duration::from_secs(1);
+/// A bus that refuses so many messages without a success in between refuses all states: the rest is told with
+/// the next interval.
+const ALL: u32 = 16;
 /// So many failures without a success in between are a reason to try everything again after a success.
 const MANY: u32 = 3;
 /// Announcements are repeated for an outage at most once in this time, which is longer than the repeats take.
@@ -341,6 +344,10 @@ impl Outbox {
             Content::State(resources) => {
                 if !is_refusal && resources.len() > 1 {
                     self.trickle.iter_mut().for_each(|trickle| trickle.failed(now));
+                }
+                if self.failures_in_row >= ALL {
+                    self.to_tell.clear();
+                    return;
                 }
                 // What was told alone is told again with the next interval.
                 if may_be_large || resources.len() > 1 {

@@ -420,6 +420,18 @@ async fn a_query_that_is_always_refused_is_given_up() {
     assert_eq!(a.stats().not_sent, tried);
 }
 
+#[tokio::test(start_paused = true)]
+async fn states_that_are_all_refused_are_no_flood() {
+    let (frail, bus, _) = frail();
+    frail.answer(|subject, _| Some(if subject == "ratelimit.state" { refusal() } else { Ok(()) }));
+    let a = agent(&bus, "a", 10).await;
+    for i in 0..1_000 {
+        cut(&a, &format!("api-{i}"), "429");
+    }
+    sleep(60 * SECOND).await;
+    assert!(a.stats().not_sent < 500, "{}", a.stats().not_sent);
+}
+
 /// 10,000 announcements at 5 ms each, and after them their repeats.
 #[tokio::test(start_paused = true)]
 async fn announcements_keep_no_late_joiner_waiting() {
