@@ -64,7 +64,7 @@ pub trait MessageBus: Send + Sync {
 
     /// How many connections there have been. When the number grows, messages may have been lost, and
     /// limiters repeat what they have announced. The default is always 0, for a bus that has none or does
-    /// not know: then they go by the first message that the bus accepts after a failure.
+    /// not know: then they go by what the bus accepts after it has failed for a second or more.
     fn connections(&self) -> u64 {
         0
     }

@@ -57,7 +57,7 @@ pub use stats::SwarmStats;
 /// * **Shares may be unequal.** A cut is a factor of each agent's own limit. Only a Go agent's cut
 ///   is in tokens a window, and is applied as such.
 /// * **Late joiners learn** the cuts that stand within a second of joining, and of configuring a
-///   resource. Answers are not repeated: one agent sends all cuts of a resource, the others none.
+///   resource. An agent does not send the cuts of a resource that it has just heard another one send.
 /// * **Precision.** Messages tell a cut's age at sending, so two agents' steps are apart by the
 ///   time that messages took between them.
 ///

@@ -14,11 +14,12 @@ pub struct SwarmStats {
     /// Messages that the bus did not accept. Cuts that still stand are sent again.
     pub not_sent: u64,
     /// Messages that were given up, because the bus accepts none of the kind, for example none so large.
-    /// Other agents do not learn of the cuts in them.
+    /// Other agents do not learn of the cuts in them. A cut that stands counts once in each interval in which
+    /// it would have been told.
     pub dropped: u64,
     /// Malformed messages. They changed nothing.
     pub malformed: u64,
-    /// Cuts of resources that are not configured here. They changed nothing.
+    /// Cuts of resources that do not exist here. They apply once such a resource does.
     pub unknown_resource: u64,
     /// Messages that the bus dropped because this agent was slow.
     pub lost: u64,
