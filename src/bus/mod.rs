@@ -29,7 +29,7 @@ pub trait MessageBus: Send + Sync {
     ///
     /// The message was not sent. The caller decides whether to retry: after
     /// [`Disconnected`](BusError::Disconnected) a limiter waits before it sends anything, and after
-    /// [`Failed`](BusError::Failed) it goes on with its other messages, because the cause may lie in this one.
+    /// [`Failed`](BusError::Failed) it continues with its other messages, because the cause may lie in this one.
     fn publish<'a>(
         &'a self,
         subject: &'a str,

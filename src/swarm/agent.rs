@@ -24,7 +24,7 @@ use crate::limiter::{MemoryLimiter, RemoteCut};
 const SLACK: u64 = 1_000_000;
 /// How long a closing agent tries to send what it has to say.
 pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
-/// What has come in is handled first, because it may say what this agent would; so many messages at most.
+/// The agent handles up to this many incoming messages before it sends: they may make its own unnecessary.
 const BATCH: u32 = 64;
 
 pub(super) struct Agent {

@@ -41,7 +41,7 @@ type Subscribed = Result<Box<dyn Subscription>, BusError>;
 #[derive(Debug)]
 pub(super) enum Incoming {
     Message(&'static str, Vec<u8>),
-    /// So many messages of a subject were lost.
+    /// The number of messages of a subject that were lost.
     Lost(&'static str, u64),
     /// After a time in which messages of a subject were not heard, all subjects are subscribed.
     Renewed,

@@ -37,10 +37,9 @@ const LAST_RETRY_DELAY: Duration = Duration::from_millis(50);
 /// The bus was gone, whatever it said, if it was disconnected for this long, or has refused for this long what
 /// it then accepted.
 const OUTAGE: Duration = Duration::from_secs(1);
-/// A bus that refuses so many messages without a success in between refuses all states: the rest is told with
-/// the next interval.
+/// After this many failures in a row the rest of a state waits for the next interval.
 const ALL: u32 = 16;
-/// So many failures without a success in between are a reason to try everything again after a success.
+/// After this many failures in a row a success makes all refused announcements due.
 const MANY: u32 = 3;
 /// Announcements are repeated for an outage at most once in this time, which is longer than the repeats take.
 const REPEATED_FOR: Duration = Duration::from_secs(30);
@@ -62,7 +61,7 @@ pub(super) struct Outbox {
     pub(super) trickle: Option<Trickle>,
     /// The resources whose cuts are still to be told in this interval of the trickle.
     to_tell: VecDeque<String>,
-    /// So many of them are told in messages of their own, because one of them was refused.
+    /// The number of these to send in a message each, because one of them was refused.
     alone: usize,
     sending: Option<Sending>,
     /// Nothing is sent before.

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use crate::adapt::MOST_CUTS;
 use crate::limiter::RemoteCut;
 use crate::sync::Mutex;
 
@@ -17,8 +18,6 @@ const KEPT: u64 = 900_000_000_000;
 const SWEEP: u64 = 1_000_000_000;
 /// Bytes of all names and cuts together.
 const MOST_BYTES: usize = 16 << 20;
-/// As many as a resource has in effect.
-const MOST_CUTS: usize = 8;
 /// What a name and a cut take besides their text.
 const OVERHEAD: usize = 256;
 
