@@ -25,7 +25,7 @@ use std::sync::OnceLock;
 use crossbeam_utils::CachePadded;
 
 use super::counter;
-use super::demand::Demand;
+use super::demand::{Demand, is_sample};
 use super::locked::LockedBucket;
 use super::outcome::{Deficit, Denied, Refused, Retry};
 use super::rate::{Terms, admit};
@@ -96,7 +96,7 @@ impl Bucket {
     ) -> Result<(), E> {
         let admit = |transition: Transition| {
             if self.commit(&transition) {
-                if Demand::is_sample(now) {
+                if is_sample(now) {
                     self.note_sample(now);
                 }
                 return Ok(());

@@ -18,12 +18,13 @@ const COUNT: u64 = (1 << COUNT_BITS) - 1;
 #[derive(Debug, Default)]
 pub(super) struct Demand(AtomicU64);
 
-impl Demand {
-    #[inline]
-    pub(super) fn is_sample(now: u64) -> bool {
-        now.is_multiple_of(SAMPLE)
-    }
+/// Whether a take at this reading is one.
+#[inline]
+pub(crate) fn is_sample(now: u64) -> bool {
+    now.is_multiple_of(SAMPLE)
+}
 
+impl Demand {
     /// Notes a sample, unless time stands still. Returns whether the bucket is hot.
     pub(super) fn note_sample(&self, now: u64) -> bool {
         let last = self.0.load(Ordering::Relaxed) >> COUNT_BITS;

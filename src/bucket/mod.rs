@@ -31,6 +31,7 @@ mod word;
 pub(crate) use atomic::{Bucket, Transition};
 pub(crate) use compact::{CompactBucket, MAX_SWEEP_AGE, SharedRate, SweepWindow};
 pub(crate) use counter::CountedAt;
+pub(crate) use demand::is_sample;
 pub(crate) use in_flight::NotEntered;
 pub(crate) use locked::LockedBucket;
 pub(crate) use outcome::{Deficit, Denied, Never, Refused, Retry, worse, worst_of};

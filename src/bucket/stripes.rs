@@ -53,13 +53,14 @@
 //! stripe, over under a mutex: see [`thread_index`].
 
 use super::atomic::Bucket;
+use super::batch::STRIPES;
 use super::outcome::{Refused, Retry};
 use super::snapshot::Snapshot;
 use super::stripe::{
     BUSY, CLOSED, COUNT, REFILLING, Stripe, Stripes, is_current, is_open, max_cached,
 };
 use super::word::Word;
-use crate::sync::{Ordering, thread_index};
+use crate::sync::{Ordering, has_barrier, thread_index};
 
 /// Nanoseconds before drained stripes may be opened again: draining costs microseconds.
 const REOPEN_DELAY: u64 = 1_000_000;
@@ -85,6 +86,12 @@ impl Bucket {
     #[inline]
     pub(crate) fn is_striped(&self) -> bool {
         self.word().is_striped()
+    }
+
+    /// Whether the stripes are open, and this thread has a cache.
+    #[inline]
+    pub(crate) fn has_own_cache(&self) -> bool {
+        self.is_striped() && has_barrier() && thread_index() < STRIPES
     }
 
     /// Takes one token from this thread's cache: the fastest path.
@@ -126,7 +133,9 @@ impl Bucket {
         };
         let total = present + batch;
         let rest = total.checked_sub(n);
-        let kept = if refills_cache { rest.unwrap_or(0).min(max_cached(most)) } else { 0 };
+        // Less the token that is taken: if the call is denied elsewhere, it has its room here.
+        let most_kept = max_cached(most).saturating_sub(1);
+        let kept = if refills_cache { rest.unwrap_or(0).min(most_kept) } else { 0 };
         if kept > 0 {
             stripe.cache.store(epoch | kept, Ordering::Release);
         }
@@ -239,7 +248,7 @@ impl Bucket {
     /// them.
     #[inline]
     pub(crate) fn refund_to_stripe(&self, n: u64) -> bool {
-        let stripes = self.hot.stripes.get();
+        let stripes = self.hot.stripes.get().filter(|_| self.is_striped());
         stripes.is_some_and(|stripes| n == 1 && stripes.give_cached() || stripes.give(n))
     }
 
@@ -264,7 +273,7 @@ impl Bucket {
     /// Notes an uncontended take at a reading that is a sample.
     #[cold]
     #[inline(never)]
-    pub(super) fn note_sample(&self, now: u64) {
+    pub(crate) fn note_sample(&self, now: u64) {
         if self.hot.demand.note_sample(now) {
             self.open_stripes(now);
         }

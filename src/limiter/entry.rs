@@ -44,6 +44,15 @@ pub(crate) struct Grant {
     pub(crate) counted: CountedAt,
 }
 
+/// What came of a take from this thread's cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prepaid {
+    Taken(CountedAt),
+    Nothing,
+    /// Nothing, and the queue must be served.
+    ToServe,
+}
+
 /// A denial, and the resource that denies.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DeniedAt<'a>(pub(super) &'a Entry, pub(super) Denied);
@@ -208,6 +217,35 @@ impl Entry {
         self.bucket.enter_unbounded().ok_or_else(|| self.step_out())
     }
 
+    /// Takes one token that this thread's cache has prepaid, with a permit or without, for a call that wants
+    /// several resources.
+    #[inline]
+    pub(crate) fn take_prepaid(&self, with_permit: bool) -> Prepaid {
+        if with_permit {
+            match self.bucket.take_and_enter() {
+                Ok(counted) => return Prepaid::Taken(counted),
+                Err(NotEntered::NothingDone) if self.bucket.is_bounded_in_flight() => {
+                    return Prepaid::Nothing;
+                }
+                Err(NotEntered::NothingDone) => {}
+                Err(NotEntered::TooMany) => return Prepaid::ToServe,
+            }
+        }
+        match self.bucket.take_own() {
+            // As in `check_slow`.
+            Some(false) if self.bucket.has_waiters_beside_stripes() => Prepaid::ToServe,
+            None | Some(false) => Prepaid::Nothing,
+            Some(true) if !with_permit => Prepaid::Taken(CountedAt::COMMON),
+            Some(true) => self.bucket.enter_unbounded().map_or(Prepaid::ToServe, Prepaid::Taken),
+        }
+    }
+
+    /// Gives back a token that was [prepaid](Self::take_prepaid), to the cache that it came from and has
+    /// room for it. If that was drained meanwhile the token is void: the bucket may have refilled.
+    pub(crate) fn undo_prepaid(&self) {
+        self.bucket.give_cached();
+    }
+
     /// A bound on permits was set this moment. The tokens are void: a refund to a bucket that has
     /// refilled meanwhile would admit more than a full bucket.
     #[cold]
@@ -330,7 +368,7 @@ impl Entry {
 
     #[cold]
     #[inline(never)]
-    fn serve(&self) {
+    pub(super) fn serve(&self) {
         self.serve_queue(FairBucket::serve);
     }
 

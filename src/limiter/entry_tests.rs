@@ -32,3 +32,28 @@ fn a_denial_writes_nothing() {
     assert_eq!(api.try_acquire().unwrap_err(), TryAcquireError::TooManyInFlight);
     assert_eq!(state(&api), before);
 }
+
+#[test]
+fn a_denied_group_gives_back_what_was_prepaid() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let large = limiter.configure("large", Limit::per_day(1_000_000)).unwrap();
+    let small = limiter.configure("small", Limit::per_day(1)).unwrap();
+    small.check().unwrap();
+    large.0.bucket.open_stripes();
+    for _ in 0..1_000 {
+        assert!(limiter.check_all_of(&[(&large, 1), (&small, 1)]).is_err());
+        let denied = limiter.try_acquire_all(&[("small", 1), ("large", 1)]).unwrap_err();
+        assert_eq!(&*denied.resource, "small");
+    }
+    let capacity = large.capacity();
+    assert_eq!((capacity.available, capacity.in_flight), (1_000_000, 0));
+    assert!(large.0.bucket.is_striped(), "the stripes were drained");
+    // More than a cache holds, so that it is filled again on the way.
+    for taken in 1..=1_000 {
+        limiter.check_all(&[("large", 1)]).unwrap();
+        assert_eq!(large.capacity().available, 1_000_000 - taken);
+        assert!(limiter.check_all_of(&[(&large, 1), (&small, 1)]).is_err());
+        assert_eq!(large.capacity().available, 1_000_000 - taken);
+    }
+}

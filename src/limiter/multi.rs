@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::entry::{DeniedAt, Entry, Grant};
+use super::entry::{DeniedAt, Entry, Grant, Prepaid};
 use super::permit::Permit;
 use super::permits::Permits;
 use crate::bucket::{CountedAt, Denied, Refused};
@@ -87,18 +87,71 @@ impl<'a> TakeSet<'a> {
         Ok(permits)
     }
 
+    /// Tokens that this thread's caches have prepaid are taken first, one by one and without a lock. The
+    /// rest is decided together. If it is denied, they go back to their caches, which nothing else can
+    /// fill meanwhile: no waker runs before that.
     #[inline]
     fn take(&mut self, with_permits: bool) -> Result<(), DeniedAt<'a>> {
-        let Some(first) = self.0.first() else { return Ok(()) };
+        let mut prepaid = 0;
+        for i in 0..self.0.len() {
+            let part = &mut self.0[i];
+            if part.grant.n != 1 {
+                continue;
+            }
+            match part.entry.take_prepaid(with_permits) {
+                Prepaid::Taken(counted) => {
+                    part.grant.counted = counted;
+                    if prepaid < i {
+                        // The rest stays in the order of its ids.
+                        self.0[prepaid..=i].rotate_right(1);
+                    }
+                    prepaid += 1;
+                }
+                Prepaid::Nothing => {}
+                Prepaid::ToServe => return self.take_locked(prepaid, with_permits, true),
+            }
+        }
+        let rest = &mut self.0[prepaid..];
+        let Some(first) = rest.first() else { return Ok(()) };
         let now = first.entry.now();
-        match wait::take(&mut self.0, with_permits, now) {
-            Some(taken) => taken.map_err(|(index, denied)| DeniedAt(self.0[index].entry, denied)),
-            None => self.take_locked(with_permits),
+        let mut serve = false;
+        match wait::take(rest, with_permits, now, &mut serve) {
+            Some(Ok(())) => Ok(()),
+            Some(Err((index, denied))) => {
+                let denied = DeniedAt(rest[index].entry, denied);
+                self.undo(prepaid, with_permits);
+                Err(denied)
+            }
+            None => self.take_locked(prepaid, with_permits, serve),
         }
     }
 
+    /// Gives back what was prepaid.
+    #[inline]
+    fn undo(&self, prepaid: usize, with_permits: bool) {
+        let prepaid = &self.0[..prepaid];
+        for part in prepaid {
+            part.entry.undo_prepaid();
+        }
+        for part in prepaid.iter().filter(|_| with_permits) {
+            part.entry.end_by(1, part.grant.counted, false);
+        }
+    }
+
+    /// Decides under the locks of all, after what was prepaid has gone back. With `serve` the queues of those
+    /// that were looked at must be served first.
     #[cold]
-    fn take_locked(&mut self, with_permits: bool) -> Result<(), DeniedAt<'a>> {
+    fn take_locked(
+        &mut self,
+        prepaid: usize,
+        with_permits: bool,
+        serve: bool,
+    ) -> Result<(), DeniedAt<'a>> {
+        self.undo(prepaid, with_permits);
+        self.0.sort_by_key(|part| part.entry.id);
+        if serve {
+            self.0.iter().for_each(|part| part.entry.serve());
+        }
         for part in self.0.iter().filter(|part| part.grant.n == 0) {
             // A take of 0 succeeds if the resource exists.
             part.entry.check::<Denied>(0).map_err(|denied| DeniedAt(part.entry, denied))?;

@@ -357,6 +357,11 @@ impl FairBucket {
         self.bucket.open_stripes(self.clock.now());
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_striped(&self) -> bool {
+        self.bucket.is_striped()
+    }
+
     fn with_queue<R>(&self, act: impl FnOnce(&mut Queue, &mut Wakes) -> R) -> R {
         let mut wakes = Wakes::new();
         let mut queue: MutexGuard<'_, Queue> = self.queue.lock();

@@ -13,7 +13,9 @@ use smallvec::SmallVec;
 
 use super::waiter::{Ticket, Waiter, Wakes};
 use super::{FairBucket, GiveUp, Queue, Step, Wake, notify};
-use crate::bucket::{CountedAt, Deficit, Denied, Never, Refused, Retry, Transition, worst_of};
+use crate::bucket::{
+    CountedAt, Deficit, Denied, Never, Refused, Retry, Transition, is_sample, worst_of,
+};
 use crate::sync::MutexGuard;
 
 /// Tokens that a call wants of a bucket.
@@ -77,15 +79,17 @@ pub(crate) struct WaitLimits {
 }
 
 /// Takes all tokens or none, without waiting, with permits or without. A call that is denied for want of
-/// tokens writes nothing. The error has the index of the request that is denied for longest.
+/// tokens writes nothing.
 ///
 /// This is the fast path: for n >= 1 of buckets with one window, which nobody waits for and no other
-/// thread changes meanwhile. It returns `None` otherwise: then [`take_locked`] decides.
+/// thread changes meanwhile. It returns `None` otherwise: then [`take_locked`] decides. If `serve` is set then,
+/// a waiter may have found a permit counted in, and the queues must be served before.
 #[inline]
 pub(crate) fn take<'a, R: TakeRequest<'a>>(
     requests: &mut [R],
     with_permits: bool,
     now: u64,
+    serve: &mut bool,
 ) -> Option<Result<(), (usize, Denied)>> {
     let mut prepared: SmallVec<[(&FairBucket, Transition); 4]> = SmallVec::new();
     let mut longest: Option<(usize, Deficit)> = None;
@@ -125,16 +129,28 @@ pub(crate) fn take<'a, R: TakeRequest<'a>>(
         bucket.bucket.unlock(transition, is_taken);
     }
     drop(queues);
-    if is_entered && with_permits && !is_taken {
+    if is_taken {
+        if is_sample(now) {
+            note_sample(requests, now);
+        }
+        return Some(Ok(()));
+    }
+    if is_entered && with_permits {
         for request in &mut *requests {
-            let (bucket, at) = (request.bucket(), *request.counted());
             // A waiter may have found the last bucket full: it is not locked here.
-            if bucket.bucket.leave(at) == Some(true) {
-                bucket.with_queue(|queue, wakes| bucket.serve_or_notify(queue, now, wakes));
-            }
+            *serve |= request.bucket().bucket.leave(*request.counted()) == Some(true);
         }
     }
-    is_taken.then_some(Ok(()))
+    None
+}
+
+/// After a take from all of them, at a reading that is a sample. Only a take of one has a use for stripes.
+#[cold]
+#[inline(never)]
+fn note_sample<'a, R: TakeRequest<'a>>(requests: &[R], now: u64) {
+    for request in requests.iter().filter(|request| request.tokens() == 1) {
+        request.bucket().bucket.note_sample(now);
+    }
 }
 
 /// The same in every case but [`Retry::SlotExpired`], by claims that all take a permit or none.

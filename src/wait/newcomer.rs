@@ -24,6 +24,16 @@ impl FairBucket {
         (n > 0).then(|| self.bucket.refill_and_take(n, || self.clock.now()))
     }
 
+    /// Takes one token of this thread's cache, which is filled if necessary. `None` if this thread has none;
+    /// `false` if there is too little.
+    #[inline]
+    pub(crate) fn take_own(&self) -> Option<bool> {
+        if !self.bucket.has_own_cache() {
+            return None;
+        }
+        Some(self.bucket.take_cached() || self.bucket.refill_and_take(1, || self.clock.now()))
+    }
+
     /// Takes `n` tokens at `now`, if the word can decide. `undecided` is called if
     /// [`FairBucket::take`] must.
     #[allow(clippy::inline_always)] // as `Bucket::take`

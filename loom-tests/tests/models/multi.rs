@@ -252,3 +252,39 @@ fn stepping_out_of_a_place_beside_waiter() {
         assert_eq!(b.capacity().in_flight, 0, "miscounted");
     });
 }
+
+/// A call takes what its thread's cache holds, and is denied elsewhere. Meanwhile the bucket was drained, and
+/// is full again: what would be given back to it is void.
+#[test]
+fn denied_call_beside_drain_and_accrual() {
+    long_model(|| {
+        let (a, b, time) = two(Limit::per_hour(64), Limit::per_day(1));
+        assert_eq!(take(&b, 1), 1);
+        a.open_stripes();
+        let other = a.clone();
+        let beside = thread::spawn(move || {
+            let _ = other.peek(64); // drains the stripes
+            time.advance(HOUR);
+            if other.check_n(64).is_ok() { 64 } else { 0 }
+        });
+        assert!(Resource::try_acquire_all(&[(&a, 1), (&b, 1)]).is_err());
+        let all = beside.join().unwrap() + take(&a, 65);
+        assert!(all <= 64, "over-issued: {all}");
+        assert_eq!((a.capacity().in_flight, b.capacity().in_flight), (0, 0));
+    });
+}
+
+/// The same call beside a thread that takes from another stripe: nothing is lost.
+#[test]
+fn denied_call_beside_take_from_another_stripe() {
+    model(|| {
+        let (a, b, _) = two(Limit::per_hour(64), Limit::per_day(1));
+        assert_eq!(take(&b, 1), 1);
+        a.open_stripes();
+        a.check_n(56).unwrap(); // leaves what the stripes hold
+        let other = a.clone();
+        let beside = thread::spawn(move || take(&other, 1));
+        assert!(Resource::try_acquire_all(&[(&a, 1), (&b, 1)]).is_err());
+        assert_eq!(beside.join().unwrap() + take(&a, 9), 8, "over-issued, or lost");
+    });
+}
