@@ -93,7 +93,8 @@ def panel(left, top, title, unit, under, xs, series, axis, shade_from=None):
     if shade_from is not None:
         x = x0 + width * shade_from / len(xs)
         parts.append(f'<rect x="{x:.1f}" y="{y0}" width="{x0 + width - x:.1f}" height="{height}" fill="#f3f4f6"/>')
-        parts.append(text(x + 5, y0 + 13, "more than CPUs", 10, FAINT))
+        # Above the plot, where no line can run through it.
+        parts.append(text(x0 + width, y0 - 4, "more than CPUs", 10, FAINT, "end"))
     for tick in axis.ticks:
         y = y0 + height * (1 - axis.at(tick))
         parts += [line(x0, y, x0 + width, y), text(x0 - 6, y + 4, number(tick), 11, FAINT, "end")]

@@ -167,6 +167,7 @@ impl SharedRate {
             resumes: false,
             until: None,
             charge: lost,
+            keeps: u64::MAX,
         };
         let (config, position) = from.config.transition(from.position, to, now);
         let (floor, ceil) = self.accrued(config.anchor);

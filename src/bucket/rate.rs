@@ -261,6 +261,12 @@ impl Level {
         u64::try_from(sum.max(0)).unwrap_or(u64::MAX)
     }
 
+    /// This level, or that of `tokens` if that is lower.
+    pub(crate) fn min_tokens(self, tokens: u64, unit: u64) -> Self {
+        let most = i128::from(tokens).saturating_mul(i128::from(unit) << CARRY_BITS);
+        Self(self.0.min(most))
+    }
+
     /// Subtracts what accrues in `nanos`, rounded up; at most 2^78 units, more than can be owed.
     pub(crate) fn owe(&mut self, rate: Rate, nanos: u64) {
         let low = u128::from(nanos) * u128::from(rate.lo);

@@ -17,6 +17,8 @@ pub(crate) struct SlotChange {
     pub(crate) until: Option<u64>,
     /// Tokens to take, available or not.
     pub(crate) charge: u64,
+    /// Tokens that are kept at most; a debt is kept.
+    pub(crate) keeps: u64,
 }
 
 impl SlotConfig {
@@ -24,7 +26,7 @@ impl SlotConfig {
     /// to the new capacity, and kept. A pause that has not ended continues.
     pub(super) fn transition(&self, position: u64, to: SlotChange, now: u64) -> (Self, u64) {
         let accrued = self.terms.rate.accrue(self.elapsed(now), self.carry);
-        let level = self.level(position, now);
+        let level = self.level(position, now).min_tokens(to.keeps, self.terms.unit);
         let pause_end = self.anchor - self.delay;
         let begin = now.max(if to.resumes { self.counted.min(pause_end) } else { pause_end });
         let was_full = position <= accrued.floor;
@@ -66,7 +68,15 @@ impl SlotConfig {
     /// A change that changes nothing, to build on.
     pub(super) fn unchanged(&self) -> SlotChange {
         let Self { state, terms, until, .. } = *self;
-        SlotChange { state, terms, pause_until: 0, resumes: false, until, charge: 0 }
+        SlotChange {
+            state,
+            terms,
+            pause_until: 0,
+            resumes: false,
+            until,
+            charge: 0,
+            keeps: u64::MAX,
+        }
     }
 
     /// The anchor moved up to `now`, by a whole number of units where the rate allows it.

@@ -23,6 +23,8 @@ pub(super) struct PendingChange<'a> {
     pub(super) state: SlotState,
     pub(super) pause_until: u64,
     pub(super) charge: u64,
+    /// Tokens that each window keeps at most.
+    pub(super) keeps: u64,
     /// Whether a pause ends.
     pub(super) resumes: bool,
     /// The limit before, if it changes.
@@ -31,7 +33,14 @@ pub(super) struct PendingChange<'a> {
 
 impl Default for PendingChange<'_> {
     fn default() -> Self {
-        Self { state: SlotState::Open, pause_until: 0, charge: 0, resumes: false, before: None }
+        Self {
+            state: SlotState::Open,
+            pause_until: 0,
+            charge: 0,
+            keeps: u64::MAX,
+            resumes: false,
+            before: None,
+        }
     }
 }
 
@@ -72,7 +81,7 @@ impl Settings {
         change: PendingChange<'_>,
         clock: impl Fn() -> u64,
     ) {
-        let PendingChange { state, pause_until, charge, resumes, before } = change;
+        let PendingChange { state, pause_until, charge, keeps, resumes, before } = change;
         let Some(terms) = self.terms() else { return };
         let until = self.cuts.due();
         let from = before.map(|before| self.limit.windows_from(before));
@@ -82,7 +91,8 @@ impl Settings {
             // Tokens by which it is smaller than before, whatever the cut, count as spent.
             let lost = old.map_or(0, |old| window.lost_depth(old));
             let lost = charge.saturating_add(lost);
-            let to = SlotChange { state, terms: *terms, pause_until, resumes, until, charge: lost };
+            let terms = *terms;
+            let to = SlotChange { state, terms, pause_until, resumes, until, charge: lost, keeps };
             WindowChange { to, from }
         };
         let windows: EachWindow<WindowChange> =
