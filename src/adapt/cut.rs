@@ -148,7 +148,7 @@ impl RecoveryCurve {
 }
 
 #[allow(clippy::cast_precision_loss)] // a clock counts less than 2^53 ms
-fn power(factor: f64, steps: u64) -> f64 {
+pub(super) fn power(factor: f64, steps: u64) -> f64 {
     i32::try_from(steps).map_or_else(|_| factor.powf(steps as f64), |steps| factor.powi(steps))
 }
 

@@ -20,18 +20,29 @@
 //! agent's, at the date of that cut. A refusal belongs to it if the cooldown has not passed, or if
 //! its request was sent before the cut, however long that took. It cuts only if the incident has
 //! not yet cut as far as our own cut goes, and then from the level before the incident.
+//!
+//! # What is not shared
+//!
+//! A refusal of a request of our own also sets a [ceiling], from the rate that was really admitted. If
+//! [nothing gets through](blocked), a refusal opens a pause instead.
 
+mod blocked;
+mod ceiling;
 mod cut;
+mod meter;
 #[cfg(feature = "swarm")]
 mod remote;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use blocked::SinceCut;
+use ceiling::Ceiling;
 #[cfg(feature = "swarm")]
 pub(crate) use cut::Plain;
 use cut::RecoveryCurve;
 pub(crate) use cut::{Cut, Origin};
+pub(crate) use meter::{Meter, SPACING};
 
 /// How a limit recovers after a cut.
 ///
@@ -98,6 +109,20 @@ pub(crate) struct CutState {
     incident: Option<Incident>,
     /// Incidents that were cut for in full.
     full_incidents: u64,
+    since: SinceCut,
+    ceiling: Option<Ceiling>,
+    /// That of the ceiling at present; infinite without one.
+    ceiling_level: f64,
+}
+
+/// What a refusal leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reaction {
+    /// It belongs to an incident that was cut for.
+    Nothing,
+    Cut,
+    /// Nothing gets through: a pause of this many nanoseconds.
+    Pause(u64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -121,14 +146,23 @@ impl CutState {
             due: None,
             incident: None,
             full_incidents: 0,
+            since: SinceCut::default(),
+            ceiling: None,
+            ceiling_level: f64::INFINITY,
         }
     }
 
+    /// The factor that the cuts leave of the limit, the same on every agent.
     pub(crate) fn factor(&self) -> f64 {
         self.factor
     }
 
-    /// When the next step of the recovery takes effect.
+    /// The factor in force here: the ceiling's, if that is lower.
+    pub(crate) fn scale(&self) -> f64 {
+        self.factor.min(self.ceiling_level)
+    }
+
+    /// When the next step of a recovery takes effect.
     pub(crate) fn due(&self) -> Option<u64> {
         self.due
     }
@@ -145,27 +179,80 @@ impl CutState {
 
     /// The upstream refused a request. `seen` is [`full_incidents`](Self::full_incidents) when it
     /// was sent, if known. Cut, but not below `least`, unless the refusal belongs to an incident
-    /// that was cut for in full. `make` makes the cut from its factor. Whether a cut was made.
+    /// that was cut for in full, or nothing gets through. `make` makes the cut from its factor.
     pub(crate) fn refused(
         &mut self,
         seen: Option<u64>,
         least: f64,
         now: u64,
         make: impl FnOnce(f64) -> Cut,
-    ) -> bool {
+    ) -> Reaction {
+        if self.is_stale(seen) {
+            return Reaction::Nothing;
+        }
         let incident = self.open_incident(now);
-        let sent_before = seen.is_some_and(|seen| seen < self.full_incidents);
-        if sent_before || incident.is_some_and(|incident| incident.is_full) {
-            return false;
+        let pause = seen.and_then(|_| {
+            let mut since = self.since;
+            let pause = since.next_pause();
+            self.since.refused();
+            pause
+        });
+        if incident.is_some_and(|incident| incident.is_full) {
+            return Reaction::Nothing;
         }
         let shallow = incident.filter(|incident| !incident.is_full);
         let level = shallow.map_or(self.factor, |incident| incident.level);
-        let target = (level * self.policy.reduce).max(least.min(self.factor));
         self.incident = Some(Incident { level, at: now.into(), is_full: true });
         self.full_incidents += 1;
+        if let Some(length) = pause {
+            self.since.next_pause();
+            return Reaction::Pause(length);
+        }
+        self.since = SinceCut::default();
+        let target = (level * self.policy.reduce).max(least.min(self.factor));
         self.insert(make(target), now);
         self.advance(now);
-        true
+        Reaction::Cut
+    }
+
+    /// Whether a request was sent before the last incident was cut for.
+    pub(crate) fn is_stale(&self, seen: Option<u64>) -> bool {
+        seen.is_some_and(|seen| seen < self.full_incidents)
+    }
+
+    /// A request ended that was not refused. `seen` as in [`refused`](Self::refused).
+    pub(crate) fn got_through(&mut self, seen: u64) {
+        if seen >= self.full_incidents {
+            self.since.got_through();
+        }
+    }
+
+    /// Whether it matters that requests end: there was a cut, and nothing is known to get through since.
+    pub(crate) fn watches_ends(&self) -> bool {
+        self.full_incidents > 0 && self.since.is_open()
+    }
+
+    /// Sets a ceiling of `part` of what was sent before, `from`, as factors of the limit, but not below `least`:
+    /// if that is lower than the factor in force.
+    pub(crate) fn set_ceiling(&mut self, part: f64, from: f64, least: f64, now: u64) {
+        let level = (from * part).max(least);
+        if level < self.scale() {
+            self.ceiling = Ceiling::new(level, from, now, &self.curve);
+            self.advance(now);
+        }
+    }
+
+    /// The part of what was sent that a refusal leaves.
+    pub(crate) fn reduction(&self) -> f64 {
+        self.policy.reduce
+    }
+
+    /// The limit changes to `ratio` of what it was: a ceiling is a rate, and stays.
+    pub(crate) fn rebase_ceiling(&mut self, ratio: f64, now: u64) {
+        if let Some(ceiling) = &mut self.ceiling {
+            ceiling.rebase(ratio);
+        }
+        self.advance(now);
     }
 
     /// The last incident, if its cooldown has not passed.
@@ -212,13 +299,20 @@ impl CutState {
         self.spent.drain(..surplus);
         let lowest = self.cuts.iter().map(|cut| cut.factor_at(now, &curve)).reduce(f64::min);
         self.factor = lowest.unwrap_or(1.0);
-        self.due = self.cuts.iter().filter_map(|cut| cut.next_step(now, &curve)).min();
+        let level = |ceiling: &Ceiling| ceiling.level_at(now, 1.0, &curve);
+        self.ceiling_level = self.ceiling.as_ref().map_or(f64::INFINITY, level);
+        self.ceiling.take_if(|_| self.ceiling_level.is_infinite());
+        let steps = self.cuts.iter().filter_map(|cut| cut.next_step(now, &curve));
+        let step = self.ceiling.and_then(|ceiling| ceiling.next_step(now, &curve));
+        self.due = steps.chain(step).min();
     }
 
     /// Use another policy from now on. The factor stays.
     pub(crate) fn react_by(&mut self, policy: Policy, now: u64) {
         let curve = RecoveryCurve::new(policy.recovery);
         if self.policy.recovery != policy.recovery {
+            let level = self.ceiling_level;
+            self.ceiling = self.ceiling.and_then(|ceiling| ceiling.restarted(level, now, &curve));
             for cut in self.cuts.iter_mut().chain(&mut self.spent) {
                 cut.restart(now, &self.curve, curve.ceiling);
             }

@@ -1,5 +1,6 @@
 //! The cuts of other agents. Only a swarm has them.
 
+use super::blocked::SinceCut;
 use super::cut::{Cut, Plain, RecoveryCurve};
 use super::{CutState, Incident, nanos};
 
@@ -87,6 +88,7 @@ impl CutState {
         if !incident.is_full && self.factor <= incident.level * enough {
             incident.is_full = true;
             self.full_incidents += 1;
+            self.since = SinceCut::default();
         }
         self.incident = Some(incident);
     }

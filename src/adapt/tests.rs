@@ -24,7 +24,7 @@ fn cut(id: u64, factor: f64, now: u64, age: u64) -> Cut {
 }
 
 fn refused(adapt: &mut CutState, seen: Option<u64>, now: u64) -> bool {
-    adapt.refused(seen, TENTH, now, |factor| cut(now, factor, now, 0))
+    adapt.refused(seen, TENTH, now, |factor| cut(now, factor, now, 0)) == Reaction::Cut
 }
 
 fn is(adapt: &CutState, factor: f64) -> bool {

@@ -36,6 +36,12 @@ impl CountedAt {
         Self(stripe as u64 | Self::SHARED)
     }
 
+    /// Whether it counts in a stripe's `entered`.
+    #[inline]
+    pub(crate) fn is_own(self) -> bool {
+        self.0 < Self::SHARED
+    }
+
     /// The stripe, and whether the permit is in its `own`; `None` for the common word.
     #[inline]
     pub(super) fn stripe(self) -> Option<(usize, bool)> {
@@ -74,6 +80,10 @@ impl InFlightCounter {
 
     pub(super) fn add_shared(&self, n: u64) {
         self.shared.fetch_add(n, Ordering::AcqRel);
+    }
+
+    pub(super) fn entered(&self) -> u64 {
+        self.entered.load(Ordering::Acquire)
     }
 
     /// Never too small: what ended is read before what began.

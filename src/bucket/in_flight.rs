@@ -202,6 +202,11 @@ impl Bucket {
         self.each_stripe().map(|stripe| stripe.in_flight.count()).sum()
     }
 
+    /// Permits that stripes have counted in `entered`; wraps.
+    pub(crate) fn entered_in_stripes(&self) -> u64 {
+        self.each_stripe().fold(0, |sum, stripe| sum.wrapping_add(stripe.in_flight.entered()))
+    }
+
     /// Permits in flight. A permit that is being forgotten may count twice.
     pub(crate) fn in_flight(&self) -> u64 {
         // The stripes first: `forget` adds to the common word before it takes from a stripe.

@@ -132,7 +132,7 @@ impl Waiting {
         for part in self.parts.iter_mut().chain(&mut self.empty) {
             part.grant.seen = part.entry.incidents();
         }
-        let step = loop {
+        let (step, now) = loop {
             let now = self.parts.first()?.entry.now();
             let mut claims: Claims<'_> = self.parts.iter().map(Part::claim).collect();
             let step = act(&mut claims, now);
@@ -143,13 +143,16 @@ impl Waiting {
                 (part.ticket, part.grant.counted) = (ticket, counted);
             }
             if step != Step::SlotExpired {
-                break step;
+                break (step, now);
             }
             bring_up_to_date(&self.parts);
         };
         let error = match step {
             Step::Waiting | Step::SlotExpired => return None,
-            Step::Taken => None,
+            Step::Taken => {
+                self.parts.iter().for_each(|part| part.note_grant(now));
+                None
+            }
             Step::GaveUp(index, why) => Some(self.parts[index].entry.error(why)),
         };
         // Out of the queues, and nothing to cancel.

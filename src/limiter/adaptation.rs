@@ -9,7 +9,7 @@ use super::entry::Entry;
 use super::error::ConfigError;
 use super::limit::Limit;
 use super::settings::{PendingChange, Settings};
-use crate::adapt::{Cut, Origin};
+use crate::adapt::{Cut, Origin, Reaction};
 use crate::bucket::SlotState;
 use crate::sync::Ordering;
 use crate::wait::FairBucket;
@@ -91,7 +91,10 @@ impl Entry {
             let (before, old) = (settings.shown(), settings.limit);
             settings.limit = *limit;
             settings.cuts.react_by(limit.policy(self.context.policy), self.now());
-            self.refunds.store(limit.refunds(), Ordering::Relaxed); // publishes nothing, as the next
+            let ratio = limit.first().rate() / old.first().rate();
+            settings.cuts.rebase_ceiling(ratio, self.now());
+            self.watch(settings);
+            // Relaxed: publishes nothing.
             self.max_waiting.store(limit.max_waiting_or_none(), Ordering::Relaxed);
             self.bucket.set_max_in_flight(limit.max_in_flight_or_none());
             let change = PendingChange { before: Some(&old), ..PendingChange::default() };
@@ -105,9 +108,10 @@ impl Entry {
     }
 
     /// The upstream refused a request. `seen` is the number of incidents that had been cut for when it
-    /// was sent, if that is known.
+    /// was sent, if that is known. Then it is a request of a permit, and nothing is left for others.
     pub(crate) fn refused(&self, seen: Option<u64>, reason: &str) {
-        let is_cut = self.change(|settings| {
+        let mut is_cut = false;
+        self.change(|settings| {
             if settings.is_over() {
                 return None;
             }
@@ -117,13 +121,34 @@ impl Entry {
             let origin = Arc::new(Origin { reason: kept, ..whole.clone() });
             let (now, least) = (self.now(), settings.limit.least_factor());
             let make = |factor| Cut::new(new_id(), factor, now, 0, Arc::clone(&origin));
-            let before = settings.cuts.factor();
-            let is_cut = settings.cuts.refused(seen, least, now, make);
-            is_cut.then(|| self.take_effect(settings, before, &whole))
+            let (before, is_stale) = (settings.cuts.scale(), settings.cuts.is_stale(seen));
+            let reaction = settings.cuts.refused(seen, least, now, make);
+            is_cut = reaction == Reaction::Cut;
+            let keeps = if seen.is_some() { 0 } else { u64::MAX };
+            let mut change = PendingChange { keeps, ..PendingChange::default() };
+            match reaction {
+                Reaction::Nothing if is_stale || seen.is_none() => return None,
+                Reaction::Nothing => {
+                    self.install(settings, change);
+                    return Some(None);
+                }
+                Reaction::Cut if seen.is_some() => {
+                    self.set_ceiling(settings, settings.cuts.reduction(), before, now);
+                }
+                Reaction::Cut => {}
+                Reaction::Pause(length) => change.pause_until = now.saturating_add(length),
+            }
+            Some(self.take_effect(settings, before, &whole, change))
         });
         if is_cut && let Some(on_cut) = &self.context.on_cut {
             on_cut(&self.name);
         }
+    }
+
+    /// Sets a ceiling of `part` of the rate lately admitted. `in_force` is the factor in force before.
+    pub(super) fn set_ceiling(&self, settings: &mut Settings, part: f64, in_force: f64, now: u64) {
+        let lately = self.take_lately(settings, in_force, now);
+        settings.cuts.set_ceiling(part, lately, settings.limit.least_factor(), now);
     }
 
     /// Installs a changed factor, which was `before`. Returns the update if it fell.
@@ -132,11 +157,13 @@ impl Entry {
         settings: &mut Settings,
         before: f64,
         origin: &Origin,
+        change: PendingChange<'_>,
     ) -> Option<CapacityUpdate> {
-        self.install(settings, PendingChange::default());
+        self.install(settings, change);
+        self.watch(settings);
         // After the slot: a take that follows a load of this was granted under the new factor.
         self.incidents.store(settings.cuts.full_incidents(), Ordering::Release);
-        let fell = settings.cuts.factor() < before;
+        let fell = settings.cuts.scale() < before;
         fell.then(|| self.update(settings.shown(), origin, UpdateKind::Cut))
     }
 

@@ -7,12 +7,13 @@ use std::time::Duration;
 use super::capacity::{Capacity, WindowCapacity};
 use super::context::Context;
 use super::error::{AllError, ConfigError, ResourceError};
+use super::lately::{Admitted, REFUNDS, WATCHES};
 use super::limit::Limit;
 use super::settings::Settings;
 use crate::adapt::CutState;
 use crate::bucket::{Bucket, CountedAt, Denied, LockedBucket, NotEntered, Refused, Retry};
 use crate::clock::Clock;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::wait::{Claim, FairBucket, Ticket, WaitLimits};
 
 /// A resource. Handles keep it alive after its removal, closed for good.
@@ -24,14 +25,15 @@ pub(crate) struct Entry {
     pub(super) bucket: FairBucket,
     pub(super) settings: Mutex<Settings>,
     pub(super) context: Arc<Context>,
-    /// Read without the lock of the settings: whether a permit's end refunds, and how long the queue may
-    /// be.
-    pub(super) refunds: AtomicBool,
+    /// Read without the lock of the settings: what a permit's end does ([`REFUNDS`], [`WATCHES`]), and how
+    /// long the queue may be.
+    pub(super) on_end: AtomicU64,
     pub(super) max_waiting: AtomicU64,
     /// Tokens of charges that would have made too large a debt.
     dropped_charges: AtomicU64,
     /// Incidents that were cut for, stored after the cut took effect.
     pub(super) incidents: AtomicU64,
+    pub(super) admitted: Admitted,
 }
 
 /// What was granted.
@@ -95,10 +97,11 @@ impl Entry {
                 name,
                 id,
                 bucket: FairBucket::new(bucket, more, clock, timer_waker),
-                refunds: AtomicBool::new(limit.refunds()),
+                on_end: AtomicU64::new(if limit.refunds() { REFUNDS } else { 0 }),
                 max_waiting: AtomicU64::new(limit.max_waiting_or_none()),
                 dropped_charges: AtomicU64::new(0),
                 incidents: AtomicU64::new(0),
+                admitted: Admitted::default(),
                 settings: Mutex::new(Settings { limit: *limit, cuts, current }),
                 context,
             }
@@ -210,11 +213,26 @@ impl Entry {
         if self.bucket.is_bounded_in_flight() {
             return self.try_acquire_bounded(n);
         }
-        self.check(n)?;
+        let now = self.check_read(n)?;
         if n == 0 {
             return Ok(CountedAt::COMMON);
         }
-        self.bucket.enter_unbounded().ok_or_else(|| self.step_out())
+        let counted = self.bucket.enter_unbounded().ok_or_else(|| self.step_out())?;
+        self.note_grant(n, counted, now);
+        Ok(counted)
+    }
+
+    /// As [`check`](Self::check). Returns a reading of the clock that is about as old as the decision.
+    #[inline]
+    fn check_read<E: From<Denied>>(&self, n: u64) -> Result<u64, E> {
+        match self.bucket.take_prepaid(n) {
+            Some(true) => Ok(self.now()),
+            Some(false) => self.check_slow(n, None).map(|()| self.now()),
+            None => {
+                let now = self.now();
+                self.check_at(n, now).map(|()| now)
+            }
+        }
     }
 
     /// Takes one token that this thread's cache has prepaid, with a permit or without, for a call that wants
@@ -267,7 +285,9 @@ impl Entry {
             self.end_by(0, counted, false);
             return Err(Denied::TooManyInFlight.into());
         }
-        self.check(n).map(|()| counted).inspect_err(|_| self.end_by(0, counted, false))
+        let now = self.check_read(n).inspect_err(|_| self.end_by(0, counted, false))?;
+        self.note_grant(n, counted, now);
+        Ok(counted)
     }
 
     // ---- ending -------------------------------------------------------------------------------
@@ -276,9 +296,12 @@ impl Entry {
     /// done.
     #[inline]
     pub(crate) fn end_own(&self, grant: &Grant) -> bool {
-        let refunds = self.refunds.load(Ordering::Relaxed); // publishes nothing
+        let on_end = self.on_end.load(Ordering::Relaxed); // publishes nothing
+        if on_end & WATCHES != 0 {
+            return false;
+        }
         let Some(may_admit) = self.bucket.leave_own(grant.counted) else { return false };
-        let refunds = refunds && !(grant.n == 1 && self.bucket.give_cached());
+        let refunds = on_end != 0 && !(grant.n == 1 && self.bucket.give_cached());
         if refunds || may_admit {
             self.end_and_serve(grant.n, refunds, may_admit);
         }
@@ -287,8 +310,8 @@ impl Entry {
 
     /// Ends a permit by the limit's policy.
     pub(crate) fn end(&self, grant: &Grant) {
-        let refunds = self.refunds.load(Ordering::Relaxed); // publishes nothing
-        self.end_by(grant.n, grant.counted, refunds);
+        let on_end = self.on_end.load(Ordering::Relaxed); // publishes nothing
+        self.end_by(grant.n, grant.counted, on_end & REFUNDS != 0);
     }
 
     /// Ends a permit of `n` tokens, with a refund or without. One that is not counted any more refunds
@@ -359,7 +382,7 @@ impl Entry {
     }
 
     pub(crate) fn wait_limits(&self) -> WaitLimits {
-        let refunds = self.refunds.load(Ordering::Relaxed); // a hint: see `WaitLimits`
+        let refunds = self.on_end.load(Ordering::Relaxed) & REFUNDS != 0; // a hint: see `WaitLimits`
         WaitLimits {
             max_waiting: self.max_waiting.load(Ordering::Relaxed), // publishes nothing
             may_be_refunded: refunds && self.bucket.in_flight() > 0,
@@ -390,7 +413,7 @@ impl Entry {
             // windows.
             let settings = self.settings.lock();
             let snapshots = self.bucket.window_snapshots(self.now());
-            let (limit, factor) = (settings.limit, settings.cuts.factor());
+            let (limit, factor) = (settings.limit, settings.cuts.scale());
             drop(settings);
             if matches!(snapshots.status(), Err(Refused::Retry(_))) {
                 self.bring_up_to_date();

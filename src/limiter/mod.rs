@@ -6,6 +6,7 @@ mod capacity;
 mod context;
 mod entry;
 mod error;
+mod lately;
 mod limit;
 #[cfg(loom)]
 mod loom_api;

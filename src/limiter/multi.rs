@@ -26,6 +26,11 @@ impl<'a> Part<'a> {
     fn new(entry: &'a Arc<Entry>, n: u64) -> Self {
         Self { entry, grant: Grant { n, seen: entry.incidents(), counted: CountedAt::COMMON } }
     }
+
+    #[inline]
+    fn note_grant(&self, now: u64) {
+        self.entry.note_grant(self.grant.n, self.grant.counted, now);
+    }
 }
 
 impl<'a> TakeRequest<'a> for Part<'a> {
@@ -116,7 +121,10 @@ impl<'a> TakeSet<'a> {
         let now = first.entry.now();
         let mut serve = false;
         match wait::take(rest, with_permits, now, &mut serve) {
-            Some(Ok(())) => Ok(()),
+            Some(Ok(())) => {
+                rest.iter().filter(|_| with_permits).for_each(|part| part.note_grant(now));
+                Ok(())
+            }
             Some(Err((index, denied))) => {
                 let denied = DeniedAt(rest[index].entry, denied);
                 self.undo(prepaid, with_permits);
@@ -174,6 +182,9 @@ impl<'a> TakeSet<'a> {
         }
         for (part, claim) in parts.iter_mut().zip(claims) {
             part.grant.counted = claim.counted;
+        }
+        if with_permits {
+            parts.iter().for_each(|part| part.note_grant(part.entry.now()));
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::entry::{Entry, Grant};
 
@@ -20,6 +21,8 @@ pub struct Permit<'a> {
     /// `None` once it has ended otherwise.
     entry: Option<Holder<'a>>,
     grant: Grant,
+    /// Whether its request was refused. Relaxed: whoever ends the permit owns it, and so comes after.
+    is_refused: AtomicBool,
 }
 
 enum Holder<'a> {
@@ -40,7 +43,7 @@ impl Holder<'_> {
 impl<'a> Permit<'a> {
     #[inline]
     pub(crate) fn borrowed(entry: &'a Arc<Entry>, grant: Grant) -> Self {
-        Self { entry: Some(Holder::Borrowed(entry)), grant }
+        Self { entry: Some(Holder::Borrowed(entry)), grant, is_refused: AtomicBool::new(false) }
     }
 
     /// The name of the resource.
@@ -64,12 +67,14 @@ impl<'a> Permit<'a> {
     /// and takes refusals without a permit.
     pub fn throttled(&self, reason: &str) {
         if let Some(holder) = &self.entry {
+            self.is_refused.store(true, Ordering::Relaxed);
             holder.entry().refused(Some(self.grant.seen), reason);
         }
     }
 
     /// Ends it and leaves its tokens spent, whatever the policy.
     pub fn spend(mut self) {
+        self.note_end();
         self.finish(|entry, grant| entry.end_by(grant.n, grant.counted, false));
     }
 
@@ -88,6 +93,7 @@ impl<'a> Permit<'a> {
     /// The limit at that time counts, after a reconfiguration or a cut. A removed resource is not
     /// touched. A permit of 0 tokens was never in flight, and is charged all the same.
     pub fn settle(mut self, actual: u64) {
+        self.note_end();
         if let Some(holder) = self.entry.take() {
             holder.entry().settle(&self.grant, actual);
         }
@@ -104,12 +110,24 @@ impl<'a> Permit<'a> {
             Holder::Borrowed(entry) => Holder::Owned(Arc::clone(entry)),
             Holder::Owned(entry) => Holder::Owned(entry),
         });
-        Permit { entry, grant: self.grant }
+        Permit { entry, grant: self.grant, is_refused: AtomicBool::new(*self.is_refused.get_mut()) }
     }
 
     #[inline(never)]
     fn end(&mut self) {
+        self.note_end();
         self.finish(Entry::end);
+    }
+
+    /// Its request ends, and was sent.
+    fn note_end(&self) {
+        if let Some(holder) = &self.entry
+            && self.grant.n > 0
+            && holder.entry().watches_ends()
+            && !self.is_refused.load(Ordering::Relaxed)
+        {
+            holder.entry().got_through(&self.grant);
+        }
     }
 
     #[inline]
@@ -125,7 +143,7 @@ impl<'a> Permit<'a> {
 impl Permit<'static> {
     #[inline]
     pub(crate) fn owned(entry: Arc<Entry>, grant: Grant) -> Self {
-        Self { entry: Some(Holder::Owned(entry)), grant }
+        Self { entry: Some(Holder::Owned(entry)), grant, is_refused: AtomicBool::new(false) }
     }
 }
 

@@ -101,7 +101,7 @@ impl Entry {
             if settings.is_over() {
                 return None;
             }
-            let (now, before) = (self.now(), settings.cuts.factor());
+            let (now, before) = (self.now(), settings.cuts.scale());
             let cut = remote.cut(&settings.limit, now);
             let counts = match remote.size {
                 CutTarget::Tokens(tokens) => settings.cuts.merge_plain(cut, tokens, now),
@@ -113,7 +113,9 @@ impl Entry {
             if !counts && is_behind {
                 self.install(settings, PendingChange::default());
             }
-            counts.then(|| self.take_effect(settings, before, &remote.origin))
+            counts.then(|| {
+                self.take_effect(settings, before, &remote.origin, PendingChange::default())
+            })
         })
     }
 

@@ -47,7 +47,7 @@ impl Default for PendingChange<'_> {
 impl Settings {
     /// What observers see of a capacity: whole tokens of the first bucket, and of its window.
     pub(super) fn shown(&self) -> (u64, u64) {
-        let per_window = self.limit.first().per_window(self.cuts.factor());
+        let per_window = self.limit.first().per_window(self.cuts.scale());
         (self.current.terms.capacity_tokens, per_window)
     }
 
@@ -103,7 +103,7 @@ impl Settings {
     fn terms(&mut self) -> Option<EachWindow<Terms>> {
         // At a factor of one they fit: `configure` has checked that.
         loop {
-            match self.limit.terms(self.cuts.factor()) {
+            match self.limit.terms(self.cuts.scale()) {
                 Ok(terms) => return Some(terms),
                 Err(_) if self.cuts.factor() > 1.0 => self.cuts.halve(),
                 Err(_) => return None,

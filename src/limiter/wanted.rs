@@ -156,6 +156,12 @@ impl Part {
         self.entry.claim(self.grant.n, self.ticket, self.with_permit)
     }
 
+    pub(super) fn note_grant(&self, now: u64) {
+        if self.with_permit {
+            self.entry.note_grant(self.grant.n, self.grant.counted, now);
+        }
+    }
+
     fn into_permit(self) -> Permit<'static> {
         Permit::owned(self.entry, self.grant)
     }

@@ -235,6 +235,11 @@ impl FairBucket {
         self.bucket.in_flight()
     }
 
+    /// The permits that stripes have counted as they entered, ended ones included.
+    pub(crate) fn grants_counted(&self) -> u64 {
+        self.bucket.entered_in_stripes()
+    }
+
     /// Under the configuration lock; `u64::MAX` for no bound.
     pub(crate) fn set_max_in_flight(&self, max: u64) {
         self.bucket.set_max_in_flight(max);

@@ -72,6 +72,8 @@ struct Agent {
     limiter: DistributedLimiter,
     limit: u32,
     since: At,
+    /// When permits of it were refused, which empties its bucket.
+    emptied: Arc<Mutex<Vec<At>>>,
 }
 
 struct Swarm {
@@ -134,7 +136,8 @@ impl Swarm {
         let limiter = DistributedLimiter::new(config).await.expect("an agent");
         let limit = [100, 250, 1_000][self.random.usize(..3)];
         limiter.configure(API, Limit::per_second(limit.into())).expect("a limit");
-        self.agents.push(Agent { limiter, limit, since: self.now() });
+        let (since, emptied) = (self.now(), Arc::default());
+        self.agents.push(Agent { limiter, limit, since, emptied });
     }
 
     /// The upstream has had enough: some agents are refused, at once or by and by.
@@ -152,10 +155,15 @@ impl Swarm {
                 }
                 let after = Duration::from_secs_f64(most * self.random.f64().powi(2));
                 let (limiter, permit) = (limiter.clone(), limiter.try_acquire(API));
+                let (emptied, network) = (agent.emptied.clone(), self.network.clone());
                 tokio::spawn(async move {
                     sleep(after).await;
                     match permit {
-                        Ok(permit) if by_permit => permit.throttled("429"),
+                        Ok(permit) if by_permit => {
+                            permit.throttled("429");
+                            let now = network.lock().unwrap().now();
+                            emptied.lock().unwrap().push(now);
+                        }
                         _ => limiter.announce_reduced(API, "429"),
                     }
                 });
@@ -331,7 +339,7 @@ impl Swarm {
         let (cuts, mut strict) = (self.cuts(), 0);
         let was_attacked = self.was_attacked();
         for Admitted { agent, from, part } in &self.admitted {
-            let Agent { limit, since, .. } = &self.agents[*agent];
+            let Agent { limit, since, emptied, .. } = &self.agents[*agent];
             let network = self.hostile.lock();
             if network.crashed[*agent].is_some_and(|at| at < from + ARRIVES) {
                 continue;
@@ -353,7 +361,8 @@ impl Swarm {
             let (_, most) = justified(&cuts, *limit, until, has_arrived);
             let (mut least, _) =
                 justified(&cuts, *limit, from - LATE, |cut| cut.said <= from + 1.0);
-            if was_attacked {
+            let is_emptied = |at: &At| (from - 1.5..=from + 1.5).contains(at);
+            if was_attacked || emptied.lock().unwrap().iter().any(is_emptied) {
                 least = 0.0;
             }
             if *from >= end {

@@ -46,6 +46,12 @@ impl Window {
         }
     }
 
+    /// Tokens that accrue in a second.
+    #[allow(clippy::cast_precision_loss)] // a rate
+    pub(crate) fn rate(&self) -> f64 {
+        self.refill() as f64 / self.length.as_secs_f64()
+    }
+
     /// Tokens that accrue in a window, scaled by `factor` and rounded down, at least one.
     pub(crate) fn per_window(&self, factor: f64) -> u64 {
         Factor::new(self.clip(factor)).tokens(self.refill()).max(1)

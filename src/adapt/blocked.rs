@@ -1,0 +1,46 @@
+//! Whether anything got through since the last cut.
+//!
+//! In an outage, or for the rest of a fixed window, an upstream refuses all. More cuts would help nobody, and
+//! would take long to recover from. So if some requests that were sent since the last cut were refused, and none
+//! ended otherwise, the next refusal opens a pause instead.
+
+/// Refusals after which nothing seems to get through.
+const ENOUGH: u32 = 3;
+/// Nanoseconds of the first pause. Each further one is twice as long.
+const FIRST_PAUSE: u64 = 5_000_000_000;
+const LONGEST_PAUSE: u64 = 30_000_000_000;
+
+/// What became of requests that were sent since the last cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct SinceCut {
+    refused: u32,
+    got_through: bool,
+    pauses: u32,
+}
+
+impl SinceCut {
+    /// A request that was sent since was refused.
+    pub(super) fn refused(&mut self) {
+        self.refused = self.refused.saturating_add(1);
+    }
+
+    /// One ended otherwise.
+    pub(super) fn got_through(&mut self) {
+        self.got_through = true;
+    }
+
+    /// Whether it matters how requests end.
+    pub(super) fn is_open(&self) -> bool {
+        !self.got_through
+    }
+
+    /// The length of a pause, if nothing gets through. `refused` are those before the one at hand.
+    pub(super) fn next_pause(&mut self) -> Option<u64> {
+        if self.got_through || self.refused < ENOUGH {
+            return None;
+        }
+        let length = FIRST_PAUSE.saturating_mul(1 << self.pauses.min(10)).min(LONGEST_PAUSE);
+        self.pauses += 1;
+        Some(length)
+    }
+}

@@ -1,0 +1,87 @@
+//! What was lately admitted, and what became of it: the ground for ceilings and pauses after a refusal.
+
+use super::entry::{Entry, Grant};
+use super::settings::Settings;
+use crate::adapt::{Meter, SPACING};
+use crate::bucket::CountedAt;
+use crate::sync::{AtomicU64, IS_MODEL, Mutex, Ordering};
+
+/// How many tokens permits have taken. Relaxed throughout: a measure, of which some may be lost. A bucket that
+/// threads contend for has stripes, which count all permits.
+#[derive(Debug, Default)]
+pub(super) struct Admitted {
+    /// Without the permits that stripes count.
+    tokens: AtomicU64,
+    /// The reading from which the next grant is a sample.
+    due: AtomicU64,
+    meter: Mutex<Meter>,
+}
+
+impl Entry {
+    /// Notes a grant, made at about `now`.
+    #[inline]
+    pub(super) fn note_grant(&self, n: u64, counted: CountedAt, now: u64) {
+        if IS_MODEL {
+            return;
+        }
+        let uncounted = n.saturating_sub(u64::from(counted.is_own()));
+        let tokens = self.admitted.tokens.load(Ordering::Relaxed);
+        self.admitted.tokens.store(tokens.wrapping_add(uncounted), Ordering::Relaxed);
+        if now >= self.admitted.due.load(Ordering::Relaxed) {
+            self.sample(now);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn sample(&self, now: u64) {
+        self.admitted.due.store(now.saturating_add(SPACING), Ordering::Relaxed);
+        // Another thread that holds the lock samples at this moment, or reads the rate.
+        if let Some(mut meter) = self.admitted.meter.try_lock() {
+            meter.note(now, self.tokens_granted());
+        }
+    }
+
+    /// All tokens that permits have taken; wraps.
+    fn tokens_granted(&self) -> u64 {
+        let uncounted = self.admitted.tokens.load(Ordering::Relaxed);
+        uncounted.wrapping_add(self.bucket.grants_counted())
+    }
+
+    /// The rate lately admitted to permits as a factor of the limit, but no more than `in_force`, which also
+    /// stands in where too few were admitted to tell. What is admitted from now on is measured anew.
+    pub(super) fn take_lately(&self, settings: &Settings, in_force: f64, now: u64) -> f64 {
+        let mut meter = self.admitted.meter.lock();
+        let rate = meter.rate(now, self.tokens_granted());
+        meter.clear();
+        drop(meter);
+        self.admitted.due.store(0, Ordering::Relaxed);
+        let lately = rate.map(|rate| rate / settings.limit.first().rate());
+        lately.filter(|lately| *lately < in_force).unwrap_or(in_force)
+    }
+
+    /// Whether it matters that permits end: see [`CutState::watches_ends`](crate::adapt::CutState).
+    #[inline]
+    pub(crate) fn watches_ends(&self) -> bool {
+        self.on_end.load(Ordering::Relaxed) & WATCHES != 0 // before `incidents`, which the permit has read
+    }
+
+    /// A permit of a request ends that was not refused.
+    #[cold]
+    pub(crate) fn got_through(&self, grant: &Grant) {
+        let mut settings = self.settings.lock();
+        settings.cuts.got_through(grant.seen);
+        self.watch(&settings);
+    }
+
+    /// Under the lock of the settings.
+    pub(super) fn watch(&self, settings: &Settings) {
+        let refunds = if settings.limit.refunds() { REFUNDS } else { 0 };
+        let watches = if settings.cuts.watches_ends() { WATCHES } else { 0 };
+        self.on_end.store(refunds | watches, Ordering::Relaxed);
+    }
+}
+
+/// What the end of a permit does beyond counting it out.
+pub(super) const REFUNDS: u64 = 1;
+pub(super) const WATCHES: u64 = 2;
