@@ -42,6 +42,8 @@ pub(crate) struct Origin {
     pub(crate) reason: String,
     pub(crate) timestamp: SystemTime,
     pub(crate) is_ours: bool,
+    /// Whether a request was refused, so that each agent cuts from what it really sends.
+    pub(crate) is_measured: bool,
 }
 
 impl Cut {

@@ -342,3 +342,6 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 
 #[cfg(all(test, feature = "swarm"))] // half of them are of other agents' cuts
 mod tests;
+
+#[cfg(test)]
+mod local_tests;

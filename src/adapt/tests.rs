@@ -19,6 +19,7 @@ fn cut(id: u64, factor: f64, now: u64, age: u64) -> Cut {
         reason: "429".into(),
         timestamp: SystemTime::UNIX_EPOCH,
         is_ours: true,
+        is_measured: false,
     };
     Cut::new(id, factor, now, age, Arc::new(origin))
 }

@@ -117,8 +117,9 @@ impl Entry {
             }
             let whole = self.local_origin(reason);
             // What is kept for other agents. A reason may be a whole page.
-            let kept = whole.reason.chars().take(MAX_KEPT_REASON).collect();
-            let origin = Arc::new(Origin { reason: kept, ..whole.clone() });
+            let reason = whole.reason.chars().take(MAX_KEPT_REASON).collect();
+            let is_measured = seen.is_some();
+            let origin = Arc::new(Origin { reason, is_measured, ..whole.clone() });
             let (now, least) = (self.now(), settings.limit.least_factor());
             let make = |factor| Cut::new(new_id(), factor, now, 0, Arc::clone(&origin));
             let (before, is_stale) = (settings.cuts.scale(), settings.cuts.is_stale(seen));
@@ -216,6 +217,7 @@ impl Entry {
             reason: reason.to_string(),
             timestamp: SystemTime::now(),
             is_ours: true,
+            is_measured: false,
         }
     }
 
@@ -225,7 +227,7 @@ impl Entry {
         origin: &Origin,
         kind: UpdateKind,
     ) -> CapacityUpdate {
-        let Origin { agent_id, reason, timestamp, is_ours } = origin.clone();
+        let Origin { agent_id, reason, timestamp, is_ours, .. } = origin.clone();
         CapacityUpdate {
             resource: self.name.to_string(),
             agent_id,

@@ -57,7 +57,8 @@ impl Resource {
     pub fn hear(&self, id: u64, factor: f64) -> bool {
         let (agent_id, reason) = ("neighbour".to_string(), "429".to_string());
         let timestamp = SystemTime::UNIX_EPOCH;
-        let origin = Arc::new(Origin { agent_id, reason, timestamp, is_ours: false });
+        let origin =
+            Arc::new(Origin { agent_id, reason, timestamp, is_ours: false, is_measured: false });
         self.0.merge(&RemoteCut { id, size: CutTarget::Factor(factor), age: 0, origin })
     }
 

@@ -102,6 +102,7 @@ impl Entry {
                 return None;
             }
             let (now, before) = (self.now(), settings.cuts.scale());
+            let incidents = settings.cuts.full_incidents();
             let cut = remote.cut(&settings.limit, now);
             let counts = match remote.size {
                 CutTarget::Tokens(tokens) => settings.cuts.merge_plain(cut, tokens, now),
@@ -112,6 +113,9 @@ impl Entry {
             let is_behind = settings.cuts.due() != settings.current.until;
             if !counts && is_behind {
                 self.install(settings, PendingChange::default());
+            }
+            if remote.origin.is_measured && settings.cuts.full_incidents() > incidents {
+                self.set_ceiling(settings, settings.cuts.reduction(), before, now);
             }
             counts.then(|| {
                 self.take_effect(settings, before, &remote.origin, PendingChange::default())

@@ -12,6 +12,7 @@ fn cut(id: u64, age: u64) -> RemoteCut {
         reason: "429".repeat(300),
         timestamp: SystemTime::UNIX_EPOCH,
         is_ours: false,
+        is_measured: false,
     };
     RemoteCut { id, size: CutTarget::Factor(0.5), age, origin: Arc::new(origin) }
 }

@@ -11,7 +11,7 @@
 //!
 //! The first is agentkit's `CapacityUpdate`, with fields of ours that Go's decoder ignores:
 //! `incident` (the cut's id), `factor` (of the sender's limit, for agents with another limit),
-//! `age_ms`, and `instance` (one limiter, whatever its `agent_id`). A cut carries its age and not
+//! `age_ms`, `measured` (a request was refused), and `instance` (one limiter, whatever its `agent_id`). A cut carries its age and not
 //! only its date, because machines' calendar clocks differ.
 //!
 //! Anybody may send a message. It is parsed within bounds, and a malformed one is rejected. What only
@@ -80,6 +80,8 @@ struct Announcement {
     age_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     instance: Option<Hex>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    measured: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -157,6 +159,7 @@ pub(super) fn announcement(
             factor: Some(cut.factor),
             age_ms: cut.age / 1_000_000,
             instance: Some(Hex(instance)),
+            measured: cut.origin.is_measured,
         })
     })
 }
@@ -267,7 +270,9 @@ fn parse_announcement(payload: &[u8]) -> Option<Message> {
         (None, None) => (id_of(&message), CutTarget::Tokens(message.new_capacity)),
         _ => return None,
     };
-    let origin = origin(message.agent_id, message.reason, message.timestamp)?;
+    // Only tollgate measures.
+    let measured = message.measured && message.factor.is_some();
+    let origin = origin(message.agent_id, message.reason, message.timestamp, measured)?;
     let agent_id = origin.agent_id.clone();
     let cut = RemoteCut { id, size, age: nanos(message.age_ms), origin };
     Some(Message {
@@ -280,7 +285,7 @@ fn parse_announcement(payload: &[u8]) -> Option<Message> {
 fn parse_state(payload: &[u8]) -> Option<Message> {
     let message: State = serde_json::from_slice(payload).ok()?;
     let parse = |cut: StateCut| {
-        let origin = origin(cut.agent_id, cut.reason, cut.timestamp)?;
+        let origin = origin(cut.agent_id, cut.reason, cut.timestamp, false)?;
         let size = match (cut.factor, cut.new_capacity) {
             (Some(factor), None) => CutTarget::Factor(valid_factor(factor)?),
             (None, Some(tokens)) if tokens > 0 => {
@@ -312,6 +317,7 @@ fn origin(
     agent_id: Option<String>,
     reason: Option<String>,
     timestamp: Option<String>,
+    is_measured: bool,
 ) -> Option<Arc<Origin>> {
     let timestamp = match timestamp {
         Some(timestamp) => parse_timestamp(&timestamp)?,
@@ -322,6 +328,7 @@ fn origin(
         reason: truncated(&reason.unwrap_or_default(), LONGEST_REASON).to_string(),
         timestamp,
         is_ours: false,
+        is_measured,
     }))
 }
 

@@ -21,6 +21,17 @@ fn a_go_agents_message_is_parsed() {
 }
 
 #[test]
+fn only_an_announcement_of_ours_is_measured() {
+    let measured =
+        |text: &str| parse(CAPACITY, text.as_bytes()).unwrap().cuts[0].1.origin.is_measured;
+    let ours = r#"{"resource":"a","new_capacity":5,"incident":"1","factor":0.5,"measured":true}"#;
+    assert!(measured(ours));
+    assert!(!measured(&ours.replace("true", "false")));
+    assert!(!measured(&GO.replace(r#""new_capacity":5"#, r#""new_capacity":5,"measured":true"#)));
+    assert!(parse(CAPACITY, ours.replace("true", "7").as_bytes()).is_none());
+}
+
+#[test]
 fn go_escapes_and_any_offset() {
     let text = GO
         .replace("received 429", r"a \u003c b \u0026 c \u003e d \u2028")
@@ -40,6 +51,7 @@ fn our_announcement_is_what_a_go_agent_expects() {
         reason: "a < b & c".into(),
         timestamp,
         is_ours: true,
+        is_measured: false,
     });
     let cut = Cut {
         resource: "shared-api",
@@ -152,6 +164,7 @@ fn long(id: &str, reason: &str) -> Origin {
         reason: reason.repeat(2 * LONGEST_REASON / reason.len()),
         timestamp: SystemTime::UNIX_EPOCH,
         is_ours: true,
+        is_measured: false,
     }
 }
 

@@ -1,0 +1,56 @@
+//! A refusal of a permit: each agent cuts from what it really sends.
+
+use std::time::Duration;
+
+use crate::common::swarm::{A_MOMENT, SECOND, config, memory};
+use tokio::time::sleep;
+use tollgate::{DistributedLimiter, Limit};
+
+/// Tokens a second at present.
+fn rate(agent: &DistributedLimiter) -> u64 {
+    agent.capacity("api").unwrap().per_window
+}
+
+#[tokio::test(start_paused = true)]
+async fn agents_with_unequal_demand_each_halve_what_they_send() {
+    let bus = memory();
+    let mut agents = Vec::new();
+    for name in ["small", "large", "idle"] {
+        let agent = DistributedLimiter::new(config(&bus, name)).await.unwrap();
+        agent.configure("api", Limit::per_second(1_000)).unwrap();
+        agents.push(agent);
+    }
+    for i in 0..400 {
+        if i % 10 == 0 {
+            drop(agents[0].try_acquire("api").unwrap()); // 20 a second
+        }
+        drop(agents[1].try_acquire("api").unwrap()); // 200 a second
+        sleep(Duration::from_millis(5)).await;
+    }
+    agents[1].try_acquire("api").unwrap().throttled("received 429");
+    sleep(A_MOMENT).await;
+    let rates: Vec<u64> = agents.iter().map(rate).collect();
+    assert!((9..=11).contains(&rates[0]), "{rates:?}");
+    assert!((95..=105).contains(&rates[1]), "{rates:?}");
+    assert_eq!(rates[2], 500, "the cut alone");
+    // Back to what was sent: 1.1^8 > 2. Then ever faster.
+    sleep(8 * 30 * SECOND).await;
+    let rates: Vec<u64> = agents.iter().map(rate).collect();
+    assert!((19..=21).contains(&rates[0]) && (195..=205).contains(&rates[1]), "{rates:?}");
+    sleep(10 * 30 * SECOND).await;
+    assert!(agents.iter().all(|agent| rate(agent) == 1_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_without_a_permit_cuts_the_limit_alone() {
+    let bus = memory();
+    let agent = DistributedLimiter::new(config(&bus, "a")).await.unwrap();
+    agent.configure("api", Limit::per_second(1_000)).unwrap();
+    for _ in 0..200 {
+        drop(agent.try_acquire("api").unwrap());
+        sleep(Duration::from_millis(10)).await;
+    }
+    agent.announce_reduced("api", "received 429");
+    assert_eq!(rate(&agent), 500);
+    assert!(agent.capacity("api").unwrap().available >= 499, "and empties nothing");
+}
