@@ -24,6 +24,10 @@ impl SinceCut {
         self.refused = self.refused.saturating_add(1);
     }
 
+    pub(super) fn count(&self) -> u32 {
+        self.refused
+    }
+
     /// One ended otherwise.
     pub(super) fn got_through(&mut self) {
         self.got_through = true;

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 pub(crate) const SPACING: u64 = 125_000_000;
 /// A rate is measured over this many samples, and so over as many admissions, and over a second.
 const SAMPLES: usize = 8;
-/// Samples kept: those of a second and one more.
-const KEPT: usize = SAMPLES + 2;
+/// Samples kept: those of 5 seconds.
+const KEPT: usize = 42;
 const SECOND: u64 = 1_000_000_000;
 /// Older samples say nothing of the rate at present.
 const OLDEST: u64 = 60 * SECOND;
@@ -32,12 +32,20 @@ impl Meter {
 
     /// Tokens a second over the last second or the last 8 admissions, whichever is longer. `None` if there
     /// were fewer, or if that is longer than a minute.
-    #[allow(clippy::cast_precision_loss)] // a rate
     pub(crate) fn rate(&self, now: u64, total: u64) -> Option<f64> {
         let is_long = |(at, _): &&(u64, u64)| now.saturating_sub(*at) >= SECOND;
-        let (at, before) = self.0.iter().rev().skip(SAMPLES - 1).find(is_long)?;
-        let elapsed = now - at;
+        Self::since(self.0.iter().rev().skip(SAMPLES - 1).find(is_long)?, now, total)
+    }
+
+    /// The same over all samples: about 5 seconds, or the last 42 admissions.
+    pub(crate) fn longer_rate(&self, now: u64, total: u64) -> Option<f64> {
+        Self::since(self.0.front().filter(|_| self.0.len() >= SAMPLES)?, now, total)
+    }
+
+    #[allow(clippy::cast_precision_loss)] // a rate
+    fn since((at, before): &(u64, u64), now: u64, total: u64) -> Option<f64> {
+        let elapsed = now.saturating_sub(*at);
         let tokens = total.wrapping_sub(*before);
-        (elapsed <= OLDEST).then(|| tokens as f64 * SECOND as f64 / elapsed as f64)
+        (1..=OLDEST).contains(&elapsed).then(|| tokens as f64 * SECOND as f64 / elapsed as f64)
     }
 }

@@ -23,9 +23,12 @@
 //!
 //! # What is not shared
 //!
+//! An [adaptive] limit is scaled by what it has found itself, and by no cut.
+//!
 //! A refusal of a request of our own also sets a [ceiling], from the rate that was really admitted. If
 //! [nothing gets through](blocked), a refusal opens a pause instead.
 
+mod adaptive;
 mod blocked;
 mod ceiling;
 mod cut;
@@ -36,6 +39,8 @@ mod remote;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use adaptive::Adaptive;
+pub(crate) use adaptive::{Range, Usage};
 use blocked::SinceCut;
 use ceiling::Ceiling;
 #[cfg(feature = "swarm")]
@@ -113,6 +118,9 @@ pub(crate) struct CutState {
     ceiling: Option<Ceiling>,
     /// That of the ceiling at present; infinite without one.
     ceiling_level: f64,
+    adaptive: Option<Adaptive>,
+    /// What was in use when a step came due.
+    usage: Usage,
 }
 
 /// What a refusal leads to.
@@ -149,6 +157,8 @@ impl CutState {
             since: SinceCut::default(),
             ceiling: None,
             ceiling_level: f64::INFINITY,
+            adaptive: None,
+            usage: Usage::default(),
         }
     }
 
@@ -159,7 +169,7 @@ impl CutState {
 
     /// The factor in force here: the ceiling's, if that is lower.
     pub(crate) fn scale(&self) -> f64 {
-        self.factor.min(self.ceiling_level)
+        self.adaptive.map_or(self.factor.min(self.ceiling_level), |adaptive| adaptive.level)
     }
 
     /// When the next step of a recovery takes effect.
@@ -242,6 +252,41 @@ impl CutState {
         }
     }
 
+    /// Finds the limit within `range`, or no longer. The limit is `ratio` of what it was.
+    pub(crate) fn adapt(&mut self, range: Option<Range>, ratio: f64, now: u64) {
+        let in_force = self.scale() / ratio;
+        match (&mut self.adaptive, range) {
+            (Some(adaptive), Some(range)) => adaptive.change(range, ratio),
+            (adaptive, range) => {
+                *adaptive = range.map(|range| Adaptive::new(range, in_force, now));
+            }
+        }
+        self.advance(now);
+    }
+
+    pub(crate) fn is_adaptive(&self) -> bool {
+        self.adaptive.is_some()
+    }
+
+    /// A request was refused. `through` is the rate that got through, as a factor of the limit. Whether the limit
+    /// is adaptive.
+    pub(crate) fn cut_adaptive(&mut self, through: f64, now: u64) -> bool {
+        let Some(adaptive) = &mut self.adaptive else { return false };
+        adaptive.cut(through, now);
+        self.advance(now);
+        true
+    }
+
+    /// What is in use, before steps that are due are taken.
+    pub(crate) fn set_usage(&mut self, usage: Usage) {
+        self.usage = usage;
+    }
+
+    /// Refusals of requests that were sent since the last cut.
+    pub(crate) fn refused_since(&self) -> u64 {
+        self.since.count().into()
+    }
+
     /// The part of what was sent that a refusal leaves.
     pub(crate) fn reduction(&self) -> f64 {
         self.policy.reduce
@@ -305,6 +350,10 @@ impl CutState {
         let steps = self.cuts.iter().filter_map(|cut| cut.next_step(now, &curve));
         let step = self.ceiling.and_then(|ceiling| ceiling.next_step(now, &curve));
         self.due = steps.chain(step).min();
+        if let Some(adaptive) = &mut self.adaptive {
+            adaptive.advance(now, self.usage);
+            self.due = Some(self.due.map_or(adaptive.due, |due| due.min(adaptive.due)));
+        }
     }
 
     /// Use another policy from now on. The factor stays.

@@ -53,6 +53,10 @@ impl Entry {
     /// Does what time has made due, and returns the update if its effect can be seen.
     fn catch_up(&self, settings: &mut Settings) -> Option<CapacityUpdate> {
         let before = settings.shown();
+        if settings.cuts.is_adaptive() {
+            let usage = self.usage(settings, self.now());
+            settings.cuts.set_usage(usage);
+        }
         settings.catch_up(&self.bucket, self.now());
         let after = settings.shown();
         let origin = || self.local_origin("recovery");
@@ -93,6 +97,7 @@ impl Entry {
             settings.cuts.react_by(limit.policy(self.context.policy), self.now());
             let ratio = limit.first().rate() / old.first().rate();
             settings.cuts.rebase_ceiling(ratio, self.now());
+            settings.cuts.adapt(limit.range(), ratio, self.now());
             self.watch(settings);
             // Relaxed: publishes nothing.
             self.max_waiting.store(limit.max_waiting_or_none(), Ordering::Relaxed);
@@ -123,6 +128,7 @@ impl Entry {
             let (now, least) = (self.now(), settings.limit.least_factor());
             let make = |factor| Cut::new(new_id(), factor, now, 0, Arc::clone(&origin));
             let (before, is_stale) = (settings.cuts.scale(), settings.cuts.is_stale(seen));
+            let part_through = if is_stale { 1.0 } else { self.part_through(settings, seen) };
             let reaction = settings.cuts.refused(seen, least, now, make);
             is_cut = reaction == Reaction::Cut;
             let keeps = if seen.is_some() { 0 } else { u64::MAX };
@@ -133,10 +139,7 @@ impl Entry {
                     self.install(settings, change);
                     return Some(None);
                 }
-                Reaction::Cut if seen.is_some() => {
-                    self.set_ceiling(settings, settings.cuts.reduction(), before, now);
-                }
-                Reaction::Cut => {}
+                Reaction::Cut => self.slow_down(settings, seen.is_some(), before, part_through),
                 Reaction::Pause(length) => change.pause_until = now.saturating_add(length),
             }
             Some(self.take_effect(settings, before, &whole, change))
@@ -146,10 +149,22 @@ impl Entry {
         }
     }
 
-    /// Sets a ceiling of `part` of the rate lately admitted. `in_force` is the factor in force before.
-    pub(super) fn set_ceiling(&self, settings: &mut Settings, part: f64, in_force: f64, now: u64) {
-        let lately = self.take_lately(settings, in_force, now);
-        settings.cuts.set_ceiling(part, lately, settings.limit.least_factor(), now);
+    /// After a cut, lowers what only this agent is scaled by. `in_force` is the factor in force before;
+    /// `part_through` of the requests got through.
+    pub(super) fn slow_down(
+        &self,
+        settings: &mut Settings,
+        is_measured: bool,
+        in_force: f64,
+        part_through: f64,
+    ) {
+        let now = self.now();
+        let lately =
+            if is_measured { self.take_lately(settings, in_force, now) } else { in_force };
+        if !settings.cuts.cut_adaptive(lately * part_through, now) && is_measured {
+            let least = settings.limit.least_factor();
+            settings.cuts.set_ceiling(settings.cuts.reduction(), lately, least, now);
+        }
     }
 
     /// Installs a changed factor, which was `before`. Returns the update if it fell.
@@ -162,6 +177,9 @@ impl Entry {
     ) -> Option<CapacityUpdate> {
         self.install(settings, change);
         self.watch(settings);
+        if self.incidents() != settings.cuts.full_incidents() {
+            self.forget_through();
+        }
         // After the slot: a take that follows a load of this was granted under the new factor.
         self.incidents.store(settings.cuts.full_incidents(), Ordering::Release);
         let fell = settings.cuts.scale() < before;

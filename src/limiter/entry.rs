@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::capacity::{Capacity, WindowCapacity};
 use super::context::Context;
 use super::error::{AllError, ConfigError, ResourceError};
-use super::lately::{Admitted, REFUNDS, WATCHES};
+use super::lately::{Admitted, REFUNDS, WATCHES, on_end};
 use super::limit::Limit;
 use super::settings::Settings;
 use crate::adapt::CutState;
@@ -90,19 +90,22 @@ impl Entry {
         let terms = limit.terms(1.0)?;
         let (bucket, current) = Bucket::new(terms[0], limit.max_in_flight_or_none(), now);
         let more = terms[1..].iter().map(|terms| LockedBucket::full(*terms, now)).collect();
-        let cuts = CutState::new(limit.policy(context.policy));
+        let mut cuts = CutState::new(limit.policy(context.policy));
+        cuts.adapt(limit.range(), 1.0, now);
+        let settings = Settings { limit: *limit, cuts, current };
+        let on_end = on_end(&settings);
         Ok(Arc::new_cyclic(|entry| {
             let timer_waker = Waker::from(Arc::new(TimerWaker(Weak::clone(entry))));
             Self {
                 name,
                 id,
                 bucket: FairBucket::new(bucket, more, clock, timer_waker),
-                on_end: AtomicU64::new(if limit.refunds() { REFUNDS } else { 0 }),
+                on_end: AtomicU64::new(on_end),
                 max_waiting: AtomicU64::new(limit.max_waiting_or_none()),
                 dropped_charges: AtomicU64::new(0),
                 incidents: AtomicU64::new(0),
                 admitted: Admitted::default(),
-                settings: Mutex::new(Settings { limit: *limit, cuts, current }),
+                settings: Mutex::new(settings),
                 context,
             }
         }))
@@ -423,7 +426,7 @@ impl Entry {
                 .map(|(snapshot, window)| WindowCapacity {
                     available: self.bucket.share(self.bucket.tokens_in(snapshot), snapshot.now()),
                     burst: snapshot.capacity_tokens(),
-                    per_window: window.per_window(factor),
+                    per_window: limit.per_window(window, factor),
                     window: window.length,
                     configured_burst: window.depth(),
                 })

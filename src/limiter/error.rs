@@ -322,6 +322,9 @@ pub enum ConfigError {
     InvalidInFlight,
     /// A recovery's interval is at least 1 ms, and its factor is a finite number above 1.
     InvalidRecovery,
+    /// An adaptive limit lies between its bounds, of which the lower is at least 1 and the upper at most 2^52
+    /// tokens a window. It has one window, which is not strict, and takes some time to be back.
+    InvalidAdaptive,
     /// More than about 5e12 tokens a second: an hour of it would not fit into the bucket's word.
     RateTooHigh,
     /// A resource's name is not empty.
@@ -346,6 +349,10 @@ impl fmt::Display for ConfigError {
             Self::InvalidInFlight => "max_in_flight must be at least 1",
             Self::InvalidRecovery => {
                 "a recovery needs an interval of at least 1 ms and a finite factor above 1"
+            }
+            Self::InvalidAdaptive => {
+                "adaptive(min, max) needs 1 <= min <= the limit <= max <= 2^52, one window that is not strict, \
+                 and a positive back_in"
             }
             Self::RateTooHigh => "the rate must be below 5e12 tokens a second",
             Self::EmptyName => "a resource needs a name",

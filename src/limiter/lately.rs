@@ -2,7 +2,7 @@
 
 use super::entry::{Entry, Grant};
 use super::settings::Settings;
-use crate::adapt::{Meter, SPACING};
+use crate::adapt::{Meter, SPACING, Usage};
 use crate::bucket::CountedAt;
 use crate::sync::{AtomicU64, IS_MODEL, Mutex, Ordering};
 
@@ -15,6 +15,8 @@ pub(super) struct Admitted {
     /// The reading from which the next grant is a sample.
     due: AtomicU64,
     meter: Mutex<Meter>,
+    /// Permits that were granted since the last cut, and ended without a refusal; counted while ends are watched.
+    through: AtomicU64,
 }
 
 impl Entry {
@@ -67,21 +69,71 @@ impl Entry {
     }
 
     /// A permit of a request ends that was not refused.
-    #[cold]
+    #[inline(never)]
     pub(crate) fn got_through(&self, grant: &Grant) {
-        let mut settings = self.settings.lock();
-        settings.cuts.got_through(grant.seen);
-        self.watch(&settings);
+        if grant.seen < self.incidents() {
+            return;
+        }
+        self.admitted.through.fetch_add(1, Ordering::Relaxed);
+        if self.on_end.load(Ordering::Relaxed) & COUNTS == 0 {
+            let mut settings = self.settings.lock();
+            settings.cuts.got_through(grant.seen);
+            self.watch(&settings);
+        }
+    }
+
+    /// The part of the requests sent since the last cut that got through, of those that have ended. It is 1 while
+    /// too few have ended to tell.
+    #[allow(clippy::cast_precision_loss)] // a part
+    pub(super) fn part_through(&self, settings: &mut Settings, seen: Option<u64>) -> f64 {
+        let through = self.admitted.through.load(Ordering::Relaxed);
+        if through > 0 {
+            settings.cuts.got_through(settings.cuts.full_incidents());
+        }
+        let all = through + settings.cuts.refused_since() + u64::from(seen.is_some());
+        if all < FEW { 1.0 } else { through as f64 / all as f64 }
+    }
+
+    /// Requests end from now on that were sent after a cut.
+    pub(super) fn forget_through(&self) {
+        self.admitted.through.store(0, Ordering::Relaxed);
+    }
+
+    /// What permits were lately granted, as factors of the limit.
+    pub(super) fn usage(&self, settings: &Settings, now: u64) -> Usage {
+        let (meter, total) = (self.admitted.meter.lock(), self.tokens_granted());
+        let factor = |rate: Option<f64>| rate.unwrap_or(0.0) / settings.limit.first().rate();
+        Usage {
+            lately: factor(meter.rate(now, total)),
+            longer: factor(meter.longer_rate(now, total)),
+        }
     }
 
     /// Under the lock of the settings.
     pub(super) fn watch(&self, settings: &Settings) {
-        let refunds = if settings.limit.refunds() { REFUNDS } else { 0 };
-        let watches = if settings.cuts.watches_ends() { WATCHES } else { 0 };
-        self.on_end.store(refunds | watches, Ordering::Relaxed);
+        self.on_end.store(on_end(settings), Ordering::Relaxed);
     }
+}
+
+/// What the end of a permit does, as flags.
+pub(super) fn on_end(settings: &Settings) -> u64 {
+    let refunds = if settings.limit.refunds() { REFUNDS } else { 0 };
+    let watches = if settings.cuts.is_adaptive() {
+        WATCHES | COUNTS
+    } else if settings.cuts.watches_ends() {
+        WATCHES
+    } else {
+        0
+    };
+    refunds | watches
 }
 
 /// What the end of a permit does beyond counting it out.
 pub(super) const REFUNDS: u64 = 1;
+/// Somebody asks whether requests get through.
 pub(super) const WATCHES: u64 = 2;
+/// And how many.
+const COUNTS: u64 = 4;
+
+/// Fewer outcomes tell nothing of the part that gets through.
+const FEW: u64 = 8;

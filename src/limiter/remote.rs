@@ -114,8 +114,8 @@ impl Entry {
             if !counts && is_behind {
                 self.install(settings, PendingChange::default());
             }
-            if remote.origin.is_measured && settings.cuts.full_incidents() > incidents {
-                self.set_ceiling(settings, settings.cuts.reduction(), before, now);
+            if settings.cuts.full_incidents() > incidents {
+                self.slow_down(settings, remote.origin.is_measured, before, 1.0);
             }
             counts.then(|| {
                 self.take_effect(settings, before, &remote.origin, PendingChange::default())

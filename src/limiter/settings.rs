@@ -47,7 +47,7 @@ impl Default for PendingChange<'_> {
 impl Settings {
     /// What observers see of a capacity: whole tokens of the first bucket, and of its window.
     pub(super) fn shown(&self) -> (u64, u64) {
-        let per_window = self.limit.first().per_window(self.cuts.scale());
+        let per_window = self.limit.per_window(self.limit.first(), self.cuts.scale());
         (self.current.terms.capacity_tokens, per_window)
     }
 

@@ -1,5 +1,6 @@
 //! Limits: construction, validation, and the bucket terms that follow from them.
 
+mod adaptive;
 mod lexer;
 mod text;
 mod window;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use adaptive::Bounds;
 pub use lexer::ParseLimitError;
 pub(crate) use window::Window;
 
@@ -17,6 +19,8 @@ use crate::adapt::{Policy, Recovery};
 use crate::bucket::Terms;
 
 const MAX_WINDOWS: usize = 4;
+/// With the 5 seconds of other limits, one that begins far too high would take long to come down.
+const ADAPTIVE_COOLDOWN: Duration = Duration::from_secs(2);
 
 /// One value per window of a limit.
 pub(crate) type EachWindow<T> = SmallVec<[T; MAX_WINDOWS]>;
@@ -56,6 +60,7 @@ pub struct Limit {
     pub(super) max_waiting: Option<u64>,
     pub(super) recovery: Option<Recovery>,
     pub(super) cooldown: Option<Duration>,
+    adaptive: Option<Bounds>,
     /// An error of building, reported on validation.
     pub(super) fault: Option<Fault>,
 }
@@ -97,6 +102,7 @@ impl Limit {
             max_waiting: None,
             recovery: None,
             cooldown: None,
+            adaptive: None,
             fault: None,
         }
     }
@@ -319,6 +325,12 @@ impl Limit {
         std::iter::once(&self.first).chain(self.more.iter().flatten())
     }
 
+    /// Tokens that accrue in each window, scaled by `factor`.
+    pub(crate) fn per_window(&self, window: &Window, factor: f64) -> u64 {
+        let (window, factor) = self.scaled_from(window, factor);
+        window.per_window(factor)
+    }
+
     /// For each window the index of the window of `old` whose state it continues: one of the same
     /// length if there is one, otherwise the first one left.
     pub(crate) fn windows_from(&self, old: &Self) -> EachWindow<Option<usize>> {
@@ -361,7 +373,10 @@ impl Limit {
     pub(crate) fn policy(&self, policy: Policy) -> Policy {
         Policy {
             recovery: self.recovery.or(policy.recovery),
-            cooldown: self.cooldown.unwrap_or(policy.cooldown),
+            cooldown: self.cooldown.unwrap_or(match self.adaptive {
+                Some(_) => ADAPTIVE_COOLDOWN,
+                None => policy.cooldown,
+            }),
             ..policy
         }
     }
@@ -388,8 +403,10 @@ impl Limit {
         if self.recovery.is_some_and(|recovery| !recovery.is_valid()) {
             return Err(ConfigError::InvalidRecovery);
         }
+        self.validate_adaptive()?;
         let mut terms = EachWindow::new();
         for window in self.windows() {
+            let (window, factor) = self.scaled_from(window, factor);
             terms.push(window.terms(factor)?);
         }
         if terms.len() > 1 {

@@ -46,6 +46,16 @@ impl Window {
         }
     }
 
+    /// The same with `capacity` tokens, and a burst in proportion.
+    pub(super) fn raised_to(&self, capacity: u64) -> Self {
+        let raise = |burst: NonZeroU64| {
+            let raised =
+                u128::from(burst.get()) * u128::from(capacity) / u128::from(self.capacity.max(1));
+            NonZeroU64::new(u64::try_from(raised).unwrap_or(u64::MAX))
+        };
+        Self { capacity, burst: self.burst.and_then(raise), ..*self }
+    }
+
     /// Tokens that accrue in a second.
     #[allow(clippy::cast_precision_loss)] // a rate
     pub(crate) fn rate(&self) -> f64 {
