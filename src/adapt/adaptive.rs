@@ -67,7 +67,7 @@ impl Adaptive {
         for _ in 0..steps.min(MAX_STEPS) {
             if usage.lately >= self.level * IN_USE {
                 self.grown += STEP;
-                let most = usage.longer.max(usage.lately) * MOST_GROWTH;
+                let most = usage.longer * MOST_GROWTH;
                 let next = self.peak.map_or(self.level * 2.0, |peak| self.curve(peak)).min(most);
                 self.level = self.range.clip(next.max(self.level));
             }

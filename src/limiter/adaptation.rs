@@ -159,8 +159,7 @@ impl Entry {
         part_through: f64,
     ) {
         let now = self.now();
-        let lately =
-            if is_measured { self.take_lately(settings, in_force, now) } else { in_force };
+        let lately = if is_measured { self.take_lately(settings, in_force, now) } else { in_force };
         if !settings.cuts.cut_adaptive(lately * part_through, now) && is_measured {
             let least = settings.limit.least_factor();
             settings.cuts.set_ceiling(settings.cuts.reduction(), lately, least, now);

@@ -9,7 +9,7 @@ use super::context::Context;
 use super::error::{AllError, ConfigError, ResourceError};
 use super::lately::{Admitted, REFUNDS, WATCHES, on_end};
 use super::limit::Limit;
-use super::settings::Settings;
+use super::settings::{PendingChange, Settings};
 use crate::adapt::CutState;
 use crate::bucket::{Bucket, CountedAt, Denied, LockedBucket, NotEntered, Refused, Retry};
 use crate::clock::Clock;
@@ -94,7 +94,7 @@ impl Entry {
         cuts.adapt(limit.range(), 1.0, now);
         let settings = Settings { limit: *limit, cuts, current };
         let on_end = on_end(&settings);
-        Ok(Arc::new_cyclic(|entry| {
+        let entry = Arc::new_cyclic(|entry| {
             let timer_waker = Waker::from(Arc::new(TimerWaker(Weak::clone(entry))));
             Self {
                 name,
@@ -108,7 +108,15 @@ impl Entry {
                 settings: Mutex::new(settings),
                 context,
             }
-        }))
+        });
+        if limit.range().is_some() {
+            // The first slot ends with the first step.
+            entry.change(|settings| {
+                entry.install(settings, PendingChange::default());
+                Some(None)
+            });
+        }
+        Ok(entry)
     }
 
     #[inline]
