@@ -13,6 +13,7 @@ mod invalid_windows;
 mod pauses;
 mod reference_model;
 mod regressions;
+mod scaled;
 mod settle;
 mod snapshots;
 mod strict_windows;
