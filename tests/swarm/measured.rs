@@ -54,3 +54,32 @@ async fn a_refusal_without_a_permit_cuts_the_limit_alone() {
     assert_eq!(rate(&agent), 500);
     assert!(agent.capacity("api").unwrap().available >= 499, "and empties nothing");
 }
+
+#[tokio::test(start_paused = true)]
+async fn adaptive_agents_share_incidents_and_grow_on_their_own() {
+    let bus = memory();
+    let mut agents = Vec::new();
+    for name in ["small", "large"] {
+        let agent = DistributedLimiter::new(config(&bus, name)).await.unwrap();
+        agent.configure("api", Limit::per_second(100).adaptive(1, 100)).unwrap();
+        agents.push(agent);
+    }
+    let send = async |seconds: u64| {
+        for i in 0..100 * seconds {
+            if i % 5 == 0 {
+                drop(agents[0].try_acquire("api")); // 20 a second
+            }
+            drop(agents[1].try_acquire("api")); // 100 a second
+            sleep(Duration::from_millis(10)).await;
+        }
+        agents.iter().map(rate).collect::<Vec<_>>()
+    };
+    assert_eq!(send(3).await, [100, 100]);
+    agents[1].try_acquire("api").unwrap().throttled("received 429");
+    sleep(A_MOMENT).await;
+    let cut: Vec<u64> = agents.iter().map(rate).collect();
+    assert!((13..=15).contains(&cut[0]) && (68..=71).contains(&cut[1]), "{cut:?}");
+    // Back in 20 seconds of growth, which begins when a rate has been measured again.
+    let grown = send(24).await;
+    assert!((19..=23).contains(&grown[0]) && (98..=100).contains(&grown[1]), "{grown:?}");
+}
