@@ -33,6 +33,7 @@ mod blocked;
 mod ceiling;
 mod cut;
 mod meter;
+mod pause;
 #[cfg(feature = "swarm")]
 mod remote;
 
@@ -48,6 +49,7 @@ pub(crate) use cut::Plain;
 use cut::RecoveryCurve;
 pub(crate) use cut::{Cut, Origin};
 pub(crate) use meter::{Meter, SPACING};
+pub(crate) use pause::{Pause, Pauses};
 
 /// How a limit recovers after a cut.
 ///

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::capacity::{CapacityUpdate, UpdateKind};
 use super::entry::Entry;
@@ -26,14 +26,14 @@ impl Entry {
         act: impl FnOnce(&mut Settings) -> Option<Option<CapacityUpdate>>,
     ) -> bool {
         let mut settings = self.settings.lock();
-        let recovered = self.catch_up(&mut settings);
+        let (recovered, resumed) = self.catch_up(&mut settings);
         let changed = act(&mut settings);
         drop(settings);
-        if changed.is_some() || recovered.is_some() {
+        if changed.is_some() || recovered.is_some() || resumed.is_some() {
             self.serve_queue(FairBucket::reconfigured);
         }
         let is_changed = changed.is_some();
-        for update in recovered.into_iter().chain(changed.flatten()) {
+        for update in recovered.into_iter().chain(resumed).chain(changed.flatten()) {
             self.context.observers.tell(&update);
         }
         is_changed
@@ -50,17 +50,24 @@ impl Entry {
         });
     }
 
-    /// Does what time has made due, and returns the update if its effect can be seen.
-    fn catch_up(&self, settings: &mut Settings) -> Option<CapacityUpdate> {
-        let before = settings.shown();
+    /// Does what time has made due. Returns the update if its effect on the capacity can be seen, and that
+    /// of a pause which has ended.
+    fn catch_up(
+        &self,
+        settings: &mut Settings,
+    ) -> (Option<CapacityUpdate>, Option<CapacityUpdate>) {
+        let (before, now) = (settings.shown(), self.now());
         if settings.cuts.is_adaptive() {
-            let usage = self.usage(settings, self.now());
+            let usage = self.usage(settings, now);
             settings.cuts.set_usage(usage);
         }
-        settings.catch_up(&self.bucket, self.now());
+        settings.catch_up(&self.bucket, now);
         let after = settings.shown();
         let origin = || self.local_origin("recovery");
-        (after != before).then(|| self.update(after, &origin(), UpdateKind::Recovery))
+        let recovered =
+            (after != before).then(|| self.update(after, &origin(), UpdateKind::Recovery));
+        let has_resumed = !settings.is_over() && settings.pauses.has_ended(now);
+        (recovered, has_resumed.then(|| self.resumed(settings)))
     }
 
     pub(super) fn install(&self, settings: &mut Settings, change: PendingChange<'_>) {
@@ -142,7 +149,8 @@ impl Entry {
                 Reaction::Cut => self.slow_down(settings, seen.is_some(), before, part_through),
                 Reaction::Pause(length) => change.pause_until = now.saturating_add(length),
             }
-            Some(self.take_effect(settings, before, &whole, change))
+            let cut = self.take_effect(settings, before, &whole, change);
+            Some(cut.or_else(|| self.begin_pause(settings, change, &whole)))
         });
         if is_cut && let Some(on_cut) = &self.context.on_cut {
             on_cut(&self.name);
@@ -185,21 +193,6 @@ impl Entry {
         fell.then(|| self.update(settings.shown(), origin, UpdateKind::Cut))
     }
 
-    /// Admits nothing for `how_long`, or until an earlier pause ends if that is later.
-    pub(crate) fn pause_for(&self, how_long: Duration) {
-        if !how_long.is_zero() {
-            self.change_quietly(|_| PendingChange {
-                pause_until: self.deadline(how_long),
-                ..PendingChange::default()
-            });
-        }
-    }
-
-    /// Ends a pause.
-    pub(crate) fn resume(&self) {
-        self.change_quietly(|_| PendingChange { resumes: true, ..PendingChange::default() });
-    }
-
     /// Takes `n` tokens whose debt does not fit on the ring of the slot in force. Returns those that were
     /// dropped.
     pub(super) fn charge_slow(&self, n: u64) -> u64 {
@@ -228,7 +221,7 @@ impl Entry {
         });
     }
 
-    fn local_origin(&self, reason: &str) -> Origin {
+    pub(super) fn local_origin(&self, reason: &str) -> Origin {
         Origin {
             agent_id: self.context.agent_id.clone(),
             reason: reason.to_string(),
@@ -238,7 +231,7 @@ impl Entry {
         }
     }
 
-    fn update(
+    pub(super) fn update(
         &self,
         (new_capacity, per_window): (u64, u64),
         origin: &Origin,
@@ -259,6 +252,6 @@ impl Entry {
 }
 
 /// A random number, from the standard library's randomly keyed hasher.
-fn new_id() -> u64 {
+pub(super) fn new_id() -> u64 {
     RandomState::new().build_hasher().finish()
 }

@@ -33,6 +33,8 @@ pub struct Capacity {
     pub configured_burst: u64,
     /// Tokens that [`settle`](crate::Permit::settle) dropped, because the debt would have been too large.
     pub dropped_charges: u64,
+    /// How long nothing is admitted from now on, because of a pause. `None` if there is none.
+    pub paused_until: Option<Duration>,
     /// Every window, the first one included.
     pub windows: Vec<WindowCapacity>,
 }
@@ -73,7 +75,7 @@ impl fmt::Display for Capacity {
     }
 }
 
-/// A change of a resource's capacity.
+/// A change of a resource's capacity, or a pause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CapacityUpdate {
@@ -95,7 +97,7 @@ pub struct CapacityUpdate {
     pub kind: UpdateKind,
 }
 
-/// The cause of a capacity change.
+/// The cause of a capacity change, or what else has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum UpdateKind {
@@ -105,6 +107,12 @@ pub enum UpdateKind {
     Recovery,
     /// Reconfigured.
     Config,
+    /// A pause has begun: nothing is admitted, and the capacity is as before. A pause that becomes longer is
+    /// still the same. [`Capacity::paused_until`] says how long it will take.
+    Pause,
+    /// The pause has ended, by [`resume`](crate::MemoryLimiter::resume) or by time. The latter is told when
+    /// the resource is next used or queried. A pause that the agents of a swarm tell each other ends on time.
+    Resume,
 }
 
 pub(crate) type Callback = Arc<dyn Fn(&CapacityUpdate) + Send + Sync>;

@@ -12,12 +12,19 @@ pub(crate) struct Context {
     pub(crate) policy: Policy,
     pub(crate) observers: Observers,
     pub(crate) on_cut: Option<NameCallback>,
+    pub(crate) on_pause: Option<PauseCallback>,
+    /// Whether pauses that the swarm tells are longer by a random part.
+    pub(crate) pause_spread: bool,
     pub(crate) on_new: Option<NameCallback>,
 }
 
 /// Called with the name of a resource or a key, outside all locks: after a cut of our own, or when it is
 /// new.
 pub(crate) type NameCallback = Box<dyn Fn(&str) + Send + Sync>;
+
+/// Called with the name of a resource or a key, outside all locks, after a pause of our own, or its end by
+/// [`resume`](crate::MemoryLimiter::resume): with whether other agents should hear of it at once.
+pub(crate) type PauseCallback = Box<dyn Fn(&str, bool) + Send + Sync>;
 
 impl Default for Context {
     fn default() -> Self {
@@ -26,6 +33,8 @@ impl Default for Context {
             policy: Policy { reduce: 0.75, recovery: None, cooldown: Duration::from_secs(5) },
             observers: Observers::default(),
             on_cut: None,
+            on_pause: None,
+            pause_spread: false,
             on_new: None,
         }
     }

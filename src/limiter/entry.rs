@@ -10,7 +10,7 @@ use super::error::{AllError, ConfigError, ResourceError};
 use super::lately::{Admitted, REFUNDS, WATCHES, on_end};
 use super::limit::Limit;
 use super::settings::{PendingChange, Settings};
-use crate::adapt::CutState;
+use crate::adapt::{CutState, Pauses};
 use crate::bucket::{Bucket, CountedAt, Denied, LockedBucket, NotEntered, Refused, Retry};
 use crate::clock::Clock;
 use crate::sync::{AtomicU64, Mutex, Ordering};
@@ -92,7 +92,7 @@ impl Entry {
         let more = terms[1..].iter().map(|terms| LockedBucket::full(*terms, now)).collect();
         let mut cuts = CutState::new(limit.policy(context.policy));
         cuts.adapt(limit.range(), 1.0, now);
-        let settings = Settings { limit: *limit, cuts, current };
+        let settings = Settings { limit: *limit, cuts, pauses: Pauses::default(), current };
         let on_end = on_end(&settings);
         let entry = Arc::new_cyclic(|entry| {
             let timer_waker = Waker::from(Arc::new(TimerWaker(Weak::clone(entry))));
@@ -425,6 +425,7 @@ impl Entry {
             let settings = self.settings.lock();
             let snapshots = self.bucket.window_snapshots(self.now());
             let (limit, factor) = (settings.limit, settings.cuts.scale());
+            let paused_until = settings.pauses.left(self.now());
             drop(settings);
             if matches!(snapshots.status(), Err(Refused::Retry(_))) {
                 self.bring_up_to_date();
@@ -450,6 +451,7 @@ impl Entry {
                 waiting: self.bucket.waiting(),
                 configured_burst,
                 dropped_charges: self.dropped_charges.load(Ordering::Relaxed),
+                paused_until,
                 windows,
             };
         }

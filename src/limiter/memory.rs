@@ -236,7 +236,8 @@ impl MemoryLimiter {
 
     /// Admits nothing for `how_long`, as a `Retry-After` header asks. Tokens are kept, none accrue.
     /// Of overlapping pauses the later end counts. The length has no bound: [`resume`](Self::resume)
-    /// ends a pause, and [`configure`](Self::configure) does not.
+    /// ends a pause, and [`configure`](Self::configure) does not. A `DistributedLimiter` tells other agents
+    /// of the pause, which then ends empty; [`pause_here_for`](Self::pause_here_for) tells nobody.
     ///
     /// ```
     /// # use tollgate::{Limit, MemoryLimiter};
@@ -250,7 +251,23 @@ impl MemoryLimiter {
         self.with(resource, |handle| handle.pause_for(how_long));
     }
 
-    /// Ends a pause: tokens accrue, and are admitted, from now on.
+    /// [`pause_for`](Self::pause_for) for this limiter alone. Only in a `DistributedLimiter`, which tells other
+    /// agents of its pauses, is there a difference: this one ends on time, and keeps tokens.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// # let api = limiter.configure("api", Limit::per_second(5))?;
+    /// limiter.pause_here_for("api", Duration::from_secs(2));
+    /// assert!(limiter.capacity("api").unwrap().paused_until > Some(Duration::from_secs(1)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn pause_here_for(&self, resource: &str, how_long: Duration) {
+        self.with(resource, |handle| handle.pause_here_for(how_long));
+    }
+
+    /// Ends a pause: tokens accrue, and are admitted, from now on. In a swarm it ends here alone.
     ///
     /// ```
     /// # use tollgate::{Limit, MemoryLimiter};
@@ -282,7 +299,8 @@ impl MemoryLimiter {
     }
 
     /// Calls `callback` after every change of a resource's windows, or of its burst or rate in
-    /// whole tokens, on the thread that made or noticed the change. It runs outside all locks and
+    /// whole tokens, and when a pause begins or ends, on the thread that made or noticed the change:
+    /// [`kind`](CapacityUpdate::kind) says which. It runs outside all locks and
     /// may call this limiter. The thread may be the one that serves all timers, so the callback
     /// should return quickly and must not block. Callbacks add up. A panic in one is ignored; the
     /// others still run.

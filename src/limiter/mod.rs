@@ -14,6 +14,7 @@ mod memory;
 mod memory_all;
 mod memory_one;
 mod multi;
+mod pauses;
 mod permit;
 mod permits;
 mod rate_limiter;
@@ -26,7 +27,7 @@ mod wanted;
 
 pub use crate::adapt::Recovery;
 #[cfg(feature = "swarm")]
-pub(crate) use crate::adapt::{Origin, Plain, Policy};
+pub(crate) use crate::adapt::{Origin, Pause, Plain, Policy};
 pub use acquire::{Acquire, AcquireAll, UntilReady};
 #[cfg(feature = "swarm")]
 pub(crate) use capacity::Observers;
@@ -45,5 +46,5 @@ pub use permits::Permits;
 pub(crate) use rate_limiter::Local;
 pub use rate_limiter::RateLimiter;
 #[cfg(feature = "swarm")]
-pub(crate) use remote::{ActiveCuts, CutTarget, RemoteCut};
+pub(crate) use remote::{ActiveCuts, CutTarget, RemoteCut, RemotePause, Told};
 pub use resource::Resource;

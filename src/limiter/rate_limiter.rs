@@ -166,6 +166,9 @@ pub trait RateLimiter: Local + Send + Sync {
     fn pause_for(&self, resource: &str, how_long: Duration) {
         self.local().pause_for(resource, how_long);
     }
+    fn pause_here_for(&self, resource: &str, how_long: Duration) {
+        self.local().pause_here_for(resource, how_long);
+    }
     fn resume(&self, resource: &str) {
         self.local().resume(resource);
     }

@@ -1,4 +1,4 @@
-//! What a neighbour's cuts change. Only a swarm has neighbours.
+//! What a neighbour's cuts and pauses change. Only a swarm has neighbours.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::entry::Entry;
 use super::limit::Limit;
 use super::memory::MemoryLimiter;
 use super::settings::PendingChange;
-use crate::adapt::{Cut, Origin, Plain};
+use crate::adapt::{Cut, Origin, Pause, Plain};
 use crate::bucket::rate::{Factor, MAX_TOKENS};
 use crate::clock::Clock;
 
@@ -31,6 +31,65 @@ pub(crate) enum CutTarget {
     Plain(Plain),
 }
 
+/// A neighbour's pause, as it was told.
+#[derive(Clone, Debug)]
+pub(crate) struct RemotePause {
+    pub(crate) id: u64,
+    /// In nanoseconds, as the next.
+    pub(crate) length: u64,
+    pub(crate) age: u64,
+    pub(crate) origin: Arc<Origin>,
+}
+
+/// What a neighbour tells of a resource.
+#[derive(Clone, Debug)]
+pub(crate) enum Told {
+    Cut(RemoteCut),
+    Pause(RemotePause),
+}
+
+impl Told {
+    pub(crate) fn origin(&self) -> &Arc<Origin> {
+        match self {
+            Self::Cut(cut) => &cut.origin,
+            Self::Pause(pause) => &pause.origin,
+        }
+    }
+
+    /// In nanoseconds.
+    pub(crate) fn age(&self) -> u64 {
+        match self {
+            Self::Cut(cut) => cut.age,
+            Self::Pause(pause) => pause.age,
+        }
+    }
+
+    /// The same, this many nanoseconds later.
+    pub(crate) fn aged(mut self, by: u64) -> Self {
+        let age = match &mut self {
+            Self::Cut(cut) => &mut cut.age,
+            Self::Pause(pause) => &mut pause.age,
+        };
+        *age = age.saturating_add(by);
+        self
+    }
+
+    /// Whether both are tellings of one thing.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Cut(cut), Self::Cut(other)) => cut.id == other.id && cut.size == other.size,
+            (Self::Pause(pause), Self::Pause(other)) => pause.id == other.id,
+            _ => false,
+        }
+    }
+}
+
+impl RemotePause {
+    fn pause(&self, now: u64) -> Pause {
+        Pause::new(self.id, self.length, self.age, now, Arc::clone(&self.origin))
+    }
+}
+
 impl RemoteCut {
     fn cut(&self, limit: &Limit, now: u64) -> Cut {
         let factor = match self.size {
@@ -44,12 +103,14 @@ impl RemoteCut {
     }
 }
 
-/// The cuts of a resource that are in effect at `now`.
+/// The cuts of a resource that are in effect at `now`, and the pause.
 #[derive(Clone, Debug)]
 pub(crate) struct ActiveCuts {
     pub(crate) cuts: Vec<Cut>,
+    /// If it is told in the swarm.
+    pub(crate) pause: Option<Pause>,
     pub(crate) now: u64,
-    /// When the next step of the recovery is due.
+    /// When the next step of the recovery is due, or the end of a pause.
     pub(crate) due: Option<u64>,
     /// What is left of the limit's tokens at present; or fewer, if an agent is there that has announced
     /// fewer and would raise its own limit to what it hears.
@@ -57,14 +118,16 @@ pub(crate) struct ActiveCuts {
 }
 
 /// What came of a neighbour's message.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct MergeOutcome {
     /// It changed something here.
     pub(crate) is_news: bool,
     /// It is of an incident that was unknown here, and cut about as far as a cut of our own.
     pub(crate) is_incident: bool,
-    /// The neighbour does not know of a cut that is in effect here.
+    /// The neighbour does not know of a cut or a pause that is in effect here.
     pub(crate) is_behind: bool,
+    /// Of the pauses that hold this agent longer.
+    pub(crate) paused_by: Vec<Arc<Origin>>,
 }
 
 impl Limit {
@@ -81,17 +144,35 @@ impl Limit {
 }
 
 impl Entry {
-    /// Merges all cuts of which a neighbour told in one message.
-    fn merge_all(&self, told: &[RemoteCut]) -> MergeOutcome {
+    /// Merges all of which a neighbour told in one message.
+    fn merge_all(&self, told: &[Told]) -> MergeOutcome {
         let before = self.settings.lock().cuts.full_incidents();
-        let is_news = told.iter().fold(false, |is_news, remote| self.merge(remote) | is_news);
+        let (mut is_news, mut paused_by) = (false, Vec::new());
+        for told in told {
+            match told {
+                Told::Cut(cut) => is_news |= self.merge(cut),
+                Told::Pause(pause) => {
+                    if self.join_pause(|now| pause.pause(now)).is_some() {
+                        paused_by.push(Arc::clone(&pause.origin));
+                    }
+                }
+            }
+        }
         let settings = self.settings.lock();
         let now = self.now();
-        let told: Vec<Cut> = told.iter().map(|remote| remote.cut(&settings.limit, now)).collect();
+        let (mut cuts, mut pauses) = (Vec::new(), Vec::new());
+        for told in told {
+            match told {
+                Told::Cut(cut) => cuts.push(cut.cut(&settings.limit, now)),
+                Told::Pause(pause) => pauses.push(pause.pause(now)),
+            }
+        }
         MergeOutcome {
-            is_news,
+            is_news: is_news || !paused_by.is_empty(),
             is_incident: is_news && settings.cuts.full_incidents() > before,
-            is_behind: settings.cuts.is_ahead_of(&told, now),
+            is_behind: settings.cuts.is_ahead_of(&cuts, now)
+                || settings.pauses.is_ahead_of(&pauses, now),
+            paused_by,
         }
     }
 
@@ -131,8 +212,9 @@ impl Entry {
         let (ours, announced) = (settings.limit.tokens(cuts.factor()), cuts.fewest_announced(now));
         ActiveCuts {
             cuts: cuts.cuts(now).cloned().collect(),
+            pause: settings.pauses.standing(now).cloned(),
             now,
-            due: cuts.due(),
+            due: [cuts.due(), settings.pauses.until()].into_iter().flatten().min(),
             tokens: announced.map_or(ours, |announced| announced.min(ours)),
         }
     }
@@ -143,8 +225,8 @@ impl MemoryLimiter {
         self.0.clock()
     }
 
-    /// Merges a neighbour's cuts; `None` if there is no such resource here.
-    pub(crate) fn hear(&self, resource: &str, told: &[RemoteCut]) -> Option<MergeOutcome> {
+    /// Merges what a neighbour tells; `None` if there is no such resource here.
+    pub(crate) fn hear(&self, resource: &str, told: &[Told]) -> Option<MergeOutcome> {
         self.0.existing(resource).map(|entry| entry.merge_all(told))
     }
 
@@ -153,7 +235,7 @@ impl MemoryLimiter {
         self.0.has(name)
     }
 
-    /// The cuts of a resource that are in effect.
+    /// What is in effect of a resource's cuts and pauses.
     pub(crate) fn standing(&self, resource: &str) -> Option<ActiveCuts> {
         self.0.promoted(resource).map(|entry| entry.active_cuts())
     }

@@ -157,6 +157,12 @@ impl Resource {
         self.0.pause_for(how_long);
     }
 
+    /// [`pause_for`](Self::pause_for) for this limiter alone: see
+    /// [`MemoryLimiter::pause_here_for`](crate::MemoryLimiter::pause_here_for).
+    pub fn pause_here_for(&self, how_long: Duration) {
+        self.0.pause_here_for(how_long);
+    }
+
     /// Ends a pause: see [`MemoryLimiter::resume`](crate::MemoryLimiter::resume).
     pub fn resume(&self) {
         self.0.resume();

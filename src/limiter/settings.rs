@@ -1,7 +1,7 @@
 //! A resource's settings: its limit, how that is scaled, and the slot in force.
 
 use super::limit::{EachWindow, Limit, Window};
-use crate::adapt::CutState;
+use crate::adapt::{CutState, Pauses};
 use crate::bucket::{SlotChange, SlotConfig, SlotState, Terms};
 use crate::wait::{FairBucket, WindowChange};
 
@@ -13,6 +13,7 @@ const MAX_STEPS: u32 = 1_000;
 pub(super) struct Settings {
     pub(super) limit: Limit,
     pub(super) cuts: CutState,
+    pub(super) pauses: Pauses,
     /// The slot in force of the first window.
     pub(super) current: SlotConfig,
 }
@@ -70,8 +71,16 @@ impl Settings {
             if step.is_some_and(|step| step <= at) {
                 self.cuts.advance(at);
             }
-            self.install(bucket, PendingChange::default(), || at);
+            // Void again what permits that ended in the pause have given back.
+            let ends = pause_ends.is_some_and(|end| end <= at);
+            let keeps = if ends { self.kept_after_pause() } else { u64::MAX };
+            self.install(bucket, PendingChange { keeps, ..PendingChange::default() }, || at);
         }
+    }
+
+    /// Tokens that each window keeps at most when the pause in force ends.
+    pub(super) fn kept_after_pause(&self) -> u64 {
+        if self.pauses.ends_empty() { 0 } else { u64::MAX }
     }
 
     /// Installs the limit as it is scaled at present.

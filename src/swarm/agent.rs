@@ -1,5 +1,5 @@
-//! The task of one limiter: it receives other agents' cuts, announces its own, and repeats those
-//! that stand. Nothing else talks to the bus.
+//! The task of one limiter: it receives other agents' cuts and pauses, announces its own, and repeats
+//! those that stand. Nothing else talks to the bus.
 
 use std::iter;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::task_queue::TaskQueue;
 use super::trickle::Trickle;
 use super::wire::{self, Message, QUERY, STATE};
 use crate::clock::{Alarm, ArmError};
-use crate::limiter::{MemoryLimiter, RemoteCut};
+use crate::limiter::{ActiveCuts, MemoryLimiter, Told};
 
 /// How late a callback may learn of a step of recovery, in nanoseconds.
 const SLACK: u64 = 1_000_000;
@@ -34,8 +34,11 @@ pub(super) struct Agent {
     pub(super) counters: Arc<Counters>,
     pub(super) parked: Arc<Parked>,
     pub(super) outbox: Outbox,
-    /// Resources with cuts that stand, or steps of recovery to come; and when the next step of each is due,
-    /// by the limiter's clock.
+    /// In nanoseconds.
+    pub(super) longest_pause: u64,
+    pub(super) accept_pauses: bool,
+    /// Resources with cuts or pauses that stand, or steps of recovery to come; and when the next step of each
+    /// is due, or the end of its pause, by the limiter's clock.
     pub(super) cut: Schedule<u64>,
     /// When the first of them is due, and its timer.
     pub(super) alarm: Option<(u64, Option<Alarm>)>,
@@ -86,20 +89,26 @@ impl Agent {
         let pending = self.tasks.take();
         let now = Instant::now();
         for resource in pending.to_announce {
-            self.outbox.announcements.add(&resource, now);
-            self.cuts_changed(&resource, true);
+            self.outbox.cuts.add(&resource, now);
+            self.changed(&resource, true);
+        }
+        for (resource, is_urgent) in pending.paused {
+            if is_urgent {
+                self.outbox.pauses.add(&resource, now);
+            }
+            self.changed(&resource, true);
         }
         for name in pending.known {
-            let cuts = self.parked.take(&name, self.limiter.clock().now());
-            if !self.hear(&name, &cuts, None) {
-                self.parked.add(&name, &cuts, self.limiter.clock().now()); // it has gone already
+            let told = self.parked.take(&name, self.limiter.clock().now());
+            if !self.hear(&name, &told, None) {
+                self.parked.add(&name, &told, self.limiter.clock().now()); // it has gone already
             }
         }
         pending.stop
     }
 
-    /// A cut of our own, or one that was heard.
-    fn cuts_changed(&mut self, resource: &str, is_ours: bool) {
+    /// A cut or a pause of our own, or one that was heard.
+    fn changed(&mut self, resource: &str, is_ours: bool) {
         let now = Instant::now();
         match &mut self.outbox.trickle {
             Some(trickle) => trickle.changed(resource, is_ours, now),
@@ -108,10 +117,11 @@ impl Agent {
         self.schedule(resource);
     }
 
-    /// Notes when the next step of a resource is due, or that no cut of it stands.
+    /// Notes when the next step of a resource is due, or that nothing of it stands.
     fn schedule(&mut self, resource: &str) {
         let standing = self.limiter.standing(resource);
-        let standing = standing.filter(|s| !s.cuts.is_empty() || s.due.is_some());
+        let stands = |s: &ActiveCuts| !s.cuts.is_empty() || s.pause.is_some() || s.due.is_some();
+        let standing = standing.filter(stands);
         match standing {
             Some(standing) => self.cut.set(resource, standing.due.unwrap_or(u64::MAX)),
             None => self.cut.remove(resource),
@@ -186,17 +196,26 @@ impl Agent {
     }
 
     fn merge(&mut self, subject: &'static str, mut message: Message) {
-        // All cuts of a resource at once.
-        message.cuts.sort_by(|a, b| a.0.cmp(&b.0));
-        for group in message.cuts.chunk_by(|a, b| a.0 == b.0) {
+        if !self.accept_pauses {
+            message.pauses.clear();
+        }
+        // From here on also told to others, so that a pause does not begin again with each that hears of it.
+        for (_, pause) in &mut message.pauses {
+            pause.length = pause.length.min(pause.age.saturating_add(self.longest_pause));
+        }
+        // All that is told of a resource at once.
+        for group in message.told().chunk_by(|a, b| a.0 == b.0) {
             let resource = &group[0].0;
-            let cuts: Vec<_> = group.iter().map(|(_, cut)| cut.clone()).collect();
-            if !self.hear(resource, &cuts, Some(subject)) {
+            let told: Vec<_> = group.iter().map(|(_, told)| told.clone()).collect();
+            if !self.hear(resource, &told, Some(subject)) {
                 if self.counters.unknown_resource.add(1) {
-                    tracing::debug!(?resource, "a cut of a resource that is not configured here");
+                    tracing::debug!(
+                        ?resource,
+                        "a cut or a pause of a resource that is not configured here"
+                    );
                 }
-                self.parked.add(resource, &cuts, self.limiter.clock().now());
-                // It may have come to exist before its cuts were parked.
+                self.parked.add(resource, &told, self.limiter.clock().now());
+                // It may have come to exist before this was parked.
                 if self.limiter.has(resource) {
                     self.tasks.known(resource);
                 }
@@ -204,17 +223,24 @@ impl Agent {
         }
     }
 
-    /// Hears the cuts of a resource, from a message on a subject. `false` if there is no such resource.
-    fn hear(&mut self, resource: &str, cuts: &[RemoteCut], subject: Option<&str>) -> bool {
-        let Some(outcome) = self.limiter.hear(resource, cuts) else { return false };
+    /// Hears what is told of a resource, in a message on a subject. `false` if there is no such resource.
+    fn hear(&mut self, resource: &str, told: &[Told], subject: Option<&str>) -> bool {
+        let Some(outcome) = self.limiter.hear(resource, told) else { return false };
         // Only incidents are logged: with cuts that hardly cut anybody could fill the log.
+        let is_cut = |told: &&Told| matches!(told, Told::Cut(_));
         if outcome.is_incident
-            && let Some(cut) = cuts.last()
+            && let Some(cut) = told.iter().rfind(is_cut)
         {
-            tracing::info!(?resource, agent_id = ?cut.origin.agent_id, "a neighbour's cut");
+            tracing::info!(?resource, agent_id = ?cut.origin().agent_id, "a neighbour's cut");
+        }
+        for origin in &outcome.paused_by {
+            let agent_id = &origin.agent_id;
+            if self.counters.add_pause(agent_id) {
+                tracing::info!(?resource, ?agent_id, "a neighbour's pause");
+            }
         }
         if outcome.is_news {
-            self.cuts_changed(resource, false);
+            self.changed(resource, false);
         }
         // An announcement has one cut only: it does not show what its sender knows.
         if subject == Some(STATE)

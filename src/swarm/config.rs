@@ -32,6 +32,14 @@ pub struct DistributedConfig {
     /// With 0 every announcement cuts. Keep it shorter than the time in which recovery undoes a
     /// cut: see [`Limit::cooldown`](crate::Limit::cooldown).
     pub cooldown: Duration,
+    /// Whether a pause that is told in the swarm is longer on each agent by a random part of up to a tenth of
+    /// it, and of at most a second, so that the agents do not all start at once. Default: true.
+    pub pause_spread: bool,
+    /// The longest pause that another agent can begin here, from when it is heard. With 0 none has an
+    /// effect. Default: an hour.
+    pub longest_pause: Duration,
+    /// Whether other agents' pauses hold this agent. Its own are told in any case. Default: true.
+    pub accept_pauses: bool,
     /// The time that the limits count in. Default: [`Clock::system`].
     pub clock: Clock,
 }
@@ -47,6 +55,9 @@ impl DistributedConfig {
             recovery_factor: 1.1,
             max_recovery: true,
             cooldown: Duration::from_secs(5),
+            pause_spread: true,
+            longest_pause: Duration::from_secs(60 * 60),
+            accept_pauses: true,
             clock: Clock::system(),
         }
     }
@@ -80,6 +91,9 @@ impl fmt::Debug for DistributedConfig {
             .field("recovery_factor", &self.recovery_factor)
             .field("max_recovery", &self.max_recovery)
             .field("cooldown", &self.cooldown)
+            .field("pause_spread", &self.pause_spread)
+            .field("longest_pause", &self.longest_pause)
+            .field("accept_pauses", &self.accept_pauses)
             .field("clock", &self.clock)
             .finish_non_exhaustive()
     }

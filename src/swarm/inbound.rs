@@ -1,4 +1,4 @@
-//! What the bus delivers: the three subjects, each subscribed again when its subscription ends. Whether
+//! What the bus delivers: the four subjects, each subscribed again when its subscription ends. Whether
 //! an agent hears has no influence on whether it is heard.
 
 use std::future::pending;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::guard::{guarded, guarded_next};
-use super::wire::{CAPACITY, QUERY, STATE};
+use super::wire::{CAPACITY, PAUSE, QUERY, STATE};
 use crate::bus::{BusError, Delivery, MessageBus, Subscription};
 
 /// The bus has failed if it has not subscribed by then.
@@ -20,7 +20,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(2);
 
 pub(super) struct Inbound {
     bus: Arc<dyn MessageBus>,
-    subjects: [Subject; 3],
+    subjects: [Subject; 4],
     /// A subscription that is being renewed.
     renewing: Option<Renewing>,
 }
@@ -50,7 +50,7 @@ pub(super) enum Incoming {
 impl Inbound {
     pub(super) async fn subscribe(bus: Arc<dyn MessageBus>) -> Result<Self, BusError> {
         let (retry_at, delay) = (Instant::now(), RETRY_DELAY);
-        let mut subjects = [STATE, QUERY, CAPACITY].map(|name| Subject {
+        let mut subjects = [STATE, QUERY, PAUSE, CAPACITY].map(|name| Subject {
             name,
             subscription: None,
             retry_at,
@@ -72,7 +72,7 @@ impl Inbound {
             let retry_at = retry_at.filter(|_| self.renewing.is_none());
             // The subjects take turns at being first.
             self.subjects.rotate_left(1);
-            let [first, second, third] = &mut self.subjects;
+            let [first, second, third, fourth] = &mut self.subjects;
             // What ends a silence comes first: a flood on one subject must not keep another one deaf.
             let (name, delivery) = tokio::select! {
                 biased;
@@ -86,6 +86,7 @@ impl Inbound {
                 delivery = receive(first) => (first.name, delivery),
                 delivery = receive(second) => (second.name, delivery),
                 delivery = receive(third) => (third.name, delivery),
+                delivery = receive(fourth) => (fourth.name, delivery),
             };
             let subject = self.subject(name);
             if delivery.is_some() {

@@ -26,6 +26,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::adapt::nanos;
 use crate::clock::Clock;
 use crate::limiter::{CapacityUpdate, Context, Local, MemoryLimiter, Observers, RateLimiter};
 use agent::{Agent, FLUSH_TIMEOUT};
@@ -58,25 +59,64 @@ pub use stats::SwarmStats;
 ///   is in tokens a window, and is applied as such.
 /// * **Late joiners learn** the cuts that stand within a second of joining, and of configuring a
 ///   resource. An agent does not send the cuts of a resource that it has just heard another one send.
+/// * **Pauses are shared.** [`pause_for`](MemoryLimiter::pause_for) pauses all agents, late joiners too; see
+///   [below](#pauses).
 /// * **Precision.** Messages tell a cut's age at sending, so two agents' steps are apart by the
 ///   time that messages took between them.
 ///
+/// # Pauses
+///
+/// [`pause_for`](MemoryLimiter::pause_for) pauses the resource on all agents that have it, and
+/// [`pause_here_for`](MemoryLimiter::pause_here_for) on this agent alone, exactly. Of overlapping pauses the
+/// later end counts. A pause that is told
+///
+/// * ends empty: tokens are void in every window, also those that permits give back meanwhile. A debt stays.
+/// * ends on each agent later by a random part of a tenth of its length, and of a second at most. Agents end it
+///   never earlier: see [`DistributedConfig::pause_spread`].
+/// * is told by its length and age, so that clocks may differ. Its end, once heard, never moves.
+/// * holds other agents for an hour at most ([`DistributedConfig::longest_pause`]), and none that do not
+///   [accept pauses](DistributedConfig::accept_pauses).
+///
+/// [`resume`](MemoryLimiter::resume) ends pauses on this agent alone, and nobody is told: others continue to
+/// wait, and the pause does not come back here. One that is told later is another pause.
+///
+/// ```
+/// # use std::{sync::Arc, time::Duration};
+/// # use tollgate::{DistributedConfig, DistributedLimiter, Limit, MemoryBus, MessageBus};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let bus: Arc<dyn MessageBus> = Arc::new(MemoryBus::new());
+/// let one = DistributedLimiter::new(DistributedConfig::new(bus.clone(), "agent-1")).await?;
+/// let other = DistributedLimiter::new(DistributedConfig::new(bus, "agent-2")).await?;
+/// one.configure("api", Limit::per_second(10))?;
+/// other.configure("api", Limit::per_second(10))?;
+///
+/// one.pause_for("api", Duration::from_secs(2)); // Retry-After: 2
+/// # tokio::time::sleep(Duration::from_millis(100)).await;
+/// assert!(other.check("api").is_err()); // a moment later
+/// assert!(other.capacity("api").unwrap().paused_until > Some(Duration::from_secs(1)));
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Failures
 ///
-/// Without a bus each agent continues alone: its cuts apply at once, and are sent when the bus is
-/// back if they still stand. Cuts that stand are repeated, at most every 5 seconds by the whole
+/// Without a bus each agent continues alone: its cuts and pauses apply at once, and are sent when the bus is
+/// back if they still stand. Those that stand are repeated, at most every 5 seconds by the whole
 /// swarm, which makes up for lost messages and healed partitions. What an agent keeps for the bus
 /// is bounded by the number of resources.
 ///
 /// Malformed messages are ignored, [counted](Self::stats) and logged. Everybody who can publish on
 /// the bus can cut limits, to a millionth at worst, which recovery undoes. Nobody can raise a
 /// limit, bring its recovery forward, or keep an agent from making its own cuts. A late joiner can
-/// be sent a cut's date that is up to 10 seconds wrong, or half a recovery interval if less.
+/// be sent a cut's date that is up to 10 seconds wrong, or half a recovery interval if less. Everybody who can
+/// publish can pause all agents for as long as it publishes, plus the longest pause.
 ///
 /// # The task
 ///
 /// It runs in the tokio runtime in which the limiter was made. It ends with [`close`](Self::close),
-/// or when the last clone drops. Callbacks for other agents' cuts and for recoveries run on it.
+/// or when the last clone drops. Callbacks for other agents' cuts and pauses, for recoveries, and for the end of
+/// a pause that was told run on it.
 #[derive(Clone)]
 pub struct DistributedLimiter(Arc<Member>);
 
@@ -130,11 +170,16 @@ impl DistributedLimiter {
         let parked = Arc::new(Parked::default());
         let (to_announce, to_apply, heard) =
             (Arc::clone(&tasks), Arc::clone(&tasks), Arc::clone(&parked));
+        let to_pause = Arc::clone(&tasks);
         let context = Context {
             agent_id: config.agent_id.clone(),
             policy,
             observers: Observers::default(),
             on_cut: Some(Box::new(move |resource| to_announce.announce(resource))),
+            on_pause: Some(Box::new(move |resource, is_urgent| {
+                to_pause.pause(resource, is_urgent);
+            })),
+            pause_spread: config.pause_spread,
             on_new: Some(Box::new(move |name| {
                 if heard.has(name) {
                     to_apply.known(name);
@@ -152,6 +197,8 @@ impl DistributedLimiter {
             counters: Arc::clone(&counters),
             parked,
             outbox: Outbox::new(limiter.clone(), bus, id, Arc::clone(&counters)),
+            longest_pause: nanos(config.longest_pause),
+            accept_pauses: config.accept_pauses,
             cut: Schedule::new(),
             alarm: None,
         };
@@ -202,8 +249,16 @@ impl DistributedLimiter {
         self.0.counters.read(self.0.running.has_changed().is_ok())
     }
 
-    /// Call `callback` after every change of a resource's capacity, by this agent's cuts and
-    /// recoveries and by other agents' cuts: [`is_ours`](CapacityUpdate::is_ours) tells them apart.
+    /// The agents whose pauses have held this one, each with the number of pauses; by the ids that the
+    /// messages claim. Of the first 256 agents; [`SwarmStats::pauses`] counts all.
+    #[must_use]
+    pub fn paused_by(&self) -> Vec<(String, u64)> {
+        let agents = self.0.counters.paused_by.lock();
+        agents.iter().map(|(agent_id, pauses)| (agent_id.clone(), *pauses)).collect()
+    }
+
+    /// Call `callback` after every change of a resource's capacity, and when a pause begins or ends, by this
+    /// agent's cuts, recoveries and pauses and by other agents' cuts and pauses: [`is_ours`](CapacityUpdate::is_ours) tells them apart.
     /// See [`MemoryLimiter::on_capacity_change`].
     pub fn on_capacity_change(&self, callback: impl Fn(&CapacityUpdate) + Send + Sync + 'static) {
         self.0.local.observe(Arc::new(callback));
@@ -212,9 +267,10 @@ impl DistributedLimiter {
 
 /// The verbs of a [`MemoryLimiter`], with these differences:
 ///
-/// * Limits, keys and pauses are this agent's own.
+/// * Limits and keys are this agent's own. [`pause_for`](MemoryLimiter::pause_for) pauses [all
+///   agents](DistributedLimiter#pauses).
 /// * A limit without a recovery or a cooldown takes those of the [`DistributedConfig`].
-/// * A remote cut of a resource or a key that does not exist here creates none. It applies as soon as the
+/// * A remote cut or pause of a resource or a key that does not exist here creates none. It applies as soon as the
 ///   resource is configured or the key is used: within a moment, or a few seconds where the swarm has
 ///   thousands of cuts of such names.
 /// * A cut is shared if its message fits into what the bus takes: any name of up to 10,000 bytes, on most buses.

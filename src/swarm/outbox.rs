@@ -1,4 +1,5 @@
-//! What an agent has to say, and when: announcements of its own cuts, queries, and the cuts that stand.
+//! What an agent has to say, and when: announcements of its own cuts and pauses, queries, and the cuts and
+//! pauses that stand.
 //! One message at a time is given to the bus.
 //!
 //! # A bus that fails
@@ -8,6 +9,8 @@
 //! smaller. What fits into no message, or was refused again and again while others were taken, is dropped,
 //! counted and logged. Announcements, queries and states take turns, so that none of them keeps the others
 //! from being sent.
+
+mod contents;
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -23,9 +26,9 @@ use super::guard::{asked, guarded};
 use super::queries::Queries;
 use super::stats::Counters;
 use super::trickle::Trickle;
-use super::wire::{self, CAPACITY, QUERY, STATE, StateMessage, TooLarge};
+use super::wire::{self, CAPACITY, PAUSE, QUERY, STATE, TooLarge};
 use crate::bus::{BusError, MessageBus};
-use crate::limiter::{ActiveCuts, MemoryLimiter};
+use crate::limiter::MemoryLimiter;
 
 /// The bus has failed if it has not accepted a message by then.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
@@ -55,11 +58,12 @@ pub(super) struct Outbox {
     id: String,
     instance: u64,
     counters: Arc<Counters>,
-    pub(super) announcements: Announcements,
+    pub(super) cuts: Announcements,
+    pub(super) pauses: Announcements,
     pub(super) queries: Queries,
-    /// While any cut stands.
+    /// While any cut or pause stands.
     pub(super) trickle: Option<Trickle>,
-    /// The resources whose cuts are still to be told in this interval of the trickle.
+    /// The resources of which is still to be told in this interval of the trickle.
     to_tell: VecDeque<String>,
     /// The number of these to send in a message each, because one of them was refused.
     alone: usize,
@@ -71,7 +75,7 @@ pub(super) struct Outbox {
     failures_in_row: u32,
     accepted_at: Option<Instant>,
     repeated_at: Option<Instant>,
-    /// Whose turn it was: of announcements, queries and states.
+    /// Whose turn it was: of cuts, pauses, queries and states.
     turn: u32,
     /// The most bytes of a message that the bus has not refused lately, and until when.
     smaller: Option<(usize, Instant)>,
@@ -88,10 +92,17 @@ pub(super) struct Sent {
 }
 
 enum Content {
-    Announcement(String, Attempts),
+    Announcement(Topic, String, Attempts),
     Query,
-    /// The cuts of these resources.
+    /// The cuts and pauses of these resources.
     State(Vec<String>),
+}
+
+/// What is announced.
+#[derive(Clone, Copy, Debug)]
+enum Topic {
+    Cut,
+    Pause,
 }
 
 impl Outbox {
@@ -109,7 +120,8 @@ impl Outbox {
             id,
             instance: fastrand::u64(..),
             counters,
-            announcements: Announcements::new(),
+            cuts: Announcements::new(),
+            pauses: Announcements::new(),
             queries: Queries::new(now),
             trickle: None,
             to_tell: VecDeque::new(),
@@ -121,7 +133,7 @@ impl Outbox {
             failures_in_row: 0,
             accepted_at: None,
             repeated_at: None,
-            turn: 2,
+            turn: 3,
             smaller: None,
             connections,
         }
@@ -139,12 +151,12 @@ impl Outbox {
         }
         let state = self.trickle.as_ref().map(Trickle::next);
         let rest = (!self.to_tell.is_empty()).then_some(self.retry_at);
-        let all = [self.announcements.next(), self.queries.next(), state, rest];
+        let all = [self.cuts.next(), self.pauses.next(), self.queries.next(), state, rest];
         all.into_iter().flatten().min().map(|next| next.max(self.retry_at))
     }
 
     /// Sends the next message that is due, unless one is being sent. `cut` are the resources with cuts
-    /// that stand.
+    /// or pauses that stand.
     pub(super) fn send<'a>(&mut self, cut: impl Iterator<Item = &'a String>) {
         let now = Instant::now();
         if self.sending.is_some() || now < self.retry_at {
@@ -155,11 +167,12 @@ impl Outbox {
         {
             (self.to_tell, self.alone) = (cut.cloned().collect(), 0);
         }
-        for _ in 0..3 {
-            self.turn = (self.turn + 1) % 3;
+        for _ in 0..4 {
+            self.turn = (self.turn + 1) % 4;
             match self.turn {
-                0 => self.send_announcement(now),
-                1 => self.send_query(now),
+                0 => self.send_announcement(Topic::Cut, now),
+                1 => self.send_announcement(Topic::Pause, now),
+                2 => self.send_query(now),
                 _ => self.send_state(),
             }
             if self.sending.is_some() {
@@ -168,13 +181,24 @@ impl Outbox {
         }
     }
 
-    fn send_announcement(&mut self, now: Instant) {
-        while let Some((resource, attempts)) = self.announcements.take_due(now) {
-            match self.announcement(&resource) {
+    fn announcements(&mut self, topic: Topic) -> &mut Announcements {
+        match topic {
+            Topic::Cut => &mut self.cuts,
+            Topic::Pause => &mut self.pauses,
+        }
+    }
+
+    fn send_announcement(&mut self, topic: Topic, now: Instant) {
+        while let Some((resource, attempts)) = self.announcements(topic).take_due(now) {
+            let (subject, message) = match topic {
+                Topic::Cut => (CAPACITY, self.announced_cut(&resource)),
+                Topic::Pause => (PAUSE, self.announced_pause(&resource)),
+            };
+            match message {
                 None => {}
                 Some(Ok(message)) => {
-                    let content = Content::Announcement(resource, attempts);
-                    return self.start(content, CAPACITY, message);
+                    let content = Content::Announcement(topic, resource, attempts);
+                    return self.start(content, subject, message);
                 }
                 Some(Err(TooLarge { bytes })) => self.drop_message(&resource, bytes),
             }
@@ -196,46 +220,6 @@ impl Outbox {
         }
     }
 
-    /// The announcement of our last cut of a resource, if the cut still stands.
-    fn announcement(&self, resource: &str) -> Option<Result<Vec<u8>, TooLarge>> {
-        let standing = self.limiter.standing(resource)?;
-        let cuts = wire_cuts(resource, &standing);
-        let ours = cuts.filter(|cut| cut.origin.is_ours).min_by_key(|cut| cut.age)?;
-        let within = |most| wire::announcement(&ours, standing.tokens, self.instance, most);
-        // What is too large after a failure may be what the bus takes at other times.
-        Some(within(self.most_bytes()).or_else(|_| within(self.max_payload())))
-    }
-
-    /// As many of the cuts that are still to be told as fit into a message, and their resources.
-    fn state(&mut self) -> Option<(Vec<String>, Vec<u8>)> {
-        let most = self.most_bytes();
-        let mut message = StateMessage::new(&self.id, self.instance);
-        let mut told = Vec::new();
-        while (self.alone == 0 || told.is_empty())
-            && let Some(resource) = self.to_tell.pop_front()
-        {
-            // Another agent may have told it meanwhile.
-            if self.trickle.as_ref().is_none_or(|trickle| trickle.is_covered(&resource)) {
-                continue;
-            }
-            let Some(standing) = self.limiter.standing(&resource) else { continue };
-            let cuts: Vec<_> = wire_cuts(&resource, &standing).collect();
-            if cuts.is_empty() {
-                continue;
-            }
-            match message.add(&cuts, most).or_else(|_| message.add(&cuts, self.max_payload())) {
-                Ok(true) => told.push(resource),
-                Ok(false) => {
-                    self.to_tell.push_front(resource);
-                    break;
-                }
-                Err(TooLarge { bytes }) => self.drop_message(&resource, bytes),
-            }
-        }
-        self.alone = self.alone.saturating_sub(1);
-        (!told.is_empty()).then(|| (told, message.encode()))
-    }
-
     fn max_payload(&self) -> usize {
         asked(usize::MAX, || self.bus.max_payload())
     }
@@ -254,7 +238,7 @@ impl Outbox {
                 resource,
                 bytes,
                 most,
-                "a cut is not shared, because the bus takes no such message: use a shorter name"
+                "a cut or a pause is not shared, because the bus takes no such message: use a shorter name"
             );
         }
     }
@@ -302,15 +286,16 @@ impl Outbox {
         let since = self.disconnected_since.take();
         let mut is_back = since.is_some_and(|since| now - since >= OUTAGE);
         match content {
-            Content::Announcement(resource, attempts) => {
+            Content::Announcement(topic, resource, attempts) => {
                 is_back |= attempts.refused_for(now) >= OUTAGE;
-                self.announcements.sent(&resource, attempts, now);
+                self.announcements(topic).sent(&resource, attempts, now);
             }
             Content::Query => self.queries.asked(now),
             Content::State(_) => {}
         }
         if mem::take(&mut self.failures_in_row) >= MANY || is_back {
-            self.announcements.retry_all(now);
+            self.cuts.retry_all(now);
+            self.pauses.retry_all(now);
             self.alone = 0;
         }
         // A bus that counts its connections says itself when it is back. Of another, one that often fails, the
@@ -331,9 +316,9 @@ impl Outbox {
             self.retry_at = now + self.retry_delay;
         }
         match content {
-            Content::Announcement(resource, attempts) => {
+            Content::Announcement(topic, resource, attempts) => {
                 let (delay, accepted_at) = (self.retry_delay, self.accepted_at);
-                let all = &mut self.announcements;
+                let all = self.announcements(topic);
                 if !all.failed(&resource, attempts, is_refusal, now, delay, accepted_at) {
                     self.drop_message(&resource, bytes);
                 }
@@ -368,12 +353,15 @@ impl Outbox {
         connections > before
     }
 
-    /// The bus is back: what was said may not have been heard. `cut` are the resources with cuts that
-    /// stand.
+    /// The bus is back: what was said may not have been heard. `cut` are the resources with cuts or pauses
+    /// that stand.
     pub(super) fn repeat_all<'a>(&mut self, cut: impl Iterator<Item = &'a String>) {
         let now = Instant::now();
         self.repeated_at = Some(now);
-        cut.for_each(|resource| self.announcements.repeat(resource, now));
+        for resource in cut {
+            self.cuts.repeat(resource, now);
+            self.pauses.repeat(resource, now);
+        }
         self.queries.start_again(now);
         self.trickle.iter_mut().for_each(|trickle| trickle.reset(now));
     }
@@ -382,12 +370,13 @@ impl Outbox {
     pub(super) async fn flush(&mut self, end: Instant) {
         self.retry_at = Instant::now();
         self.retry_delay = LAST_RETRY_DELAY;
-        self.announcements.keep_unsent(self.retry_at);
+        self.cuts.keep_unsent(self.retry_at);
+        self.pauses.keep_unsent(self.retry_at);
         self.queries.stop();
         self.trickle = None;
         self.to_tell.clear();
         let sending = async {
-            while self.sending.is_some() || self.announcements.has_unsent() {
+            while self.sending.is_some() || self.cuts.has_unsent() || self.pauses.has_unsent() {
                 self.send(std::iter::empty());
                 if let Some(next) = self.next() {
                     sleep_until(next).await;
@@ -400,18 +389,4 @@ impl Outbox {
         let _ = timeout_at(end, sending).await;
         let _ = timeout_at(end, guarded(self.bus.flush())).await;
     }
-}
-
-fn wire_cuts<'a>(
-    resource: &'a str,
-    standing: &'a ActiveCuts,
-) -> impl Iterator<Item = wire::Cut<'a>> + use<'a> {
-    standing.cuts.iter().map(move |cut| wire::Cut {
-        resource,
-        id: cut.id,
-        factor: cut.factor,
-        plain: cut.plain,
-        age: cut.age(standing.now),
-        origin: &cut.origin,
-    })
 }

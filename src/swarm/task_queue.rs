@@ -1,7 +1,7 @@
 //! What a limiter's callers leave for its task: names and flags, so that it is bounded by the
 //! number of resources and no caller waits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
 use std::task::Wake;
@@ -20,6 +20,8 @@ pub(super) struct TaskQueue {
 pub(super) struct Pending {
     /// Resources with a cut of our own to announce.
     pub(super) to_announce: BTreeSet<String>,
+    /// Resources with a change of their pauses by this limiter, and whether to announce it at once.
+    pub(super) paused: BTreeMap<String, bool>,
     /// Resources and keys that are new here, and were heard of before.
     pub(super) known: BTreeSet<String>,
     pub(super) stop: bool,
@@ -28,6 +30,11 @@ pub(super) struct Pending {
 impl TaskQueue {
     pub(super) fn announce(&self, resource: &str) {
         self.pending.lock().to_announce.insert(resource.to_string());
+        self.arrived.notify_one();
+    }
+
+    pub(super) fn pause(&self, resource: &str, is_urgent: bool) {
+        *self.pending.lock().paused.entry(resource.to_string()).or_default() |= is_urgent;
         self.arrived.notify_one();
     }
 

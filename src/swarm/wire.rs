@@ -3,8 +3,9 @@
 //! | subject | content | understood by |
 //! | --- | --- | --- |
 //! | `ratelimit.capacity` | one cut | all agents, agentkit's (Go) included |
-//! | `ratelimit.query` | a request for the cuts that stand | tollgate |
-//! | `ratelimit.state` | cuts that stand, with all those of a resource | tollgate |
+//! | `ratelimit.pause` | one pause, in a state without cuts | tollgate |
+//! | `ratelimit.query` | a request for the cuts and pauses that stand | tollgate |
+//! | `ratelimit.state` | cuts and pauses that stand, with all those of a resource | tollgate |
 //!
 //! A cut that an agent of agentkit has announced is passed on as it was, in `new_capacity`, with a `floor`:
 //! the factor that it scales every limit by at least.
@@ -17,6 +18,8 @@
 //! Anybody may send a message. It is parsed within bounds, and a malformed one is rejected. What only
 //! people read (a reason, an agent's id) makes no message malformed by its length: it is truncated.
 
+mod pause;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -24,9 +27,11 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::limiter::{CutTarget, Origin, Plain, RemoteCut};
+use crate::limiter::{CutTarget, Origin, Pause, Plain, RemoteCut, RemotePause, Told};
+use pause::StatePause;
 
 pub(super) const CAPACITY: &str = "ratelimit.capacity";
+pub(super) const PAUSE: &str = "ratelimit.pause";
 pub(super) const QUERY: &str = "ratelimit.query";
 pub(super) const STATE: &str = "ratelimit.state";
 
@@ -48,6 +53,19 @@ pub(super) struct Message {
     pub(super) instance: Option<u64>,
     /// With the resource of each.
     pub(super) cuts: Vec<(String, RemoteCut)>,
+    pub(super) pauses: Vec<(String, RemotePause)>,
+}
+
+impl Message {
+    /// All that it tells, by resource.
+    pub(super) fn told(self) -> Vec<(String, Told)> {
+        let cuts = self.cuts.into_iter().map(|(resource, cut)| (resource, Told::Cut(cut)));
+        let pauses =
+            self.pauses.into_iter().map(|(resource, pause)| (resource, Told::Pause(pause)));
+        let mut told: Vec<_> = cuts.chain(pauses).collect();
+        told.sort_by(|a, b| a.0.cmp(&b.0));
+        told
+    }
 }
 
 /// A cut to send.
@@ -91,6 +109,8 @@ struct State {
     instance: Hex,
     #[serde(default)]
     cuts: Vec<StateCut>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pauses: Vec<StatePause>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -180,25 +200,38 @@ impl StateMessage {
             agent_id: Some(agent_id.to_string()),
             instance: Hex(instance),
             cuts: Vec::new(),
+            pauses: Vec::new(),
         };
         let bytes = encoded(&state).len();
         Self { state, bytes }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.state.cuts.is_empty()
+        self.state.cuts.is_empty() && self.state.pauses.is_empty()
     }
 
-    /// Adds all cuts of a resource; `false` if they belong into another message, which must have at most
-    /// `most` bytes too. If they do not fit into a message of their own, their reasons are shortened.
-    pub(super) fn add(&mut self, cuts: &[Cut<'_>], most: usize) -> Result<bool, TooLarge> {
+    /// Adds all cuts of a resource, and the pause, which is told at a time; `false` if they belong into another
+    /// message, which must have at most `most` bytes too. If they do not fit into a message of their own, the
+    /// reasons are shortened.
+    pub(super) fn add(
+        &mut self,
+        cuts: &[Cut<'_>],
+        pause: Option<(&str, &Pause, u64)>,
+        most: usize,
+    ) -> Result<bool, TooLarge> {
+        /// What the first pause adds to a message besides itself.
+        const NAME: usize = r#","pauses":[]"#.len();
+
+        let pause = pause.map(|(resource, pause, now)| StatePause::new(resource, pause, now));
+        let of_pause = pause.as_ref().map_or(0, |pause| encoded(pause).len() + NAME);
         let limit = most.min(if self.is_empty() { LONGEST } else { ROOM });
         let mut bytes = 0;
         for reason in [LONGEST_REASON, LONGEST_REASON / 16, 0] {
             let group: Vec<StateCut> = cuts.iter().map(|cut| state_cut(cut, reason)).collect();
-            bytes = self.bytes + encoded(&group).len();
+            bytes = self.bytes + encoded(&group).len() + of_pause;
             if bytes <= limit {
                 self.state.cuts.extend(group);
+                self.state.pauses.extend(pause);
                 self.bytes = bytes;
                 return Ok(true);
             }
@@ -279,6 +312,7 @@ fn parse_announcement(payload: &[u8]) -> Option<Message> {
         agent_id,
         instance: message.instance.map(|Hex(instance)| instance),
         cuts: vec![(message.resource, cut)],
+        pauses: Vec::new(),
     })
 }
 
@@ -300,9 +334,10 @@ fn parse_state(payload: &[u8]) -> Option<Message> {
         Some((cut.resource, RemoteCut { id, size, age, origin }))
     };
     let cuts = message.cuts.into_iter().map(parse).collect::<Option<_>>()?;
+    let pauses = message.pauses.into_iter().map(StatePause::parse).collect::<Option<_>>()?;
     let (Hex(instance), agent_id) = (message.instance, message.agent_id.unwrap_or_default());
     let agent_id = truncated(&agent_id, LONGEST_ID).to_string();
-    Some(Message { agent_id, instance: Some(instance), cuts })
+    Some(Message { agent_id, instance: Some(instance), cuts, pauses })
 }
 
 fn valid_factor(factor: f64) -> Option<f64> {

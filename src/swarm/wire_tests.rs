@@ -172,10 +172,10 @@ fn long(id: &str, reason: &str) -> Origin {
 fn states(agent_id: &str, groups: &[Vec<Cut<'_>>], most: usize) -> Vec<Vec<u8>> {
     let (mut messages, mut message) = (Vec::new(), StateMessage::new(agent_id, 3));
     for group in groups {
-        if !message.add(group, most).unwrap() {
+        if !message.add(group, None, most).unwrap() {
             messages.push(message.encode());
             message = StateMessage::new(agent_id, 3);
-            assert!(message.add(group, most).unwrap());
+            assert!(message.add(group, None, most).unwrap());
         }
     }
     messages.extend((!message.is_empty()).then(|| message.encode()));
@@ -226,10 +226,10 @@ fn the_cuts_of_a_resource_are_in_one_message() {
 fn a_resource_that_fits_into_no_message_is_told() {
     let (origin, name) = (long("a", "429"), "a".repeat(LONGEST));
     let mut message = StateMessage::new("a", 3);
-    let TooLarge { bytes } = message.add(&[cut(&name, 1, &origin)], usize::MAX).unwrap_err();
+    let TooLarge { bytes } = message.add(&[cut(&name, 1, &origin)], None, usize::MAX).unwrap_err();
     assert!(bytes > LONGEST && message.is_empty());
-    assert_eq!(message.add(&[cut("api", 1, &origin)], usize::MAX), Ok(true));
-    assert_eq!(message.add(&[cut(&name, 1, &origin)], usize::MAX), Ok(false));
+    assert_eq!(message.add(&[cut("api", 1, &origin)], None, usize::MAX), Ok(true));
+    assert_eq!(message.add(&[cut(&name, 1, &origin)], None, usize::MAX), Ok(false));
     assert_eq!(parse(STATE, &message.encode()).unwrap().cuts.len(), 1);
 }
 
@@ -241,4 +241,27 @@ fn the_id_of_another_agent_is_truncated_in_a_state_too() {
     let message = parse(STATE, &messages[0]).unwrap();
     assert_eq!(message.agent_id, "a".repeat(LONGEST_ID));
     assert_eq!(message.cuts[0].1.origin.agent_id, message.agent_id);
+}
+
+#[test]
+fn a_pause_is_told_by_its_length_and_age() {
+    let origin = Origin { agent_id: "a".into(), ..long("a", "paused") };
+    let pause = Pause::new(0xabc, 2_000_000_001, 500_999_999, 7, Arc::new(origin));
+    let mut message = StateMessage::new("b", 3);
+    let TooLarge { bytes: most } = message.add(&[], Some(("api", &pause, 7)), 100).unwrap_err();
+    assert_eq!(message.add(&[], Some(("api", &pause, 7)), most), Ok(true));
+    let bytes = message.encode();
+    assert!(bytes.len() <= most);
+    assert_eq!(
+        String::from_utf8(bytes.clone()).unwrap(),
+        r#"{"agent_id":"b","instance":"0000000000000003","cuts":[],"pauses":[{"resource":"api","id":"0000000000000abc","length_ms":2001,"age_ms":500,"agent_id":"a","timestamp":"1970-01-01T00:00:00Z"}]}"#,
+    );
+    let message = parse(PAUSE, &bytes).unwrap();
+    let (resource, heard) = &message.pauses[0];
+    assert_eq!((resource.as_str(), heard.id), ("api", 0xabc));
+    assert_eq!((heard.length, heard.age), (2_001_000_000, 500_000_000));
+    assert_eq!(heard.origin.reason, "paused");
+    // Of an older agent, which tells of none.
+    let old = br#"{"agent_id":"b","instance":"3","cuts":[]}"#;
+    assert!(parse(STATE, old).unwrap().pauses.is_empty());
 }

@@ -349,7 +349,8 @@ fn after_the_close() {
         // `release` in there has ended the one that was out; this ends nothing twice.
         drop(early);
         assert_eq!(api.capacity().in_flight, 0);
-        assert_eq!(told.load(Ordering::SeqCst), 1);
+        // The cut, and the pause, whose end is not told any more.
+        assert_eq!(told.load(Ordering::SeqCst), 1 + u64::from(paused));
         let _ = limiter.remove("api");
         all_fail_by_handle(&api, TryAcquireError::Closed, AcquireError::Closed);
     }
@@ -439,12 +440,17 @@ fn callbacks_that_panic_or_call_back() {
         [
             name("api", 757, UpdateKind::Cut),
             name("other", 567, UpdateKind::Cut),
+            name("other", 567, UpdateKind::Pause),
             name("api", 833, UpdateKind::Recovery),
-            // Of a second round: another limit, scaled by the factor of its cut, then a cut.
+            // Of a second round: the end of the pause, another limit, scaled by the factor of its cut, then a cut.
+            name("other", 567, UpdateKind::Resume),
+            name("late other", 567, UpdateKind::Resume),
             name("other", 624, UpdateKind::Config),
             name("late other", 624, UpdateKind::Config),
             name("other", 468, UpdateKind::Cut),
             name("late other", 468, UpdateKind::Cut),
+            name("other", 468, UpdateKind::Pause),
+            name("late other", 468, UpdateKind::Pause),
             name("late api", 833, UpdateKind::Recovery),
         ]
     );

@@ -541,7 +541,7 @@ async fn subscriptions_that_end_at_once_are_renewed_in_no_loop() {
     let a = agent(&bus, "a", 10).await;
     sleep(60 * SECOND).await;
     let times = subscribed.load(Ordering::SeqCst);
-    assert!((20..=80).contains(&times), "{times} times");
+    assert!((30..=120).contains(&times), "{times} times");
     a.close().await;
 }
 
@@ -570,4 +570,33 @@ async fn a_flood_keeps_no_other_subject_deaf() {
         }
     };
     timeout(HANG, heard).await.expect("it is heard");
+}
+
+/// With its age: it ends no later for those who hear of it late.
+#[tokio::test(start_paused = true)]
+async fn a_pause_is_told_when_the_bus_is_back() {
+    let bus = Frail::default();
+    let shared: Arc<dyn MessageBus> = Arc::new(bus.clone());
+    let (one, other) = (agent(&shared, "one", 10).await, agent(&shared, "other", 10).await);
+    sleep(SECOND).await;
+    bus.0.is_down.store(true, Ordering::SeqCst);
+    one.pause_for("shared-api", 10 * SECOND);
+    one.pause_for("over", 2 * SECOND);
+    sleep(4 * SECOND).await;
+    assert!(other.check("shared-api").is_ok());
+    bus.0.is_down.store(false, Ordering::SeqCst);
+    sleep(SECOND).await;
+    let left = other.capacity("shared-api").unwrap().paused_until.unwrap();
+    assert!(left >= 5 * SECOND && left <= 6 * SECOND + A_MOMENT, "{left:?}");
+    assert_eq!((other.stats().pauses, one.stats().dropped), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_closes_tells_of_its_pause() {
+    let bus = memory();
+    let (one, other) = (agent(&bus, "one", 10).await, agent(&bus, "other", 10).await);
+    one.pause_for("shared-api", 10 * SECOND);
+    one.close().await;
+    sleep(A_MOMENT).await;
+    assert!(other.check("shared-api").is_err());
 }
