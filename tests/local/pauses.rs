@@ -1,8 +1,11 @@
-//! Pauses that are ended early, and debts that have an end.
+//! Pauses, which are told to observers and may be ended early; and debts that have an end.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tollgate::{Limit, ManualClock, MemoryLimiter, Resource};
+use tollgate::{
+    CapacityUpdate, Limit, ManualClock, MemoryLimiter, OnRelease, Recovery, Resource, UpdateKind,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -121,4 +124,91 @@ fn an_ordinary_debt_is_kept() {
     assert_eq!(api.check().unwrap_err().retry_after(), Some(SECOND * 1_001 / 10));
     time.advance(SECOND * 1_001 / 10);
     assert_eq!(drain(&api), 1);
+}
+
+/// Each once, also where it ends by time alone, and with the capacity as it was.
+#[test]
+fn observers_are_told_of_a_pause_and_of_its_end() {
+    let (limiter, api, time) = manual(Limit::per_second(10));
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    limiter.on_capacity_change(move |update| tell.lock().unwrap().push(update.clone()));
+    let kinds = || -> Vec<UpdateKind> {
+        told.lock().unwrap().drain(..).map(|update: CapacityUpdate| update.kind).collect()
+    };
+    api.resume();
+    api.pause_for(Duration::ZERO);
+    assert_eq!((kinds(), api.capacity().paused_until), (vec![], None));
+    api.pause_for(SECOND);
+    api.pause_for(2 * SECOND); // longer: the same pause
+    api.pause_here_for(SECOND);
+    assert_eq!(told.lock().unwrap()[0].new_capacity, 10);
+    assert_eq!((kinds(), api.capacity().paused_until), (vec![UpdateKind::Pause], Some(2 * SECOND)));
+    time.advance(Duration::from_nanos(1_999_999_999));
+    assert_eq!(api.capacity().paused_until, Some(Duration::from_nanos(1)));
+    assert_eq!(kinds(), []);
+    time.advance(Duration::from_nanos(1));
+    assert_eq!(kinds(), [], "nobody has looked");
+    assert_eq!(api.capacity().paused_until, None);
+    api.check().unwrap();
+    assert_eq!(told.lock().unwrap()[0].new_capacity, 10);
+    assert_eq!(kinds(), [UpdateKind::Resume]);
+    // What ends one begins the next.
+    api.pause_for(SECOND);
+    time.advance(SECOND);
+    api.pause_for(Duration::MAX);
+    api.resume();
+    api.resume();
+    let (pause, resume) = (UpdateKind::Pause, UpdateKind::Resume);
+    assert_eq!(kinds(), [pause, resume, pause, resume]);
+    // A debt that denies for a while is no pause.
+    api.try_acquire().unwrap().settle(1_000_000);
+    assert_eq!(api.capacity().paused_until, None);
+    api.pause_for(SECOND);
+    assert_eq!(api.capacity().paused_until, Some(SECOND));
+    time.advance(SECOND);
+    assert_eq!(api.capacity().paused_until, None);
+    time.advance(2 * DAY);
+    api.check().unwrap();
+    assert_eq!(kinds(), [pause, resume]);
+}
+
+/// A step of the recovery in a pause, and one at its end.
+#[test]
+fn steps_of_a_recovery_and_the_end_of_a_pause_are_told_once_each() {
+    let recovery = Recovery { interval: SECOND, factor: 1.5, cap: true };
+    let (limiter, api, time) = manual(Limit::per_second(100).recovery(recovery));
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    limiter.on_capacity_change(move |update| tell.lock().unwrap().push(update.kind));
+    api.announce_reduced("429");
+    api.pause_for(SECOND);
+    time.advance(SECOND);
+    api.check().unwrap();
+    assert_eq!(api.capacity().burst, 100);
+    let (cut, pause) = (UpdateKind::Cut, UpdateKind::Pause);
+    let expected = [cut, pause, UpdateKind::Recovery, UpdateKind::Resume];
+    assert_eq!(*told.lock().unwrap(), expected);
+}
+
+/// Nothing gets through: the pause that a refusal opens is told too, and what permits give back in it is void.
+#[test]
+fn a_pause_that_a_refusal_opens_is_told_and_ends_empty() {
+    let limit = Limit::per_second(100).recovery(Recovery::default()).on_release(OnRelease::Refund);
+    let (limiter, api, time) = manual(limit);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    limiter.on_capacity_change(move |update| tell.lock().unwrap().push(update.kind));
+    for _ in 0..4 {
+        api.try_acquire().unwrap().throttled("429");
+        time.advance(3 * SECOND / 2);
+    }
+    let held = api.try_acquire_n(10).unwrap();
+    api.try_acquire().unwrap().throttled("429");
+    assert_eq!(*told.lock().unwrap(), [UpdateKind::Cut, UpdateKind::Pause]);
+    assert_eq!(api.capacity().paused_until, Some(5 * SECOND));
+    held.refund();
+    time.advance(5 * SECOND);
+    assert_eq!((api.capacity().available, api.capacity().paused_until), (0, None));
+    assert_eq!(told.lock().unwrap()[2..], [UpdateKind::Resume]);
 }

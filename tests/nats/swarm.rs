@@ -235,3 +235,23 @@ async fn a_cut_made_in_an_outage_reaches_a_client_that_is_back_later() {
         assert!(agents.iter().all(|agent| total(agent) == 50));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_is_heard_by_all_and_by_a_late_joiner() {
+    let server = Server::start();
+    let agents =
+        [agent(&connect(&server).await, "a").await, agent(&connect(&server).await, "b").await];
+    let until = |agent: &DistributedLimiter| agent.capacity("api").expect("a limit").paused_until;
+    agents[0].pause_for("api", 600 * SECOND);
+    let late = agent(&connect(&server).await, "late").await;
+    let all = async {
+        while until(&agents[1]).is_none() || until(&late).is_none() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(HANG, all).await.expect("all agents hear of it");
+    for agent in [&agents[1], &late] {
+        assert!(until(agent) <= Some(601 * SECOND) && agent.check("api").is_err());
+        assert_eq!(agent.paused_by(), [("a".to_string(), 1)]);
+    }
+}

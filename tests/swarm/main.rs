@@ -10,5 +10,6 @@ mod go_agents;
 mod measured;
 mod memory_bus;
 mod network;
+mod pauses;
 mod peers;
 mod simulation;
