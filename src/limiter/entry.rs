@@ -4,10 +4,11 @@ use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
+use super::admitted::{Admitted, REFUNDS, WATCHES};
 use super::capacity::{Capacity, WindowCapacity};
 use super::context::Context;
 use super::error::{AllError, ConfigError, ResourceError};
-use super::lately::{Admitted, REFUNDS, WATCHES, on_end};
+
 use super::limit::Limit;
 use super::settings::{PendingChange, Settings};
 use crate::adapt::{CutState, Pauses};
@@ -44,15 +45,6 @@ pub(crate) struct Grant {
     /// Incidents that had been cut for before.
     pub(crate) seen: u64,
     pub(crate) counted: CountedAt,
-}
-
-/// What came of a take from this thread's cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Prepaid {
-    Taken(CountedAt),
-    Nothing,
-    /// Nothing, and the queue must be served.
-    ToServe,
 }
 
 /// A denial, and the resource that denies.
@@ -93,7 +85,7 @@ impl Entry {
         let mut cuts = CutState::new(limit.policy(context.policy));
         cuts.adapt(limit.range(), 1.0, now);
         let settings = Settings { limit: *limit, cuts, pauses: Pauses::default(), current };
-        let on_end = on_end(&settings);
+        let on_end = settings.on_end();
         let entry = Arc::new_cyclic(|entry| {
             let timer_waker = Waker::from(Arc::new(TimerWaker(Weak::clone(entry))));
             Self {
@@ -244,35 +236,6 @@ impl Entry {
                 self.check_at(n, now).map(|()| now)
             }
         }
-    }
-
-    /// Takes one token that this thread's cache has prepaid, with a permit or without, for a call that wants
-    /// several resources.
-    #[inline]
-    pub(crate) fn take_prepaid(&self, with_permit: bool) -> Prepaid {
-        if with_permit {
-            match self.bucket.take_and_enter() {
-                Ok(counted) => return Prepaid::Taken(counted),
-                Err(NotEntered::NothingDone) if self.bucket.is_bounded_in_flight() => {
-                    return Prepaid::Nothing;
-                }
-                Err(NotEntered::NothingDone) => {}
-                Err(NotEntered::TooMany) => return Prepaid::ToServe,
-            }
-        }
-        match self.bucket.take_own() {
-            // As in `check_slow`.
-            Some(false) if self.bucket.has_waiters_beside_stripes() => Prepaid::ToServe,
-            None | Some(false) => Prepaid::Nothing,
-            Some(true) if !with_permit => Prepaid::Taken(CountedAt::COMMON),
-            Some(true) => self.bucket.enter_unbounded().map_or(Prepaid::ToServe, Prepaid::Taken),
-        }
-    }
-
-    /// Gives back a token that was [prepaid](Self::take_prepaid), to the cache that it came from and has
-    /// room for it. If that was drained meanwhile the token is void: the bucket may have refilled.
-    pub(crate) fn undo_prepaid(&self) {
-        self.bucket.give_cached();
     }
 
     /// A bound on permits was set this moment. The tokens are void: a refund to a bucket that has

@@ -1,23 +1,11 @@
 //! What was lately admitted, and what became of it: the ground for ceilings and pauses after a refusal.
 
+use super::admitted::{COUNTS, WATCHES};
 use super::entry::{Entry, Grant};
 use super::settings::Settings;
-use crate::adapt::{Meter, SPACING, Usage};
+use crate::adapt::{SPACING, Usage};
 use crate::bucket::CountedAt;
-use crate::sync::{AtomicU64, IS_MODEL, Mutex, Ordering};
-
-/// How many tokens permits have taken. Relaxed throughout: a measure, of which some may be lost. A bucket that
-/// threads contend for has stripes, which count all permits.
-#[derive(Debug, Default)]
-pub(super) struct Admitted {
-    /// Without the permits that stripes count.
-    tokens: AtomicU64,
-    /// The reading from which the next grant is a sample.
-    due: AtomicU64,
-    meter: Mutex<Meter>,
-    /// Permits that were granted since the last cut, and ended without a refusal; counted while ends are watched.
-    through: AtomicU64,
-}
+use crate::sync::{IS_MODEL, Ordering};
 
 impl Entry {
     /// Notes a grant, made at about `now`.
@@ -111,29 +99,9 @@ impl Entry {
 
     /// Under the lock of the settings.
     pub(super) fn watch(&self, settings: &Settings) {
-        self.on_end.store(on_end(settings), Ordering::Relaxed);
+        self.on_end.store(settings.on_end(), Ordering::Relaxed);
     }
 }
-
-/// What the end of a permit does, as flags.
-pub(super) fn on_end(settings: &Settings) -> u64 {
-    let refunds = if settings.limit.refunds() { REFUNDS } else { 0 };
-    let watches = if settings.cuts.is_adaptive() {
-        WATCHES | COUNTS
-    } else if settings.cuts.watches_ends() {
-        WATCHES
-    } else {
-        0
-    };
-    refunds | watches
-}
-
-/// What the end of a permit does beyond counting it out.
-pub(super) const REFUNDS: u64 = 1;
-/// Somebody asks whether requests get through.
-pub(super) const WATCHES: u64 = 2;
-/// And how many.
-const COUNTS: u64 = 4;
 
 /// Fewer outcomes tell nothing of the part that gets through.
 const FEW: u64 = 8;

@@ -2,6 +2,7 @@
 
 mod acquire;
 mod adaptation;
+mod admitted;
 mod capacity;
 mod context;
 mod entry;
@@ -17,6 +18,7 @@ mod multi;
 mod pauses;
 mod permit;
 mod permits;
+mod prepaid;
 mod rate_limiter;
 mod registry;
 #[cfg(feature = "swarm")]

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::entry::{DeniedAt, Entry, Grant, Prepaid};
+use super::entry::{DeniedAt, Entry, Grant};
 use super::permit::Permit;
 use super::permits::Permits;
+use super::prepaid::Prepaid;
 use crate::bucket::{CountedAt, Denied, Refused};
 use crate::wait::{self, Claims, FairBucket, TakeRequest};
 

@@ -59,13 +59,17 @@ impl Entry {
     }
 
     /// Tokens are void from the beginning, so that times of retry are right, and once more at the end: see
-    /// [`Settings::catch_up`].
+    /// [`Settings::catch_up`]. The rate after it is no higher than what was lately sent: those that waited would
+    /// all go at once.
     fn begin_told_pause(
         &self,
         settings: &mut Settings,
         pause_until: u64,
         origin: &Origin,
     ) -> Option<CapacityUpdate> {
+        let (now, in_force) = (self.now(), settings.cuts.scale());
+        let lately = self.take_lately(settings, in_force, now);
+        settings.cuts.set_ceiling(1.0, lately, settings.limit.least_factor(), now);
         let change = PendingChange { pause_until, keeps: 0, ..PendingChange::default() };
         self.install(settings, change);
         self.begin_pause(settings, change, origin)

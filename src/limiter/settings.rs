@@ -1,5 +1,6 @@
 //! A resource's settings: its limit, how that is scaled, and the slot in force.
 
+use super::admitted::{COUNTS, REFUNDS, WATCHES};
 use super::limit::{EachWindow, Limit, Window};
 use crate::adapt::{CutState, Pauses};
 use crate::bucket::{SlotChange, SlotConfig, SlotState, Terms};
@@ -24,7 +25,7 @@ pub(super) struct PendingChange<'a> {
     pub(super) state: SlotState,
     pub(super) pause_until: u64,
     pub(super) charge: u64,
-    /// Tokens that each window keeps at most.
+    /// Tokens that the first window keeps at most.
     pub(super) keeps: u64,
     /// Whether a pause ends.
     pub(super) resumes: bool,
@@ -78,7 +79,7 @@ impl Settings {
         }
     }
 
-    /// Tokens that each window keeps at most when the pause in force ends.
+    /// Tokens that the first window keeps at most when the pause in force ends.
     pub(super) fn kept_after_pause(&self) -> u64 {
         if self.pauses.ends_empty() { 0 } else { u64::MAX }
     }
@@ -101,12 +102,27 @@ impl Settings {
             let lost = old.map_or(0, |old| window.lost_depth(old));
             let lost = charge.saturating_add(lost);
             let terms = *terms;
+            // A refusal says nothing of what is left of a day.
+            let keeps = if index == 0 { keeps } else { u64::MAX };
             let to = SlotChange { state, terms, pause_until, resumes, until, charge: lost, keeps };
             WindowChange { to, from }
         };
         let windows: EachWindow<WindowChange> =
             terms.iter().zip(self.limit.windows()).enumerate().map(window_change).collect();
         bucket.reconfigure(&mut self.current, &windows, clock);
+    }
+
+    /// What the end of a permit does, as flags.
+    pub(super) fn on_end(&self) -> u64 {
+        let refunds = if self.limit.refunds() { REFUNDS } else { 0 };
+        let watches = if self.cuts.is_adaptive() {
+            WATCHES | COUNTS
+        } else if self.cuts.watches_ends() {
+            WATCHES
+        } else {
+            0
+        };
+        refunds | watches
     }
 
     fn terms(&mut self) -> Option<EachWindow<Terms>> {

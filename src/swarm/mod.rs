@@ -70,7 +70,7 @@ pub use stats::SwarmStats;
 /// [`pause_here_for`](MemoryLimiter::pause_here_for) on this agent alone, exactly. Of overlapping pauses the
 /// later end counts. A pause that is told
 ///
-/// * ends empty: tokens are void in every window, also those that permits give back meanwhile. A debt stays.
+/// * ends empty: the tokens of the first window are void, also those that permits give back meanwhile. A debt stays.
 /// * ends on each agent later by a random part of a tenth of its length, and of a second at most. Agents end it
 ///   never earlier: see [`DistributedConfig::pause_spread`].
 /// * is told by its length and age, so that clocks may differ. Its end, once heard, never moves.

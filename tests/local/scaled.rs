@@ -1,4 +1,5 @@
 //! Limits that refusals and their recovery scale: every admission is within the limit of its moment.
+#![allow(clippy::cast_precision_loss)] // small numbers
 
 use std::time::Duration;
 

@@ -83,3 +83,41 @@ async fn adaptive_agents_share_incidents_and_grow_on_their_own() {
     let grown = send(24).await;
     assert!((19..=23).contains(&grown[0]) && (98..=100).contains(&grown[1]), "{grown:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_a_told_pause_each_goes_on_at_its_own_rate() {
+    let bus = memory();
+    let mut agents = Vec::new();
+    for name in ["told", "hears", "idle"] {
+        let agent = DistributedLimiter::new(config(&bus, name)).await.unwrap();
+        let limit = Limit::per_second(1_000).and(Limit::per_day(1_000_000));
+        agent.configure("api", limit).unwrap();
+        agents.push(agent);
+    }
+    for _ in 0..200 {
+        drop(agents[0].try_acquire("api").unwrap());
+        drop(agents[1].try_acquire("api").unwrap());
+        sleep(Duration::from_millis(10)).await;
+    }
+    agents[0].pause_for("api", 2 * SECOND);
+    sleep(A_MOMENT).await;
+    let rates: Vec<u64> = agents.iter().map(rate).collect();
+    assert!(rates[..2].iter().all(|rate| (95..=105).contains(rate)), "{rates:?}");
+    assert_eq!(rates[2], 1_000);
+    sleep(3 * SECOND).await;
+    let windows = agents[0].capacity("api").unwrap().windows;
+    assert!(windows[0].available < 105, "it ends empty");
+    // The ceiling scales both windows, but nothing is void in the second.
+    assert!(windows[1].available > 90_000, "{}", windows[1].available);
+}
+
+/// What is left of a day stays when a minute is refused.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_empties_the_first_window_alone() {
+    let bus = memory();
+    let agent = DistributedLimiter::new(config(&bus, "a")).await.unwrap();
+    agent.configure("api", Limit::per_minute(100).and(Limit::per_day(10_000))).unwrap();
+    agent.try_acquire("api").unwrap().throttled("received 429");
+    let windows = agent.capacity("api").unwrap().windows;
+    assert_eq!((windows[0].available, windows[1].available), (0, 5_000));
+}

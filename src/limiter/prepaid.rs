@@ -1,0 +1,44 @@
+//! Tokens that a thread's cache has prepaid, for a call that wants several resources.
+
+use super::entry::Entry;
+use crate::bucket::{CountedAt, NotEntered};
+
+/// What came of a take from this thread's cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prepaid {
+    Taken(CountedAt),
+    Nothing,
+    /// Nothing, and the queue must be served.
+    ToServe,
+}
+
+impl Entry {
+    /// Takes one token that this thread's cache has prepaid, with a permit or without, for a call that wants
+    /// several resources.
+    #[inline]
+    pub(crate) fn take_prepaid(&self, with_permit: bool) -> Prepaid {
+        if with_permit {
+            match self.bucket.take_and_enter() {
+                Ok(counted) => return Prepaid::Taken(counted),
+                Err(NotEntered::NothingDone) if self.bucket.is_bounded_in_flight() => {
+                    return Prepaid::Nothing;
+                }
+                Err(NotEntered::NothingDone) => {}
+                Err(NotEntered::TooMany) => return Prepaid::ToServe,
+            }
+        }
+        match self.bucket.take_own() {
+            // As in `check_slow`.
+            Some(false) if self.bucket.has_waiters_beside_stripes() => Prepaid::ToServe,
+            None | Some(false) => Prepaid::Nothing,
+            Some(true) if !with_permit => Prepaid::Taken(CountedAt::COMMON),
+            Some(true) => self.bucket.enter_unbounded().map_or(Prepaid::ToServe, Prepaid::Taken),
+        }
+    }
+
+    /// Gives back a token that was [prepaid](Self::take_prepaid), to the cache that it came from and has
+    /// room for it. If that was drained meanwhile the token is void: the bucket may have refilled.
+    pub(crate) fn undo_prepaid(&self) {
+        self.bucket.give_cached();
+    }
+}
