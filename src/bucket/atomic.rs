@@ -270,6 +270,17 @@ impl Bucket {
         Ok(dropped.get())
     }
 
+    /// Leaves at most `n` tokens; a level that is lower, and a debt, stay. `is_locked` as in
+    /// [`Bucket::take_any`]. `Undecided` also if the stripes have a part of what is to go;
+    /// `SlotExpired` also in the middle of a unit, so that [`Bucket::swing`] must do it.
+    pub(crate) fn lower(&self, n: u64, now: u64, is_locked: bool) -> Result<(), Retry> {
+        self.settle(now, is_locked, |snapshot| {
+            let next = snapshot.lowered(n).ok_or(Retry::SlotExpired)?;
+            let is_lower = next != snapshot.word.position(snapshot.origin);
+            if is_lower && snapshot.is_striped() { Err(Retry::Undecided) } else { Ok(next) }
+        })
+    }
+
     /// The most that can be charged at `now`, in tokens, beyond what stripes have. Under the
     /// configuration lock.
     pub(crate) fn charge_room(&self, current: &SlotConfig, now: u64) -> u64 {
@@ -313,6 +324,7 @@ impl Bucket {
                 unit: slot.unit(),
                 capacity_tokens: slot.capacity_tokens(),
                 capacity: slot.capacity().saturating_sub(reserved),
+                reserved,
                 rate,
                 carry,
                 anchor,

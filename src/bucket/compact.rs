@@ -33,7 +33,7 @@
 
 use super::locked::LockedBucket;
 use super::outcome::{Deficit, Denied, Never, Refused, Retry};
-use super::rate::{CARRY_BITS, FRACTION_BITS, Terms};
+use super::rate::{CARRY_BITS, FRACTION_BITS, Level, Terms};
 use super::reconfigure::SlotChange;
 use super::slot::{SlotConfig, SlotState};
 use super::word::POSITION_BITS;
@@ -168,6 +168,7 @@ impl SharedRate {
             until: None,
             charge: lost,
             keeps: u64::MAX,
+            level: Level::MAX,
         };
         let (config, position) = from.config.transition(from.position, to, now);
         let (floor, ceil) = self.accrued(config.anchor);

@@ -50,6 +50,7 @@ impl LockedBucket {
             origin,
             unit: terms.unit,
             capacity: terms.capacity,
+            reserved: 0,
             capacity_tokens: terms.capacity_tokens,
             rate: terms.rate,
             carry,

@@ -35,7 +35,7 @@ pub(crate) use demand::is_sample;
 pub(crate) use in_flight::NotEntered;
 pub(crate) use locked::LockedBucket;
 pub(crate) use outcome::{Deficit, Denied, Never, Refused, Retry, worse, worst_of};
-pub(crate) use rate::Terms;
+pub(crate) use rate::{Level, Terms};
 pub(crate) use reconfigure::SlotChange;
 pub(crate) use slot::{SlotConfig, SlotState};
 pub(crate) use snapshot::Snapshot;

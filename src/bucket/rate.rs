@@ -240,10 +240,12 @@ impl Terms {
 
 /// How full a bucket is, in 2^-48 of a unit; negative for a debt. Never above the capacity. Accrual is
 /// rounded down, debt up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Level(pub(crate) i128);
 
 impl Level {
+    pub(crate) const MAX: Self = Self(i128::MAX);
+
     /// The level of a bucket at `position` units from its origin.
     pub(crate) fn at(position: u64, accrued: Accrued, capacity: u64) -> Self {
         if position <= accrued.floor {

@@ -14,6 +14,8 @@ pub(crate) struct Snapshot {
     pub(super) unit: u64,
     /// In units, less what the stripes reserve.
     pub(super) capacity: u64,
+    /// What the stripes reserve, in units.
+    pub(super) reserved: u64,
     pub(super) capacity_tokens: u64,
     pub(super) rate: Rate,
     pub(super) carry: u64,
@@ -103,6 +105,19 @@ impl Snapshot {
         let charged = units.min(self.accrued.floor.saturating_add(most).saturating_sub(spent));
         let next = spent.checked_add(charged)?;
         (next < 1 << POSITION_BITS).then_some((next, n - charged.div_ceil(self.unit).min(n)))
+    }
+
+    /// The position with at most `n` tokens left, in the word and the stripes together: never below the
+    /// present one. `None` if that would be in the middle of a unit, as the level is.
+    pub(super) fn lowered(&self, n: u64) -> Option<u64> {
+        let position = self.word.position(self.origin);
+        let full = self.capacity.saturating_add(self.reserved);
+        let Some(spent @ 1..) = full.checked_sub(n.saturating_mul(self.unit)) else {
+            return Some(position);
+        };
+        let Accrued { floor, ceil, .. } = self.accrued;
+        let next = ceil.saturating_add(spent);
+        if position >= next { Some(position) } else { (floor == ceil).then_some(next) }
     }
 
     /// The position, or for a full bucket the accrual: from there a take counts.

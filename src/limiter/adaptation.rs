@@ -10,7 +10,7 @@ use super::error::ConfigError;
 use super::limit::Limit;
 use super::settings::{PendingChange, Settings};
 use crate::adapt::{Cut, Origin, Reaction};
-use crate::bucket::SlotState;
+use crate::bucket::{Level, SlotState};
 use crate::sync::Ordering;
 use crate::wait::FairBucket;
 
@@ -191,6 +191,16 @@ impl Entry {
         self.incidents.store(settings.cuts.full_incidents(), Ordering::Release);
         let fell = settings.cuts.scale() < before;
         fell.then(|| self.update(settings.shown(), origin, UpdateKind::Cut))
+    }
+
+    /// The upstream says that `left` tokens are left: the first window keeps no more.
+    pub(crate) fn observe_remaining(&self, left: u64) {
+        if self.bucket.lower(left).is_err() {
+            self.change_quietly(|settings| PendingChange {
+                level: Level::MAX.min_tokens(left, settings.current.terms.unit),
+                ..PendingChange::default()
+            });
+        }
     }
 
     /// Takes `n` tokens whose debt does not fit on the ring of the slot in force. Returns those that were

@@ -57,3 +57,24 @@ fn a_denied_group_gives_back_what_was_prepaid() {
         assert_eq!(large.capacity().available, 1_000_000 - taken);
     }
 }
+
+#[test]
+fn a_report_that_lowers_nothing_closes_no_stripe() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let api = limiter.configure("api", Limit::per_day(10_000)).unwrap();
+    api.0.bucket.open_stripes();
+    api.check_n(2_000).unwrap();
+    let is_striped = || api.0.bucket.is_striped();
+    for left in [10_000, 8_000, 9_000, u64::MAX] {
+        api.observe_remaining(left);
+        assert!(is_striped() && api.capacity().available == 8_000, "{left}");
+    }
+    api.observe_remaining(7_500);
+    assert_eq!((is_striped(), api.capacity().available), (false, 7_500));
+    time.advance(std::time::Duration::from_secs(1));
+    api.0.bucket.open_stripes();
+    assert!(is_striped());
+    api.observe_remaining(9_999);
+    assert!(is_striped());
+}

@@ -282,6 +282,24 @@ impl MemoryLimiter {
         self.with(resource, Resource::resume);
     }
 
+    /// Keeps at most `left` tokens, which the upstream says are left (`x-ratelimit-remaining`), in the
+    /// first window. Never adds tokens: where fewer are here, and above the burst, it has no effect, and
+    /// a debt stays. So reports may come late, twice, and in any order. Tokens accrue from then on as
+    /// before.
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// # limiter.configure("api", Limit::per_hour(100))?;
+    /// limiter.observe_remaining("api", 60);
+    /// limiter.observe_remaining("api", 60); // another answer says the same
+    /// assert_eq!(limiter.capacity("api").unwrap().available, 60);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn observe_remaining(&self, resource: &str, left: u64) {
+        self.with(resource, |handle| handle.observe_remaining(left));
+    }
+
     /// A snapshot of the resource; `None` if there is none of this name.
     ///
     /// ```

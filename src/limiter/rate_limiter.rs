@@ -172,6 +172,9 @@ pub trait RateLimiter: Local + Send + Sync {
     fn resume(&self, resource: &str) {
         self.local().resume(resource);
     }
+    fn observe_remaining(&self, resource: &str, left: u64) {
+        self.local().observe_remaining(resource, left);
+    }
     fn on_capacity_change(&self, callback: Arc<dyn Fn(&CapacityUpdate) + Send + Sync>) {
         self.local().observe(callback);
     }

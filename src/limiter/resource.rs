@@ -168,6 +168,12 @@ impl Resource {
         self.0.resume();
     }
 
+    /// Keeps at most `left` tokens, which the upstream says are left: see
+    /// [`MemoryLimiter::observe_remaining`](crate::MemoryLimiter::observe_remaining).
+    pub fn observe_remaining(&self, left: u64) {
+        self.0.observe_remaining(left);
+    }
+
     /// A snapshot of the resource.
     pub fn capacity(&self) -> Capacity {
         self.0.capacity()

@@ -3,7 +3,7 @@
 use super::admitted::{COUNTS, REFUNDS, WATCHES};
 use super::limit::{EachWindow, Limit, Window};
 use crate::adapt::{CutState, Pauses};
-use crate::bucket::{SlotChange, SlotConfig, SlotState, Terms};
+use crate::bucket::{Level, SlotChange, SlotConfig, SlotState, Terms};
 use crate::wait::{FairBucket, WindowChange};
 
 /// Steps of a recovery that are taken one by one.
@@ -27,6 +27,8 @@ pub(super) struct PendingChange<'a> {
     pub(super) charge: u64,
     /// Tokens that the first window keeps at most.
     pub(super) keeps: u64,
+    /// The level that the first window keeps at most, in the units of the slot in force.
+    pub(super) level: Level,
     /// Whether a pause ends.
     pub(super) resumes: bool,
     /// The limit before, if it changes.
@@ -40,6 +42,7 @@ impl Default for PendingChange<'_> {
             pause_until: 0,
             charge: 0,
             keeps: u64::MAX,
+            level: Level::MAX,
             resumes: false,
             before: None,
         }
@@ -91,7 +94,7 @@ impl Settings {
         change: PendingChange<'_>,
         clock: impl Fn() -> u64,
     ) {
-        let PendingChange { state, pause_until, charge, keeps, resumes, before } = change;
+        let PendingChange { state, pause_until, charge, keeps, level, resumes, before } = change;
         let Some(terms) = self.terms() else { return };
         let until = self.cuts.due();
         let from = before.map(|before| self.limit.windows_from(before));
@@ -104,7 +107,17 @@ impl Settings {
             let terms = *terms;
             // A refusal says nothing of what is left of a day.
             let keeps = if index == 0 { keeps } else { u64::MAX };
-            let to = SlotChange { state, terms, pause_until, resumes, until, charge: lost, keeps };
+            let level = if index == 0 { level } else { Level::MAX };
+            let to = SlotChange {
+                state,
+                terms,
+                pause_until,
+                resumes,
+                until,
+                charge: lost,
+                keeps,
+                level,
+            };
             WindowChange { to, from }
         };
         let windows: EachWindow<WindowChange> =

@@ -322,6 +322,12 @@ impl FairBucket {
         Ok(dropped.get())
     }
 
+    /// Leaves at most `n` tokens in the first window. Fails if [`FairBucket::reconfigure`] must do it.
+    pub(crate) fn lower(&self, n: u64) -> Result<(), Retry> {
+        let now = self.clock.now();
+        self.settle(now, |is_locked| self.bucket.lower(n, now, is_locked), |_| ()).map(drop)
+    }
+
     /// Settles all windows: without the lock if there is one window and nobody waits. Returns whether
     /// the queue must be served.
     fn settle(
@@ -347,8 +353,9 @@ impl FairBucket {
                 }
             }
         }
-        first(true)?;
+        let settled = first(true);
         self.clear_exclusive(&queue);
+        settled?;
         for window in &mut queue.more {
             window.catch_up(now);
             further(window);

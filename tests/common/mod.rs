@@ -96,6 +96,8 @@ pub(crate) trait Gate: Sync {
     fn pause(&self, nanos: u64);
     /// Down to three quarters.
     fn cut(&self);
+    /// The upstream says that n are left.
+    fn observe(&self, n: u64);
     fn peek(&self, n: u64) -> bool;
     fn available(&self) -> u64;
 
@@ -155,6 +157,9 @@ impl Gate for ByHandle {
     fn cut(&self) {
         self.resource.announce_reduced("429");
     }
+    fn observe(&self, n: u64) {
+        self.resource.observe_remaining(n);
+    }
     fn peek(&self, n: u64) -> bool {
         self.resource.peek(n).is_ok()
     }
@@ -212,6 +217,9 @@ impl Gate for Striped {
     }
     fn cut(&self) {
         self.api().cut();
+    }
+    fn observe(&self, n: u64) {
+        self.api().observe(n);
     }
     fn peek(&self, n: u64) -> bool {
         self.api().peek(n)
@@ -297,6 +305,9 @@ impl Gate for ByName {
     }
     fn cut(&self) {
         self.0.limiter.announce_reduced(NAME, "429");
+    }
+    fn observe(&self, n: u64) {
+        self.0.limiter.observe_remaining(NAME, n);
     }
     fn peek(&self, n: u64) -> bool {
         self.0.limiter.peek(NAME, n).is_ok()
@@ -498,6 +509,13 @@ impl Gate for MutexBucket {
         let factor = (state.factor * 0.75).max(least);
         if factor < state.factor {
             state.swing(now, 0, |state| state.factor = factor);
+        }
+    }
+    fn observe(&self, n: u64) {
+        let (mut state, now) = self.look();
+        let spent = state.capacity - i128::from(n) * state.grains;
+        if spent > 0 {
+            state.spent = state.spent.max(state.accrued(now) + spent);
         }
     }
     fn peek(&self, n: u64) -> bool {

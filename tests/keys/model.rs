@@ -65,6 +65,9 @@ impl Gate for ByKey {
     fn cut(&self) {
         self.limiter.announce_reduced(KEY, "429");
     }
+    fn observe(&self, n: u64) {
+        self.limiter.observe_remaining(KEY, n);
+    }
     fn peek(&self, n: u64) -> bool {
         self.look_around();
         self.limiter.peek(KEY, n).is_ok()

@@ -43,6 +43,8 @@ on_each! {
     refunds_fill_up_to_the_burst
     pauses
     cuts_are_exact
+    reports_of_what_is_left
+    threads_report_what_is_left
 }
 
 /// Empty the bucket, then find each token denied a nanosecond before it is due, and there when it
@@ -557,6 +559,74 @@ fn cuts_are_exact<G: Gate>(new: impl Fn(Terms) -> G) {
     assert_eq!(gate.drain(9), 1);
     gate.advance(SECOND + 1);
     assert_eq!(gate.drain(9), 1);
+}
+
+/// At most what was reported is left, in any order, to the nanosecond of the next token, also in the middle of
+/// a unit, after a cut, and in a pause.
+fn reports_of_what_is_left<G: Gate>(new: impl Fn(Terms) -> G) {
+    for terms in [Terms::per_second(100), Terms::new(70, 3 * SECOND, 90), Terms::per_second(2_000)]
+    {
+        for cut in [false, true] {
+            let gate = new(terms);
+            gate.advance(12_345_678);
+            if cut {
+                gate.cut();
+            }
+            let burst = gate.available();
+            gate.observe(burst);
+            gate.observe(u64::MAX);
+            assert_eq!(gate.available(), burst, "raised, or lowered for nothing");
+            for (left, kept) in [(60, 60), (60, 60), (40, 40), (60, 40), (u64::MAX, 40)] {
+                gate.observe(left);
+                assert_eq!(gate.available(), kept, "{left} of {terms:?}");
+            }
+            gate.pause(SECOND);
+            gate.observe(7);
+            gate.advance(SECOND);
+            assert_eq!((gate.available(), gate.drain(9)), (7, 7));
+            gate.observe(3);
+            assert_eq!(gate.available(), 0, "raised");
+            let (tokens, start) =
+                (if cut { terms.tokens * 3 } else { terms.tokens * 4 }, gate.now());
+            let due = start + (4 * terms.window).div_ceil(tokens);
+            gate.clock().set(due - 1);
+            assert!(!gate.take(1), "early");
+            gate.clock().set(due);
+            assert!(gate.take(1), "late");
+            gate.observe(0);
+            assert!(!gate.take(1));
+        }
+    }
+}
+
+/// Eight threads hear that 60 are left, and take what they can.
+fn threads_report_what_is_left<G: Gate>(new: impl Fn(Terms) -> G) {
+    for burst in [100, 2_048] {
+        for turn in 0..turns(200, 20) {
+            let gate = new(Terms::new(burst, DAY, burst));
+            let (start, taken) = (Barrier::new(8), AtomicU64::new(0));
+            std::thread::scope(|scope| {
+                for thread in 0..8 {
+                    let (gate, start, taken) = (&gate, &start, &taken);
+                    scope.spawn(move || {
+                        start.wait();
+                        gate.observe(if thread == turn % 8 { 60 } else { 80 });
+                        if turn % 2 == 0 {
+                            taken.fetch_add(gate.drain(90), Ordering::Relaxed);
+                        }
+                    });
+                }
+            });
+            let taken = taken.into_inner();
+            if turn % 2 == 0 {
+                // Nobody takes before a report of its own.
+                assert!((60..=80).contains(&taken), "{taken} taken");
+            } else {
+                assert_eq!(gate.available(), 60);
+                assert_eq!(gate.drain(99), 60);
+            }
+        }
+    }
 }
 
 // ---- what only tollgate does ------------------------------------------------------------------

@@ -13,6 +13,7 @@ mod invalid_windows;
 mod pauses;
 mod reference_model;
 mod regressions;
+mod remaining;
 mod scaled;
 mod settle;
 mod snapshots;

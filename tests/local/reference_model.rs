@@ -12,6 +12,7 @@ enum Op {
     Hold(u64),
     Refund,
     Peek(u64),
+    Observe(u64),
     Reconfigure(Terms),
     Pause(u64),
     Cut,
@@ -35,6 +36,7 @@ fn op(terms: Terms) -> impl Strategy<Value = Op> {
         2 => take.clone().prop_map(Op::Hold),
         2 => Just(Op::Refund),
         2 => take.prop_map(Op::Peek),
+        2 => (0..=terms.burst).prop_map(Op::Observe),
     ]
 }
 
@@ -80,6 +82,10 @@ proptest! {
                     exact.refund();
                 }
                 Op::Peek(n) => prop_assert_eq!(gate.peek(n), exact.peek(n), "peek {}", n),
+                Op::Observe(n) => {
+                    gate.observe(n);
+                    exact.observe(n);
+                }
                 Op::Reconfigure(_) | Op::Pause(_) | Op::Cut => unreachable!("not drawn here"),
             }
             prop_assert_eq!(gate.available(), exact.available());
@@ -127,6 +133,10 @@ proptest! {
                 Op::Refund => {
                     gate.refund();
                     exact.refund();
+                }
+                Op::Observe(n) => {
+                    gate.observe(n);
+                    exact.observe(n);
                 }
                 Op::Reconfigure(to) => {
                     sliver = sliver.max(to.sliver());

@@ -260,3 +260,18 @@ fn denial_beside_drain() {
         assert!(beside.join().unwrap() || take_all(&resource) == 3, "lost");
     });
 }
+
+/// A report that lowers what the stripes hold, beside takes from them.
+#[test]
+fn report_beside_cached_take() {
+    long_model(|| {
+        let (resource, _) = striped(32);
+        let other = resource.clone();
+        let beside = thread::spawn(move || take(&other, 2));
+        resource.observe_remaining(1);
+        let before = beside.join().unwrap();
+        let left = take_all(&resource);
+        assert!(left <= 1, "over-issued: {left} are left");
+        assert!(before + left >= 1, "lost: {before} and {left}");
+    });
+}

@@ -152,3 +152,51 @@ fn reanchor_beside_takes() {
         assert_eq!(taken, 2, "over-issued, or lost");
     });
 }
+
+/// Two reports of what is left, each before a take: neither raises what the other has left.
+#[test]
+fn report_beside_takes() {
+    model(|| {
+        let (resource, _) = resource(Limit::per_hour(6));
+        let other = resource.clone();
+        let beside = thread::spawn(move || {
+            other.observe_remaining(4);
+            take(&other, 1)
+        });
+        resource.observe_remaining(3);
+        let taken = take(&resource, 1) + beside.join().unwrap();
+        let left = resource.capacity().available;
+        assert!(left <= 2, "over-issued: {left} are left");
+        assert!(taken == 2 && left >= 1, "lost: {left} are left");
+    });
+}
+
+#[test]
+fn report_beside_refund() {
+    model(|| {
+        let (resource, _) = resource(Limit::per_hour(6));
+        let permit = resource.try_acquire_n(2).unwrap().into_owned();
+        let other = resource.clone();
+        let beside = thread::spawn(move || other.observe_remaining(3));
+        permit.refund();
+        beside.join().unwrap();
+        let left = resource.capacity().available;
+        assert!(left == 3 || left == 5, "over-issued, or lost: {left} are left");
+    });
+}
+
+#[test]
+fn report_beside_reconfigure() {
+    model(|| {
+        // The slot that is written next still has a capacity of ten.
+        let (resource, _) = resource(Limit::per_hour(10));
+        resource.reconfigure(Limit::per_hour(6)).unwrap();
+        let other = resource.clone();
+        let beside = thread::spawn(move || other.observe_remaining(3));
+        resource.reconfigure(Limit::per_hour(8)).unwrap();
+        beside.join().unwrap();
+        let left = take(&resource, 5);
+        assert!(left <= 3, "over-issued: {left} are left");
+        assert_eq!(left, 3, "lost");
+    });
+}
