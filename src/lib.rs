@@ -94,9 +94,9 @@ pub use clock::SimulatedClock;
 pub use clock::{Clock, ManualClock};
 pub use limiter::{
     Acquire, AcquireAll, AcquireAllError, AcquireError, AllError, Capacity, CapacityUpdate,
-    ConfigError, ConfigureAllError, Limit, LimitWindow, MemoryLimiter, OnRelease, ParseLimitError,
-    Permit, Permits, RateLimiter, Recovery, Resource, ResourceError, RetryHint, TryAcquireError,
-    UnknownName, UntilReady, UpdateKind, WeakLimiter, WindowCapacity,
+    ConfigError, ConfigureAllError, Decision, Limit, LimitWindow, MemoryLimiter, OnRelease,
+    ParseLimitError, Permit, Permits, RateLimiter, Recovery, Resource, ResourceError, RetryHint,
+    TryAcquireError, UnknownName, UntilReady, UpdateKind, WeakLimiter, WindowCapacity,
 };
 #[cfg(feature = "swarm")]
 pub use swarm::{DistributedConfig, DistributedLimiter, SwarmError, SwarmStats};

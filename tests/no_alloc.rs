@@ -87,6 +87,12 @@ fn admissions_allocate_nothing() {
             let name = |verb| format!("{verb}, {kind}, {clock_name}");
             allocates_nothing(&name("check"), || api.check().unwrap());
             allocates_nothing(&name("check_n"), || api.check_n(3).unwrap());
+            allocates_nothing(&name("decide"), || {
+                api.decide(3).outcome.unwrap();
+                limiter.decide(kind, 1).outcome.unwrap();
+                drop(api.admit(1).unwrap());
+                drop(limiter.admit(kind, 2).unwrap());
+            });
             allocates_nothing(&name("peek"), || api.peek(3).unwrap());
             allocates_nothing(&name("try_acquire"), || drop(api.try_acquire().unwrap()));
             allocates_nothing(&name("refund"), || api.try_acquire_n(2).unwrap().refund());
@@ -137,6 +143,7 @@ fn denials_allocate_nothing() {
             assert!(api.peek(1).is_err());
             assert!(limiter.check("api").is_err());
             assert!(limiter.try_acquire("api").is_err());
+            assert!(api.decide(1).outcome.is_err() && limiter.admit("api", 1).is_err());
         };
         allocates_nothing(&name("exhausted"), exhausted);
         allocates_nothing(&name("too many in flight"), || {
@@ -181,6 +188,8 @@ fn several_at_once_allocate_nothing() {
             limiter.check("more").unwrap();
             drop(all[2].try_acquire().unwrap());
             all[2].peek(1).unwrap();
+            all[2].decide(1).outcome.unwrap();
+            drop(limiter.admit("more", 1).unwrap());
         });
         allocates_nothing(&name("settle"), || {
             for one in &all {
@@ -220,6 +229,7 @@ fn denials_of_several_allocate_nothing() {
             assert!(few.check().unwrap_err().retry_after() > Some(Duration::ZERO));
             assert!(few.peek(1).is_err() && limiter.try_acquire("few windows").is_err());
             assert!(few.check_n(2).is_err());
+            assert!(few.decide(1).until_next > Duration::ZERO);
         });
         allocates_nothing(&name("all"), || {
             for lacking in ["few", "few windows"] {
@@ -253,16 +263,20 @@ fn keys_allocate_nothing() {
         allocates_nothing(&name("a light key"), || {
             limiter.check("user:bob").unwrap();
             limiter.check_n("user:bob", 2).unwrap();
+            limiter.decide("user:bob", 2).outcome.unwrap();
+            limiter.decide("user:bob", 0).outcome.unwrap();
             limiter.peek("user:bob", 3).unwrap();
             limiter.release("user:bob");
         });
         allocates_nothing(&name("a light key's refusal"), || {
             assert!(limiter.check(few).unwrap_err().retry_after() > Some(Duration::ZERO));
             assert!(limiter.check_n(few, 2).is_err() && limiter.peek(few, 1).is_err());
+            assert!(limiter.decide(few, 1).outcome.is_err());
         });
         let held = limiter.try_acquire(more).unwrap();
         allocates_nothing(&name("a whole key"), || {
             limiter.check(more).unwrap();
+            limiter.decide(more, 1).outcome.unwrap();
             drop(limiter.try_acquire(more).unwrap());
             drop(limiter.try_acquire_all(&[(more, 1), (more, 2)]).unwrap());
         });
@@ -277,7 +291,11 @@ fn a_light_key_is_small() {
     limiter.per_key("user:", Limit::per_second(10)).unwrap();
     let counts = measure(|| {
         for key in 0..KEYS {
-            limiter.check(&format!("user:{key:011}")).unwrap();
+            let name = format!("user:{key:011}");
+            if key % 2 == 0 {
+                limiter.check(&name).unwrap();
+            }
+            limiter.decide(&name, 1).outcome.unwrap();
         }
     });
     let each = counts.bytes_current / KEYS;

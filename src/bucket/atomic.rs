@@ -189,28 +189,35 @@ impl Bucket {
         self.hot.word.store(word.0, Ordering::Release);
     }
 
-    /// Takes `n` tokens at `now` in every case that the word alone can decide. With `is_locked` the
-    /// caller holds the queue's lock, and an exclusive bucket does not stop it.
+    /// Takes `n` tokens at `now` in every case that the word alone can decide, and returns how the word is
+    /// then. With `is_locked` the caller holds the queue's lock, and an exclusive bucket does not stop it.
     #[cold]
-    pub(crate) fn take_any(&self, n: u64, now: u64, is_locked: bool) -> Result<(), Refused> {
+    pub(crate) fn take_any(
+        &self,
+        n: u64,
+        now: u64,
+        is_locked: bool,
+    ) -> (Result<(), Refused>, Snapshot) {
         loop {
             let snapshot = self.snapshot(now);
-            match snapshot.would_admit(n) {
+            let verdict = match snapshot.would_admit(n) {
                 // The stripes may have enough: drain them before this is a denial. And its time depends on
                 // those that wait.
                 Err(Refused::Denied(Denied::Exhausted(_)))
                     if !snapshot.has_no_flags() && !is_locked =>
                 {
-                    return Err(Retry::Undecided.into());
+                    Err(Retry::Undecided.into())
                 }
-                verdict => verdict?,
-            }
-            if snapshot.is_exclusive() && !is_locked {
-                return Err(Retry::Undecided.into());
+                Ok(()) if snapshot.is_exclusive() && !is_locked => Err(Retry::Undecided.into()),
+                verdict => verdict,
+            };
+            if verdict.is_err() || n == 0 {
+                return (verdict, snapshot);
             }
             let Ok(next) = snapshot.admit(n) else { continue };
-            if self.swap(snapshot.word, snapshot.word.moved(snapshot.origin, next)) {
-                return Ok(());
+            let word = snapshot.word.moved(snapshot.origin, next);
+            if self.swap(snapshot.word, word) {
+                return (Ok(()), Snapshot { word, ..snapshot });
             }
         }
     }
@@ -270,24 +277,13 @@ impl Bucket {
         Ok(dropped.get())
     }
 
-    /// Leaves at most `n` tokens; a level that is lower, and a debt, stay. `is_locked` as in
-    /// [`Bucket::take_any`]. `Undecided` also if the stripes have a part of what is to go;
-    /// `SlotExpired` also in the middle of a unit, so that [`Bucket::swing`] must do it.
-    pub(crate) fn lower(&self, n: u64, now: u64, is_locked: bool) -> Result<(), Retry> {
-        self.settle(now, is_locked, |snapshot| {
-            let next = snapshot.lowered(n).ok_or(Retry::SlotExpired)?;
-            let is_lower = next != snapshot.word.position(snapshot.origin);
-            if is_lower && snapshot.is_striped() { Err(Retry::Undecided) } else { Ok(next) }
-        })
-    }
-
     /// The most that can be charged at `now`, in tokens, beyond what stripes have. Under the
     /// configuration lock.
     pub(crate) fn charge_room(&self, current: &SlotConfig, now: u64) -> u64 {
         current.charge_room(self.word().position(current.origin), now)
     }
 
-    fn settle(
+    pub(super) fn settle(
         &self,
         now: u64,
         is_locked: bool,

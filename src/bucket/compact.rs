@@ -36,6 +36,7 @@ use super::outcome::{Deficit, Denied, Never, Refused, Retry};
 use super::rate::{CARRY_BITS, FRACTION_BITS, Level, Terms};
 use super::reconfigure::SlotChange;
 use super::slot::{SlotConfig, SlotState};
+use super::standing::Standing;
 use super::word::POSITION_BITS;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -142,6 +143,18 @@ impl SharedRate {
         Denied::Exhausted(Deficit { offset, need: 0, rate: self.terms.rate, carry: 0 })
     }
 
+    /// What a word has left.
+    pub(crate) fn standing(&self, spent: u64, now: u64) -> Standing {
+        self.to_locked(spent, now).snapshot(now).standing(0)
+    }
+
+    /// The same where the reading is too early to tell.
+    fn unknown(&self, denied: &Denied) -> Standing {
+        let until = if let Denied::Exhausted(deficit) = denied { deficit.wait() } else { 0 };
+        let burst = self.terms.capacity_tokens;
+        Standing { remaining: 0, burst, until_next: until, until_full: until }
+    }
+
     pub(crate) fn is_full(&self, spent: u64, now: u64) -> bool {
         Self::serial_diff(spent, self.accrued(now).0) <= 0
     }
@@ -201,6 +214,29 @@ impl CompactBucket {
         let (new, old) = (Ordering::AcqRel, Ordering::Relaxed); // the value of a failure is not used
         let swapped = self.0.compare_exchange(spent, next, new, old);
         swapped.map(drop).map_err(|_| Retry::Contended.into())
+    }
+
+    /// The same for any `n`, and what is left then. Fails with [`Retry`] alone.
+    pub(crate) fn decide(
+        &self,
+        rate: &SharedRate,
+        window: &SweepWindow,
+        n: u64,
+        now: u64,
+    ) -> Result<(Result<(), Denied>, Standing), Refused> {
+        let spent = match self.position(rate, window, now) {
+            Err(Refused::Denied(denied)) => return Ok((Err(denied), rate.unknown(&denied))),
+            position => position?,
+        };
+        let next = if n > 0 { rate.prepare(spent, n, now) } else { Ok(spent) };
+        let (new, old) = (Ordering::AcqRel, Ordering::Relaxed); // the value of a failure is not used
+        match next {
+            Ok(next) if self.0.compare_exchange(spent, next, new, old).is_err() => {
+                Err(Retry::Contended.into())
+            }
+            Ok(next) => Ok((Ok(()), rate.standing(next, now))),
+            Err(denied) => Ok((Err(denied), rate.standing(spent, now))),
+        }
     }
 
     /// The position, if it may be compared with what accrued until `now`.

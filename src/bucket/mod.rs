@@ -5,7 +5,7 @@
 //! | `rate.rs` | the arithmetic, without atomics: what accrues, the decision, a level in other units |
 //! | `word.rs`, `slot.rs` | the word that takes contend on, and the configuration that they read |
 //! | `atomic.rs` | the bucket: the CAS loops |
-//! | `snapshot.rs` | a consistent look; `outcome.rs`: why a take did not happen |
+//! | `snapshot.rs` | a consistent look; `standing.rs`: its figures; `outcome.rs`: why a take did not happen |
 //! | `reconfigure.rs` | the next configuration and position, as pure functions |
 //! | `stripes.rs` | prepaid batches of a hot bucket; `stripe.rs`: their data, `batch.rs`: their sizes, `demand.rs`: which buckets are hot |
 //! | `in_flight.rs` | permits in flight; `counter.rs`: their count as data |
@@ -24,6 +24,7 @@ pub(crate) mod rate;
 mod reconfigure;
 mod slot;
 mod snapshot;
+mod standing;
 mod stripe;
 mod stripes;
 mod word;
@@ -39,4 +40,5 @@ pub(crate) use rate::{Level, Terms};
 pub(crate) use reconfigure::SlotChange;
 pub(crate) use slot::{SlotConfig, SlotState};
 pub(crate) use snapshot::Snapshot;
+pub(crate) use standing::Standing;
 pub(crate) use stripes::Drained;

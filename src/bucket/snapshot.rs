@@ -64,13 +64,17 @@ impl Snapshot {
     /// What `n` tokens are short of now; `n` may exceed the capacity.
     pub(crate) fn deficit(&self, n: u64) -> Deficit {
         let units = n.saturating_mul(self.unit);
+        // What a full bucket cannot hold does not count.
+        let position = self.word.position(self.origin).max(self.accrued.floor);
+        self.deficit_of(position.saturating_add(units).saturating_sub(self.capacity))
+    }
+
+    /// What is short until `need` units have accrued since the anchor.
+    pub(super) fn deficit_of(&self, need: u64) -> Deficit {
         let offset = match self.now.checked_sub(self.anchor) {
             Some(elapsed) => i64::try_from(elapsed).unwrap_or(i64::MAX),
             None => i64::try_from(self.anchor - self.now).map_or(i64::MIN, |before| -before),
         };
-        // What a full bucket cannot hold does not count.
-        let position = self.word.position(self.origin).max(self.accrued.floor);
-        let need = position.saturating_add(units).saturating_sub(self.capacity);
         Deficit { offset, need, rate: self.rate, carry: self.carry }
     }
 

@@ -166,7 +166,7 @@ impl Entry {
     }
 
     /// Acts, and again after what was due is done, until the slot in force answers.
-    fn up_to_date<T>(
+    pub(super) fn up_to_date<T>(
         &self,
         mut act: impl FnMut(&FairBucket) -> Result<T, Refused>,
     ) -> Result<T, Denied> {
@@ -241,24 +241,17 @@ impl Entry {
     /// A bound on permits was set this moment. The tokens are void: a refund to a bucket that has
     /// refilled meanwhile would admit more than a full bucket.
     #[cold]
-    fn step_out<E: From<Denied>>(&self) -> E {
+    pub(super) fn step_out<E: From<Denied>>(&self) -> E {
         self.serve();
         Denied::TooManyInFlight.into()
     }
 
     #[inline(never)]
     fn try_acquire_bounded<E: From<Denied>>(&self, n: u64) -> Result<CountedAt, E> {
-        // A call that is denied anyway must not be counted meanwhile, least of all in place of the head
-        // of the queue. So it looks first.
-        self.peek(n)?;
         if n == 0 {
-            return Ok(CountedAt::COMMON);
+            return Ok(self.peek(0).map(|()| CountedAt::COMMON)?);
         }
-        let counted = self.bucket.enter_bounded().ok_or(Denied::TooManyInFlight)?;
-        if !self.bucket.leaves_a_place() {
-            self.end_by(0, counted, false);
-            return Err(Denied::TooManyInFlight.into());
-        }
+        let counted = self.enter_bounded(n)?;
         let now = self.check_read(n).inspect_err(|_| self.end_by(0, counted, false))?;
         self.note_grant(n, counted, now);
         Ok(counted)

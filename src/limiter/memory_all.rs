@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::acquire::{self, AcquireAll};
+use super::decision::Decision;
 use super::error::{AcquireAllError, AllError, NoEntry, ResourceError};
 use super::memory::MemoryLimiter;
 use super::multi::TakeSet;
@@ -68,6 +69,45 @@ impl MemoryLimiter {
     #[inline]
     pub fn try_acquire_all_of(&self, wanted: &[(&Resource, u64)]) -> Result<Permits, AllError> {
         self.with_take_set_of(wanted, TakeSet::try_acquire)
+    }
+
+    /// [`try_acquire_all`](Self::try_acquire_all), and a [`Decision`] for each of `wanted`, in this order.
+    /// Each bucket is looked at right after the takes, so that its figures may count other calls too.
+    ///
+    /// On an error nothing was taken, and the `outcome` of each decision says whether that resource alone
+    /// would have admitted what was wanted of it.
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// # limiter.configure("requests", Limit::per_hour(500))?;
+    /// # limiter.configure("tokens", Limit::per_hour(30_000))?;
+    /// let (permits, decisions) = limiter.admit_all(&[("requests", 1), ("tokens", 1_200)]).unwrap();
+    /// assert_eq!((decisions[0].remaining, decisions[1].remaining), (499, 28_800));
+    ///
+    /// let (error, decisions) = limiter.admit_all(&[("requests", 1), ("tokens", 30_000)]).unwrap_err();
+    /// assert_eq!(&*error.resource, "tokens");
+    /// assert!(decisions[0].outcome.is_ok() && decisions[1].outcome.is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn admit_all(
+        &self,
+        wanted: &[(&str, u64)],
+    ) -> Result<(Permits, Vec<Decision>), (AllError, Vec<Decision>)> {
+        let admitted = self.try_acquire_all(wanted);
+        let decision = |(resource, n): &(&str, u64)| {
+            let outcome = match &admitted {
+                Ok(_) => Ok(()),
+                Err(error) if *error.resource == **resource => Err(error.cause),
+                Err(_) => self.peek(resource, *n),
+            };
+            Decision { outcome, ..self.decide(resource, 0) }
+        };
+        let decisions = wanted.iter().map(decision).collect();
+        match admitted {
+            Ok(permits) => Ok((permits, decisions)),
+            Err(error) => Err((error, decisions)),
+        }
     }
 
     /// Whether all of this would be admitted now. Takes nothing, and creates no key. The error's

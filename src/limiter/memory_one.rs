@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::acquire::{self, Acquire, UntilReady};
+use super::decision::Decision;
 use super::error::{AcquireError, TryAcquireError};
 use super::memory::MemoryLimiter;
 use super::permit::Permit;
@@ -34,6 +35,47 @@ impl MemoryLimiter {
     #[inline]
     pub fn check_n(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
         self.0.check(resource, n)
+    }
+
+    /// [`check_n`](Self::check_n), and what is left after it, from the same look at the bucket and without an
+    /// allocation: for the headers of an answer, of a refusal as well. 0 tokens are granted and take
+    /// nothing: then it is a look.
+    ///
+    /// The decision's `outcome` is what [`check_n`](Self::check_n) would return.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{Limit, ManualClock, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::with_clock(ManualClock::new());
+    /// limiter.per_key("user:", Limit::per_second(10))?;
+    /// let decision = limiter.decide("user:ann", 4);
+    /// assert!(decision.outcome.is_ok());
+    /// assert_eq!((decision.remaining, decision.burst), (6, 10));
+    /// assert_eq!(decision.until_next, Duration::from_millis(100));
+    /// assert_eq!(decision.until_full, Duration::from_millis(400));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn decide(&self, resource: &str, n: u64) -> Decision {
+        self.0.decide(resource, n)
+    }
+
+    /// [`try_acquire_n`](Self::try_acquire_n), and what is left after it, from the same look at the bucket.
+    ///
+    /// Fails as [`try_acquire`](Self::try_acquire), by the decision's `outcome`.
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// # let api = limiter.configure("api", Limit::per_hour(5))?;
+    /// match limiter.admit("api", 1) {
+    ///     Ok((permit, decision)) => assert_eq!((permit.tokens(), decision.remaining), (1, 4)),
+    ///     Err(decision) => println!("{:?}, {} left", decision.outcome, decision.remaining),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn admit(&self, resource: &str, n: u64) -> Result<(Permit<'static>, Decision), Decision> {
+        self.0.admit(resource, n)
     }
 
     /// Whether `n` tokens would be admitted now. Takes nothing. The error's

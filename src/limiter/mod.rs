@@ -5,6 +5,7 @@ mod adaptation;
 mod admitted;
 mod capacity;
 mod context;
+mod decision;
 mod entry;
 mod error;
 mod lately;
@@ -36,6 +37,7 @@ pub(crate) use capacity::Observers;
 pub use capacity::{Capacity, CapacityUpdate, UpdateKind, WindowCapacity};
 #[cfg(feature = "swarm")]
 pub(crate) use context::Context;
+pub use decision::Decision;
 pub use error::{
     AcquireAllError, AcquireError, AllError, ConfigError, ConfigureAllError, ResourceError,
     RetryHint, TryAcquireError, UnknownName,

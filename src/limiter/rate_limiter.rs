@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::acquire::{Acquire, AcquireAll, UntilReady};
 use super::capacity::{Capacity, CapacityUpdate};
+use super::decision::Decision;
 use super::error::{
     AcquireAllError, AcquireError, AllError, ConfigError, ConfigureAllError, TryAcquireError,
 };
@@ -67,6 +68,12 @@ pub trait RateLimiter: Local + Send + Sync {
     fn remove_per_key(&self, prefix: &str) -> bool {
         self.local().remove_per_key(prefix)
     }
+    fn keys(&self, prefix: &str) -> Vec<Capacity> {
+        self.local().keys(prefix)
+    }
+    fn key_count(&self, prefix: &str) -> u64 {
+        self.local().key_count(prefix)
+    }
     fn resource(&self, resource: &str) -> Option<Resource> {
         self.local().resource(resource)
     }
@@ -87,6 +94,18 @@ pub trait RateLimiter: Local + Send + Sync {
     }
     fn check_all(&self, wanted: &[(&str, u64)]) -> Result<(), AllError> {
         self.local().check_all(wanted)
+    }
+    fn decide(&self, resource: &str, n: u64) -> Decision {
+        self.local().decide(resource, n)
+    }
+    fn admit(&self, resource: &str, n: u64) -> Result<(Permit<'static>, Decision), Decision> {
+        self.local().admit(resource, n)
+    }
+    fn admit_all(
+        &self,
+        wanted: &[(&str, u64)],
+    ) -> Result<(Permits, Vec<Decision>), (AllError, Vec<Decision>)> {
+        self.local().admit_all(wanted)
     }
     fn peek(&self, resource: &str, n: u64) -> Result<(), TryAcquireError> {
         self.local().peek(resource, n)

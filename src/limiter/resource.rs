@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::acquire::{self, Acquire, UntilReady};
 use super::capacity::Capacity;
+use super::decision::Decision;
 use super::entry::{Entry, Grant};
 use super::error::{AcquireError, TryAcquireError};
 use super::permit::Permit;
@@ -41,6 +42,23 @@ impl Resource {
     /// Fails as [`check_n`](Self::check_n) would.
     pub fn peek(&self, n: u64) -> Result<(), TryAcquireError> {
         Ok(self.0.peek(n)?)
+    }
+
+    /// [`check_n`](Self::check_n), and what is left after it, from the same look: see
+    /// [`MemoryLimiter::decide`](crate::MemoryLimiter::decide).
+    #[must_use]
+    pub fn decide(&self, n: u64) -> Decision {
+        self.0.decide(n)
+    }
+
+    /// [`try_acquire_n`](Self::try_acquire_n), and what is left after it: see
+    /// [`MemoryLimiter::admit`](crate::MemoryLimiter::admit).
+    ///
+    /// Fails as [`try_acquire`](Self::try_acquire), by the decision's `outcome`.
+    pub fn admit(&self, n: u64) -> Result<(Permit<'_>, Decision), Decision> {
+        let seen = self.0.incidents();
+        let (counted, decision) = self.0.admit(n)?;
+        Ok((Permit::borrowed(&self.0, Grant { n, seen, counted }), decision))
     }
 
     /// Takes one token with a permit, or fails at once. Never overtakes waiters.

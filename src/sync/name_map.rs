@@ -120,9 +120,14 @@ mod side {
         pub(crate) fn remove(&self, name: &NameRef<'_>) -> Option<Arc<V>> {
             self.0.0.lock().remove(name.0)
         }
+        pub(crate) fn iter(&self) -> impl Iterator<Item = (Name, Arc<V>)> {
+            let map = self.0.0.lock();
+            let pair =
+                |(name, value): (&Arc<str>, &Arc<V>)| (Name(Arc::clone(name)), Arc::clone(value));
+            map.iter().map(pair).collect::<Vec<_>>().into_iter()
+        }
         pub(crate) fn values(&self) -> impl Iterator<Item = Arc<V>> {
-            let all: Vec<_> = self.0.0.lock().values().map(Arc::clone).collect();
-            all.into_iter()
+            self.iter().map(|(_, value)| value)
         }
     }
 }

@@ -32,6 +32,7 @@
 //! A notification is a sticky flag of the waiter: see [`signal`]. A waiter that finds it set tries once
 //! more before it sleeps.
 
+mod decide;
 mod multi;
 mod newcomer;
 mod queue;
@@ -289,7 +290,7 @@ impl FairBucket {
         if !queue.more.is_empty() {
             self.would_admit(queue, n, now)?;
         }
-        self.bucket.take_any(n, now, true)?;
+        self.bucket.take_any(n, now, true).0?;
         for window in &mut queue.more {
             window.take(n, now);
         }

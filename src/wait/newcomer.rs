@@ -61,7 +61,7 @@ impl FairBucket {
         if n == 0 {
             return self.peek(n, now);
         }
-        match self.bucket.take_any(n, now, false) {
+        match self.bucket.take_any(n, now, false).0 {
             Err(Refused::Retry(Retry::Undecided)) => self.take_queued(n, now),
             taken => taken,
         }

@@ -5,6 +5,7 @@
 mod common;
 
 mod adversarial;
+mod decisions;
 mod errors;
 mod exactness;
 mod groups;

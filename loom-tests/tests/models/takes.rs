@@ -200,3 +200,16 @@ fn report_beside_reconfigure() {
         assert_eq!(left, 3, "lost");
     });
 }
+
+/// What a decision says is left is as of its own take.
+#[test]
+fn decisions_beside_each_other() {
+    model(|| {
+        let (resource, _) = resource(Limit::per_hour(3));
+        let other = resource.clone();
+        let beside = thread::spawn(move || other.decide(1).remaining);
+        let mut left = [resource.decide(1).remaining, beside.join().unwrap()];
+        left.sort_unstable();
+        assert_eq!(left, [1, 2], "another look");
+    });
+}

@@ -11,7 +11,7 @@ use super::super::multi::TakeSet;
 use super::super::permit::Permit;
 use super::keys::KeysGuard;
 use super::{CompactKey, Registration, Registry, Template};
-use crate::bucket::{Refused, Retry, worst_of};
+use crate::bucket::{Refused, Retry, SharedRate, worst_of};
 use crate::sync::{NameRef, borrow};
 
 impl Registry {
@@ -53,7 +53,8 @@ impl Registry {
             let entries = self.entries.pin();
             let Some(found) = entries.get(&NameRef(name)) else {
                 self.require_template(name)?;
-                if self.with_keys(|guard| guard.take_new(name, n))? {
+                let look = |_: &SharedRate, _, _| ();
+                if self.with_keys(|guard| guard.take_new(name, n, look))?.is_some() {
                     return Ok(());
                 }
                 continue;
@@ -228,7 +229,10 @@ impl Registry {
 
     /// Acts under the lock of the keys; again if there was no room for a key, and something was due that
     /// may have made some.
-    fn with_keys<T, E>(&self, act: impl Fn(&mut KeysGuard<'_>) -> Result<T, E>) -> Result<T, E>
+    pub(super) fn with_keys<T, E>(
+        &self,
+        act: impl Fn(&mut KeysGuard<'_>) -> Result<T, E>,
+    ) -> Result<T, E>
     where
         E: Copy + Into<TryAcquireError>,
     {
@@ -247,7 +251,7 @@ impl Registry {
 
     /// Fails if no template fits, without a lock, so that unknown names cost little. A key of a template
     /// that was removed meanwhile goes as well.
-    fn require_template(&self, name: &str) -> Result<(), NoEntry> {
+    pub(super) fn require_template(&self, name: &str) -> Result<(), NoEntry> {
         self.template_of(name).map(drop).ok_or_else(|| self.missing())
     }
 
@@ -264,7 +268,7 @@ impl Registry {
         fitting.max_by_key(|template| template.prefix.len()).map(Arc::clone)
     }
 
-    fn sweep_if_due(&self, now: u64) {
+    pub(super) fn sweep_if_due(&self, now: u64) {
         let end = self.sweep_window.end();
         if now >= end && !self.is_closed() {
             self.sweep(end, now);
@@ -272,7 +276,7 @@ impl Registry {
     }
 
     /// Until the thread that changes a key has done so.
-    fn wait_for_keys(&self) {
+    pub(super) fn wait_for_keys(&self) {
         drop(self.keys.lock());
     }
 }

@@ -32,6 +32,7 @@
 //! `Arc::strong_count` is Relaxed; an Acquire fence after it pairs with the Release by which a clone is
 //! dropped. The counts of keys are changed under the lock, and Relaxed.
 
+mod decide;
 mod keys;
 mod lookup;
 mod promote;
@@ -49,7 +50,7 @@ use super::context::Context;
 use super::entry::Entry;
 use super::error::ConfigError;
 use super::limit::Limit;
-use crate::bucket::{CompactBucket, Refused, Retry, SlotState, SweepWindow};
+use crate::bucket::{CompactBucket, Denied, Refused, Retry, SlotState, Standing, SweepWindow};
 use crate::clock::Clock;
 use crate::sync::{
     AtomicBool, AtomicU64, Mutex, Name, NameMap, NameRef, Ordering, fence, has_barrier, new_map,
@@ -109,6 +110,19 @@ impl CompactKey {
     fn take(&self, window: &SweepWindow, n: u64, now: u64) -> Result<(), Refused> {
         match &self.template.rate {
             Some(rate) => self.bucket.take(rate, window, n, now),
+            None => Err(Retry::Evicted.into()),
+        }
+    }
+
+    /// The same for any `n`, and what is left then.
+    fn decide(
+        &self,
+        window: &SweepWindow,
+        n: u64,
+        now: u64,
+    ) -> Result<(Result<(), Denied>, Standing), Refused> {
+        match &self.template.rate {
+            Some(rate) => self.bucket.decide(rate, window, n, now),
             None => Err(Retry::Evicted.into()),
         }
     }

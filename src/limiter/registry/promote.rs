@@ -55,28 +55,34 @@ impl KeysGuard<'_> {
         }
     }
 
-    /// Creates a compact key and takes `n >= 1` tokens from it. `false` if the caller must look the name
-    /// up again.
-    pub(super) fn take_new(&mut self, name: &str, n: u64) -> Result<bool, TryAcquireError> {
+    /// Creates a compact key, takes `n >= 1` tokens from it, and returns what `look` sees of the word at the
+    /// reading. `None` if the caller must look the name up again.
+    pub(super) fn take_new<T>(
+        &mut self,
+        name: &str,
+        n: u64,
+        look: impl FnOnce(&SharedRate, u64, u64) -> T,
+    ) -> Result<Option<T>, TryAcquireError> {
         self.require_open()?;
         if self.registry.entries.pin().get(&NameRef(name)).is_some() {
-            return Ok(false);
+            return Ok(None);
         }
         let template = self.template(name)?;
         let Some(rate) = &template.rate else {
             self.promote(name)?;
-            return Ok(false);
+            return Ok(None);
         };
         let bucket = CompactBucket::new(self.new_word(rate));
         match bucket.take(rate, &self.registry.sweep_window, n, self.now) {
             Ok(()) => {}
             Err(Refused::Denied(denied)) => return Err(denied.into()),
-            Err(Refused::Retry(_)) => return Ok(false),
+            Err(Refused::Retry(_)) => return Ok(None),
         }
         let name = self.room_for(name, &template)?;
         let key = CompactKey { bucket, template: Arc::clone(&template) };
+        let seen = look(rate, key.bucket.last_position(), self.now);
         self.add(name, &template, Registration::Compact(key));
-        Ok(true)
+        Ok(Some(seen))
     }
 
     /// Promotes a key that is about to get a limit of its own, and discounts it.

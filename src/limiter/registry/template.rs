@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::super::capacity::Capacity;
 use super::super::entry::Entry;
 use super::super::error::ConfigError;
 use super::super::limit::Limit;
@@ -46,7 +47,7 @@ impl MemoryLimiter {
     /// # Memory
     ///
     /// A key that is only used by [`check`](Self::check), [`check_n`](Self::check_n),
-    /// [`peek`](Self::peek) and [`capacity`](Self::capacity) is compact: about 140 bytes in total,
+    /// [`decide`](Self::decide), [`peek`](Self::peek) and [`capacity`](Self::capacity) is compact: about 140 bytes in total,
     /// with a name of 16 bytes. Any other call promotes it to a full resource of about 1.8 KB, at
     /// the same level; after an eviction it is compact again. Keys of a limit of several windows
     /// are never compact. A million promoted keys use 2 GB: allow fewer by
@@ -99,6 +100,40 @@ impl MemoryLimiter {
         self.0.set_template(prefix, limit, max_keys)
     }
 
+    /// The present keys of the template of this prefix, sorted by name: used lately, or not yet evicted. Keys
+    /// that a longer prefix matches are those of its template. Empty if there is no template of exactly this
+    /// prefix. Creates and promotes none. Takes time proportional to the number of the limiter's names.
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// limiter.per_key("user:", Limit::per_hour(10))?;
+    /// limiter.check("user:ann")?;
+    /// let keys = limiter.keys("user:");
+    /// assert_eq!((keys[0].resource.as_str(), keys[0].available), ("user:ann", 9));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn keys(&self, prefix: &str) -> Vec<Capacity> {
+        self.0.keys_of(prefix)
+    }
+
+    /// The number of [`keys`](Self::keys), which [`per_key_at_most`](Self::per_key_at_most) bounds. Takes no
+    /// lock; 0 without such a template.
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # let limiter = MemoryLimiter::new();
+    /// limiter.per_key("user:", Limit::per_hour(10))?;
+    /// limiter.check("user:ann")?;
+    /// assert_eq!(limiter.key_count("user:"), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn key_count(&self, prefix: &str) -> u64 {
+        self.0.key_count(prefix)
+    }
+
     /// Removes a template and returns whether it existed. Its keys move to the longest remaining
     /// prefix that matches, as after [`per_key`](Self::per_key). Without one they are removed, and
     /// their waiters and handles fail with `UnknownResource`.
@@ -118,8 +153,8 @@ pub(super) struct Template {
     /// `None` if keys are created promoted.
     pub(super) rate: Option<SharedRate>,
     pub(super) max_keys: u64,
-    /// The number of its keys; shared with the template of this prefix before it. Changed and read under
-    /// the lock of the keys, so Relaxed.
+    /// The number of its keys; shared with the template of this prefix before it. Changed, and compared with
+    /// the maximum, under the lock of the keys, so Relaxed.
     count: Arc<AtomicU64>,
 }
 
