@@ -33,6 +33,7 @@ mod blocked;
 mod ceiling;
 mod cut;
 mod meter;
+mod pacing;
 mod pause;
 #[cfg(feature = "swarm")]
 mod remote;
@@ -49,6 +50,7 @@ pub(crate) use cut::Plain;
 use cut::RecoveryCurve;
 pub(crate) use cut::{Cut, Origin};
 pub(crate) use meter::{Meter, SPACING};
+pub(crate) use pacing::Pacing;
 pub(crate) use pause::{Pause, Pauses};
 
 /// How a limit recovers after a cut.

@@ -144,7 +144,7 @@ impl Bucket {
         let elapsed = now.wrapping_sub(slot.anchor());
         // The first comparison covers a passed horizon, a pause, a closed bucket, and a reading from
         // before the anchor, whose elapsed time wraps to a huge one.
-        if elapsed >= slot.horizon() || !word.has_no_flags() || n > slot.capacity_tokens() {
+        if elapsed >= slot.horizon() || !word.has_no_flags() || n > slot.fast_tokens() {
             return undecided();
         }
         let (floor, ceil) = slot.accrued(elapsed);
@@ -313,15 +313,17 @@ impl Bucket {
             let (anchor, rate, carry) = (slot.anchor(), slot.rate(), slot.carry());
             // A slot that is being rewritten may have anything here.
             let reserved = if word.is_striped() { slot.reserved() } else { 0 };
+            let (capacity, unit) = (slot.capacity(), slot.unit());
             let snapshot = Snapshot {
                 word,
                 state: slot.state(),
                 origin: slot.origin(),
-                unit: slot.unit(),
-                capacity_tokens: slot.capacity_tokens(),
-                capacity: slot.capacity().saturating_sub(reserved),
+                unit,
+                capacity_tokens: capacity / unit,
+                capacity: capacity.saturating_sub(reserved),
                 reserved,
                 rate,
+                after: if slot.fast_tokens() == 0 { slot.after() } else { rate },
                 carry,
                 anchor,
                 horizon: slot.horizon(),

@@ -53,6 +53,7 @@ impl LockedBucket {
             reserved: 0,
             capacity_tokens: terms.capacity_tokens,
             rate: terms.rate,
+            after: terms.after,
             carry,
             anchor,
             horizon: terms.horizon,

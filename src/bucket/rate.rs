@@ -104,6 +104,8 @@ pub(crate) struct Terms {
     /// Whole tokens in a full bucket.
     pub(crate) capacity_tokens: u64,
     pub(crate) rate: Rate,
+    /// The rate after a pace: another than `rate` while that lasts.
+    pub(crate) after: Rate,
     /// Elapsed nanoseconds below which [`Rate::accrue`] is exact and positions do not wrap.
     pub(crate) horizon: u64,
     /// Nanoseconds in which a whole number of units accrues: an anchor that moves by a multiple of it
@@ -112,7 +114,7 @@ pub(crate) struct Terms {
 }
 
 /// Units per nanosecond as `hi * 2^64 + lo` over 2^112.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rate {
     pub(crate) hi: u64,
     pub(crate) lo: u64,
@@ -215,17 +217,34 @@ impl Terms {
         let common = reduce(u128::from(unit), nanos);
         let (units, per) = reduce(tokens * common.0, common.1);
         let rate = fixed_point(units, per);
-        let room = (1_u64 << POSITION_BITS) - 1 - 2 * capacity;
-        let horizon = rate
-            .when(room, 0)
-            .unwrap_or(u64::MAX)
-            .min(saturate((1_u128 << FRACTION_BITS) / per))
-            .min(1 << 62);
-        // After the anchor moved, up to a period has elapsed already: stay well inside the horizon.
-        let period = u64::try_from(per).ok().filter(|per| *per <= horizon / 4).unwrap_or(u64::MAX);
+        let (horizon, period) = horizon(rate, per, capacity);
         let capacity_tokens = capacity / unit;
         let batch = batch_size(capacity_tokens);
-        Some(Self { unit, batch, capacity, capacity_tokens, rate, horizon, period })
+        Some(Self { unit, batch, capacity, capacity_tokens, rate, after: rate, horizon, period })
+    }
+
+    /// These terms at a pace of `units` in `nanos`, which is not 0, if that is a lower rate. Without stripes:
+    /// a pace ends at a given reading.
+    pub(crate) fn paced(self, units: u128, nanos: u64) -> Self {
+        let (units, per) = reduce(units, nanos.into());
+        if units / per >= 1 << (u128::BITS - FRACTION_BITS) {
+            return self;
+        }
+        let rate = fixed_point(units, per);
+        if rate >= self.rate {
+            return self;
+        }
+        let (horizon, period) = horizon(rate, per, self.capacity);
+        Self { batch: 0, rate, horizon, period, ..self }
+    }
+
+    pub(crate) fn is_paced(&self) -> bool {
+        self.rate != self.after
+    }
+
+    /// The largest debt, in units.
+    pub(crate) fn max_debt(&self) -> u64 {
+        max_debt(self.rate, self.after, self.capacity)
     }
 
     /// Nanoseconds in which this many tokens have certainly accrued.
@@ -245,6 +264,7 @@ pub(crate) struct Level(pub(crate) i128);
 
 impl Level {
     pub(crate) const MAX: Self = Self(i128::MAX);
+    pub(crate) const ZERO: Self = Self(0);
 
     /// The level of a bucket at `position` units from its origin.
     pub(crate) fn at(position: u64, accrued: Accrued, capacity: u64) -> Self {
@@ -267,6 +287,12 @@ impl Level {
     pub(crate) fn min_tokens(self, tokens: u64, unit: u64) -> Self {
         let most = i128::from(tokens).saturating_mul(i128::from(unit) << CARRY_BITS);
         Self(self.0.min(most))
+    }
+
+    /// Whole units that `tokens` are above it.
+    pub(crate) fn short_of(self, tokens: u64, unit: u64) -> u128 {
+        let ceil = -(-self.0 >> CARRY_BITS);
+        (i128::from(tokens) * i128::from(unit) - ceil).max(0).unsigned_abs()
     }
 
     /// Subtracts what accrues in `nanos`, rounded up; at most 2^78 units, more than can be owed.
@@ -332,10 +358,25 @@ pub(super) fn admit(
 }
 
 /// The largest debt, in units: what accrues in 24 hours, or a full bucket if that is more. Otherwise one
-/// wrong number in a settlement would close a resource for years.
-pub(crate) fn max_debt(rate: Rate, capacity: u64) -> u64 {
+/// wrong number in a settlement would close a resource for years. While a pace lasts, which may have a rate of
+/// 0, no more than fits on the ring.
+pub(crate) fn max_debt(rate: Rate, after: Rate, capacity: u64) -> u64 {
     const DAY: u64 = 24 * 3_600 * 1_000_000_000;
-    rate.accrue(DAY, 0).floor.max(capacity)
+    let most = after.accrue(DAY, 0).floor.max(capacity);
+    if rate == after { most } else { most.min((1 << (POSITION_BITS - 2)) - 1) }
+}
+
+/// [`Terms::horizon`] and [`Terms::period`] of a rate of a whole number of units in `per` nanoseconds.
+fn horizon(rate: Rate, per: u128, capacity: u64) -> (u64, u64) {
+    let room = (1_u64 << POSITION_BITS) - 1 - 2 * capacity;
+    let horizon = rate
+        .when(room, 0)
+        .unwrap_or(u64::MAX)
+        .min(saturate((1_u128 << FRACTION_BITS) / per))
+        .min(1 << 62);
+    // After the anchor moved, up to a period has elapsed already: stay well inside the horizon.
+    let period = u64::try_from(per).ok().filter(|per| *per <= horizon / 4).unwrap_or(u64::MAX);
+    (horizon, period)
 }
 
 fn saturate(value: u128) -> u64 {

@@ -1,7 +1,7 @@
 //! How one configuration of a bucket gives way to the next. Pure: a bucket in a word swings to the
 //! result by a CAS, a bucket under a lock stores it.
 
-use super::rate::{Level, Rescaled, Terms, max_debt};
+use super::rate::{Level, Rescaled, Terms};
 use super::slot::{SlotConfig, SlotState};
 
 /// What a bucket is to become.
@@ -47,7 +47,7 @@ impl SlotConfig {
     }
 
     /// The level at `now`.
-    fn level(&self, position: u64, now: u64) -> Level {
+    pub(super) fn level(&self, position: u64, now: u64) -> Level {
         let elapsed = self.elapsed(now);
         let accrued = self.terms.rate.accrue(elapsed, self.carry);
         let mut level = Level::at(position, accrued, self.terms.capacity);
@@ -61,10 +61,9 @@ impl SlotConfig {
         level
     }
 
-    /// The most that can be charged, in tokens: see [`max_debt`].
+    /// The most that can be charged, in tokens: see [`Terms::max_debt`].
     pub(super) fn charge_room(&self, position: u64, now: u64) -> u64 {
-        let most = max_debt(self.terms.rate, self.terms.capacity);
-        self.level(position, now).plus(most) / self.terms.unit
+        self.level(position, now).plus(self.terms.max_debt()) / self.terms.unit
     }
 
     /// A change that changes nothing, to build on.

@@ -51,6 +51,11 @@ impl SlotConfig {
         if self.state == SlotState::Open { self.terms.horizon.min(until) } else { 0 }
     }
 
+    /// The most tokens that the fast path decides on. None at a pace, of whose end it knows nothing.
+    fn fast_tokens(&self) -> u64 {
+        if self.terms.is_paced() { 0 } else { self.terms.capacity_tokens }
+    }
+
     fn step(&self) -> u64 {
         if self.carry == 0 { self.terms.rate.whole_units() } else { 0 }
     }
@@ -87,7 +92,7 @@ pub(super) struct Slot {
     origin: AtomicU64,
     capacity: AtomicU64,
     unit: AtomicU64,
-    capacity_tokens: AtomicU64,
+    fast_tokens: AtomicU64,
     rate_hi: AtomicU64,
     rate_lo: AtomicU64,
     carry: AtomicU64,
@@ -95,6 +100,9 @@ pub(super) struct Slot {
     /// [`SlotConfig::until`], or `u64::MAX`. Read in a pause.
     until: AtomicU64,
     batch: AtomicU64,
+    /// Read at a pace.
+    after_hi: AtomicU64,
+    after_lo: AtomicU64,
 }
 
 impl Slot {
@@ -109,10 +117,12 @@ impl Slot {
             origin: AtomicU64::new(config.origin),
             capacity: AtomicU64::new(config.terms.capacity),
             unit: AtomicU64::new(config.terms.unit),
-            capacity_tokens: AtomicU64::new(config.terms.capacity_tokens),
+            fast_tokens: AtomicU64::new(config.fast_tokens()),
             state: AtomicU64::new(config.state as u64),
             until: AtomicU64::new(config.until.unwrap_or(u64::MAX)),
             batch: AtomicU64::new(config.terms.batch),
+            after_hi: AtomicU64::new(config.terms.after.hi),
+            after_lo: AtomicU64::new(config.terms.after.lo),
         }
     }
 
@@ -127,10 +137,14 @@ impl Slot {
         self.origin.store(config.origin, Ordering::Release);
         self.capacity.store(config.terms.capacity, Ordering::Release);
         self.unit.store(config.terms.unit, Ordering::Release);
-        self.capacity_tokens.store(config.terms.capacity_tokens, Ordering::Release);
+        self.fast_tokens.store(config.fast_tokens(), Ordering::Release);
         self.state.store(config.state as u64, Ordering::Release);
         self.until.store(config.until.unwrap_or(u64::MAX), Ordering::Release);
         self.batch.store(config.terms.batch, Ordering::Release);
+        if config.terms.is_paced() {
+            self.after_hi.store(config.terms.after.hi, Ordering::Release);
+            self.after_lo.store(config.terms.after.lo, Ordering::Release);
+        }
     }
 
     #[inline]
@@ -174,8 +188,13 @@ impl Slot {
         self.unit.load(Ordering::Acquire)
     }
     #[inline]
-    pub(super) fn capacity_tokens(&self) -> u64 {
-        self.capacity_tokens.load(Ordering::Acquire)
+    pub(super) fn fast_tokens(&self) -> u64 {
+        self.fast_tokens.load(Ordering::Acquire)
+    }
+    /// See [`Terms::after`].
+    pub(super) fn after(&self) -> Rate {
+        let hi = self.after_hi.load(Ordering::Acquire);
+        Rate { hi, lo: self.after_lo.load(Ordering::Acquire) }
     }
     pub(super) fn until(&self) -> u64 {
         self.until.load(Ordering::Acquire)

@@ -18,6 +18,7 @@ pub(crate) struct Snapshot {
     pub(super) reserved: u64,
     pub(super) capacity_tokens: u64,
     pub(super) rate: Rate,
+    pub(super) after: Rate,
     pub(super) carry: u64,
     pub(super) anchor: u64,
     pub(super) horizon: u64,
@@ -75,7 +76,15 @@ impl Snapshot {
             Some(elapsed) => i64::try_from(elapsed).unwrap_or(i64::MAX),
             None => i64::try_from(self.anchor - self.now).map_or(i64::MIN, |before| -before),
         };
-        Deficit { offset, need, rate: self.rate, carry: self.carry }
+        let deficit = Deficit { offset, need, rate: self.rate, carry: self.carry };
+        let left = self.until.saturating_sub(self.now);
+        if self.rate == self.after || deficit.wait() <= left {
+            return deficit;
+        }
+        // The pace ends first.
+        let accrued = self.rate.accrue(self.until.saturating_sub(self.anchor), self.carry).floor;
+        let offset = i64::try_from(left).map_or(i64::MIN, |left| -left);
+        Deficit { offset, need: need.saturating_sub(accrued), rate: self.after, carry: 0 }
     }
 
     /// Whole tokens that could be taken now.
@@ -105,7 +114,7 @@ impl Snapshot {
             return None;
         }
         let (spent, units) = (self.spent(), n.saturating_mul(self.unit));
-        let most = max_debt(self.rate, self.capacity).saturating_add(self.capacity);
+        let most = max_debt(self.rate, self.after, self.capacity).saturating_add(self.capacity);
         let charged = units.min(self.accrued.floor.saturating_add(most).saturating_sub(spent));
         let next = spent.checked_add(charged)?;
         (next < 1 << POSITION_BITS).then_some((next, n - charged.div_ceil(self.unit).min(n)))

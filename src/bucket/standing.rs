@@ -2,6 +2,8 @@
 
 use super::atomic::Bucket;
 use super::outcome::Retry;
+use super::rate::Level;
+use super::slot::SlotConfig;
 use super::snapshot::Snapshot;
 
 /// A bucket's figures at one clock reading. Times are in nanoseconds from it; `u64::MAX` for never.
@@ -46,6 +48,11 @@ impl Snapshot {
 }
 
 impl Bucket {
+    /// What it holds at `now`, with the stripes closed. Under the configuration lock.
+    pub(crate) fn level(&self, current: &SlotConfig, now: u64) -> Level {
+        current.level(self.word().position(current.origin), now)
+    }
+
     /// Leaves at most `n` tokens; a level that is lower, and a debt, stay. `is_locked` as in
     /// [`Bucket::take_any`]. `Undecided` also if the stripes have a part of what is to go;
     /// `SlotExpired` also in the middle of a unit, so that [`Bucket::swing`] must do it.

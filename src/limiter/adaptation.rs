@@ -2,18 +2,20 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::capacity::{CapacityUpdate, UpdateKind};
 use super::entry::Entry;
 use super::error::ConfigError;
 use super::limit::Limit;
 use super::settings::{PendingChange, Settings};
-use crate::adapt::{Cut, Origin, Reaction};
+use crate::adapt::{Cut, Origin, Reaction, nanos};
 use crate::bucket::{Level, SlotState};
 use crate::sync::Ordering;
 use crate::wait::FairBucket;
 
+/// The longest pace.
+const MAX_PACE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Characters of a reason that a cut keeps.
 const MAX_KEPT_REASON: usize = 1_024;
 
@@ -203,6 +205,24 @@ impl Entry {
         }
     }
 
+    /// The upstream says that `left` tokens are left for the time of `until`: no more are admitted before it is
+    /// over.
+    pub(crate) fn observe_remaining_until(&self, left: u64, until: Duration) {
+        if until.is_zero() {
+            return self.observe_remaining(left);
+        }
+        self.change(|settings| {
+            if settings.is_over() {
+                return None;
+            }
+            let now = self.now();
+            let end = now.saturating_add(nanos(until.min(MAX_PACE)));
+            let change = settings.pace(&self.bucket, left, now, end)?;
+            self.install(settings, change);
+            Some(None)
+        });
+    }
+
     /// Takes `n` tokens whose debt does not fit on the ring of the slot in force. Returns those that were
     /// dropped.
     pub(super) fn charge_slow(&self, n: u64) -> u64 {
@@ -220,7 +240,7 @@ impl Entry {
     }
 
     /// A change that observers are not told of. It is made under the lock.
-    fn change_quietly(&self, change: impl FnOnce(&Settings) -> PendingChange<'static>) {
+    fn change_quietly(&self, change: impl FnOnce(&mut Settings) -> PendingChange<'static>) {
         self.change(|settings| {
             if settings.is_over() {
                 return None;

@@ -84,7 +84,8 @@ impl Entry {
         let more = terms[1..].iter().map(|terms| LockedBucket::full(*terms, now)).collect();
         let mut cuts = CutState::new(limit.policy(context.policy));
         cuts.adapt(limit.range(), 1.0, now);
-        let settings = Settings { limit: *limit, cuts, pauses: Pauses::default(), current };
+        let settings =
+            Settings { limit: *limit, cuts, pauses: Pauses::default(), pacing: None, current };
         let on_end = settings.on_end();
         let entry = Arc::new_cyclic(|entry| {
             let timer_waker = Waker::from(Arc::new(TimerWaker(Weak::clone(entry))));

@@ -300,6 +300,36 @@ impl MemoryLimiter {
         self.with(resource, |handle| handle.observe_remaining(left));
     }
 
+    /// Admits at most `left` tokens, which the upstream says are left until its window ends, for the time of
+    /// `until` from now (`x-ratelimit-reset`), and spreads them over it. The bucket keeps at most `left`; what it
+    /// holds less than that accrues evenly until then, never faster than the limit. Then the limit's rate counts
+    /// again. Tokens that permits give back come on top.
+    ///
+    /// * Of reports for the same end, to the second, the lowest counts, and none raises the rate.
+    /// * One for a later end replaces what was reported before; one for an earlier end has no effect.
+    /// * `left` of 0 is a pause of the resource, as [`pause_for`](Self::pause_for); a time of 0 is
+    ///   [`observe_remaining`](Self::observe_remaining).
+    /// * A time of more than 24 hours counts as 24 hours.
+    ///
+    /// It is about the first window. A cut, a step of a recovery and [`configure`](Self::configure) leave it in
+    /// force, and the lower of the two rates counts; [`resume`](Self::resume) ends it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{Limit, ManualClock, MemoryLimiter};
+    /// # let time = ManualClock::new();
+    /// # let limiter = MemoryLimiter::with_clock(time.clone());
+    /// limiter.configure("api", Limit::per_second(10))?;
+    /// limiter.check_n("api", 10)?;
+    /// limiter.observe_remaining_until("api", 5, Duration::from_secs(10)); // one every 2 s
+    /// let error = limiter.check("api").unwrap_err();
+    /// assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn observe_remaining_until(&self, resource: &str, left: u64, until: Duration) {
+        self.with(resource, |handle| handle.observe_remaining_until(left, until));
+    }
+
     /// A snapshot of the resource; `None` if there is none of this name.
     ///
     /// ```

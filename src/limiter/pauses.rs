@@ -88,12 +88,13 @@ impl Entry {
         begins.then(|| self.update(settings.shown(), origin, UpdateKind::Pause))
     }
 
-    /// Ends a pause here. The swarm is not told, but the task need not tell of the pause any more.
+    /// Ends a pause and a pace here. The swarm is not told, but the task need not tell of the pause any more.
     pub(crate) fn resume(&self) {
         self.change(|settings| {
             if settings.is_over() {
                 return None;
             }
+            settings.pacing = None;
             let keeps = settings.kept_after_pause();
             self.install(
                 settings,

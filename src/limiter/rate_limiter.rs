@@ -194,6 +194,9 @@ pub trait RateLimiter: Local + Send + Sync {
     fn observe_remaining(&self, resource: &str, left: u64) {
         self.local().observe_remaining(resource, left);
     }
+    fn observe_remaining_until(&self, resource: &str, left: u64, until: Duration) {
+        self.local().observe_remaining_until(resource, left, until);
+    }
     fn on_capacity_change(&self, callback: Arc<dyn Fn(&CapacityUpdate) + Send + Sync>) {
         self.local().observe(callback);
     }

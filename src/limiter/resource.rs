@@ -192,6 +192,12 @@ impl Resource {
         self.0.observe_remaining(left);
     }
 
+    /// Admits at most `left` tokens for the time of `until`: see
+    /// [`MemoryLimiter::observe_remaining_until`](crate::MemoryLimiter::observe_remaining_until).
+    pub fn observe_remaining_until(&self, left: u64, until: Duration) {
+        self.0.observe_remaining_until(left, until);
+    }
+
     /// A snapshot of the resource.
     pub fn capacity(&self) -> Capacity {
         self.0.capacity()

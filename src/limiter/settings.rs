@@ -2,7 +2,7 @@
 
 use super::admitted::{COUNTS, REFUNDS, WATCHES};
 use super::limit::{EachWindow, Limit, Window};
-use crate::adapt::{CutState, Pauses};
+use crate::adapt::{CutState, Pacing, Pauses};
 use crate::bucket::{Level, SlotChange, SlotConfig, SlotState, Terms};
 use crate::wait::{FairBucket, WindowChange};
 
@@ -15,6 +15,8 @@ pub(super) struct Settings {
     pub(super) limit: Limit,
     pub(super) cuts: CutState,
     pub(super) pauses: Pauses,
+    /// What the upstream says is left for some time.
+    pub(super) pacing: Option<Pacing>,
     /// The slot in force of the first window.
     pub(super) current: SlotConfig,
 }
@@ -60,6 +62,31 @@ impl Settings {
         matches!(self.current.state, SlotState::Closed | SlotState::Removed)
     }
 
+    /// When the next step of a recovery takes effect, or a pace ends.
+    pub(super) fn due(&self) -> Option<u64> {
+        let pace_ends = self.pacing.map(|pacing| pacing.end());
+        [self.cuts.due(), pace_ends].into_iter().flatten().min()
+    }
+
+    /// The upstream says that `left` tokens are left until `end`. Returns what is to be installed; `None` if the
+    /// report changes nothing.
+    pub(super) fn pace(
+        &mut self,
+        bucket: &FairBucket,
+        left: u64,
+        now: u64,
+        end: u64,
+    ) -> Option<PendingChange<'static>> {
+        let unit = self.current.terms.unit;
+        // Read after `now`. If it holds more by the time that this takes effect, the rest is not kept.
+        let level = bucket.level(&mut self.current).min_tokens(left, unit);
+        let pacing = Pacing::new(left, level, unit, now, end);
+        let replaced = self.pacing.map_or(Some(pacing), |known| known.replaced_by(pacing));
+        self.pacing = Some(replaced?);
+        let pause_until = if left == 0 { end } else { 0 };
+        Some(PendingChange { pause_until, level, ..PendingChange::default() })
+    }
+
     /// Does what is due at `now`, each step at its own time and at the rate of that time. After
     /// [`MAX_STEPS`] steps the rest is taken as one, at `now`.
     pub(super) fn catch_up(&mut self, bucket: &FairBucket, now: u64) {
@@ -67,14 +94,15 @@ impl Settings {
         while !self.is_over() {
             let is_paused = self.current.state == SlotState::Paused;
             let pause_ends = is_paused.then_some(self.current.anchor);
-            let step = self.cuts.due();
+            let step = self.due();
             let next = [pause_ends, step].into_iter().flatten().min();
             let Some(at) = next.filter(|at| *at <= now) else { return };
             steps += 1;
             let at = if steps < MAX_STEPS { at } else { now };
-            if step.is_some_and(|step| step <= at) {
+            if self.cuts.due().is_some_and(|step| step <= at) {
                 self.cuts.advance(at);
             }
+            self.pacing = self.pacing.filter(|pacing| pacing.end() > at);
             // Void again what permits that ended in the pause have given back.
             let ends = pause_ends.is_some_and(|end| end <= at);
             let keeps = if ends { self.kept_after_pause() } else { u64::MAX };
@@ -95,8 +123,10 @@ impl Settings {
         clock: impl Fn() -> u64,
     ) {
         let PendingChange { state, pause_until, charge, keeps, level, resumes, before } = change;
-        let Some(terms) = self.terms() else { return };
-        let until = self.cuts.due();
+        let Some(mut terms) = self.terms() else { return };
+        let pacing = self.pacing;
+        terms[0] = pacing.map_or(terms[0], |pacing| pacing.slow(terms[0]));
+        let until = self.due();
         let from = before.map(|before| self.limit.windows_from(before));
         let window_change = |(index, (terms, window)): (usize, (&Terms, &Window))| {
             let from = from.as_ref().map_or(Some(index), |from| from[index]);
@@ -107,7 +137,12 @@ impl Settings {
             let terms = *terms;
             // A refusal says nothing of what is left of a day.
             let keeps = if index == 0 { keeps } else { u64::MAX };
-            let level = if index == 0 { level } else { Level::MAX };
+            let level = match index {
+                // Another window than the one that is paced: how much of it was spent is unknown.
+                0 if pacing.is_some() && from != Some(0) => Level::ZERO,
+                0 => level,
+                _ => Level::MAX,
+            };
             let to = SlotChange {
                 state,
                 terms,

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::{FairBucket, Queue};
-use crate::bucket::{Drained, LockedBucket, SlotChange, SlotConfig, Snapshot};
+use crate::bucket::{Drained, Level, LockedBucket, SlotChange, SlotConfig, Snapshot};
 use crate::sync::{Ordering, yield_now};
 
 /// What one window of a resource is to become.
@@ -77,6 +77,16 @@ impl FairBucket {
         self.bucket.reanchor(current, || self.clock.now());
         // Stripes that were closed in a slot that had ended.
         self.bucket.drain(|| self.clock.now());
+    }
+
+    /// What the first window holds now.
+    pub(crate) fn level(&self, current: &mut SlotConfig) -> Level {
+        let queue = self.queue.lock();
+        if self.bucket.is_striped() {
+            self.lock_and_drain(current);
+            self.clear_exclusive(&queue);
+        }
+        self.bucket.level(current, self.clock.now())
     }
 
     /// The most that can be charged now, in tokens, to each window.

@@ -213,3 +213,18 @@ fn decisions_beside_each_other() {
         assert_eq!(left, [1, 2], "another look");
     });
 }
+
+/// What accrues between the look at the level and the new rate is not kept.
+#[test]
+fn pace_beside_accrual() {
+    model(|| {
+        let (resource, time) = resource(Limit::per_hour(4));
+        assert_eq!(take(&resource, 4), 4);
+        let passing = time.clone();
+        let beside = thread::spawn(move || passing.advance(HOUR));
+        resource.observe_remaining_until(2, 2 * HOUR);
+        beside.join().unwrap();
+        let left = take(&resource, 3);
+        assert!(left <= 2, "over-issued: {left} of 2");
+    });
+}

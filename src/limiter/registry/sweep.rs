@@ -143,11 +143,11 @@ impl Entry {
             SlotState::Paused => now >= current.anchor,
             SlotState::Closed | SlotState::Removed => return Some(false),
         };
-        if pause_is_over || settings.cuts.due().is_some_and(|due| due <= now) {
+        if pause_is_over || settings.due().is_some_and(|due| due <= now) {
             return None;
         }
         let is_open = current.state == SlotState::Open && settings.cuts.is_quiet(now);
-        if !is_open || self.bucket.waiting() > 0 {
+        if !is_open || settings.pacing.is_some() || self.bucket.waiting() > 0 {
             return Some(false);
         }
         // A bucket that is full by then stays full. Any other needs a fresh anchor to tell.
