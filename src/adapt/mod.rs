@@ -93,6 +93,8 @@ pub(crate) struct Policy {
     pub(crate) recovery: Option<Recovery>,
     /// How long an incident lasts, for requests that were sent after its cut.
     pub(crate) cooldown: Duration,
+    /// The lowest factor that cuts of any agent leave here.
+    pub(crate) floor: f64,
 }
 
 /// The factor at which a recovery without a cap ends.
@@ -347,7 +349,7 @@ impl CutState {
         let surplus = self.spent.len().saturating_sub(MOST_SPENT);
         self.spent.drain(..surplus);
         let lowest = self.cuts.iter().map(|cut| cut.factor_at(now, &curve)).reduce(f64::min);
-        self.factor = lowest.unwrap_or(1.0);
+        self.factor = lowest.map_or(1.0, |lowest| lowest.max(self.policy.floor));
         let level = |ceiling: &Ceiling| ceiling.level_at(now, 1.0, &curve);
         self.ceiling_level = self.ceiling.as_ref().map_or(f64::INFINITY, level);
         self.ceiling.take_if(|_| self.ceiling_level.is_infinite());

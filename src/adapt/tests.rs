@@ -10,7 +10,7 @@ const TENTH: f64 = 0.1;
 
 fn policy() -> Policy {
     let recovery = Some(Recovery::default());
-    Policy { reduce: 0.5, recovery, cooldown: Duration::from_secs(5) }
+    Policy { reduce: 0.5, recovery, cooldown: Duration::from_secs(5), floor: 0.0 }
 }
 
 fn cut(id: u64, factor: f64, now: u64, age: u64) -> Cut {
@@ -50,6 +50,21 @@ fn recovery_completes_from_the_least_limit() {
     }
     assert!(is(&adapt, TENTH));
     // 0.1 * 1.1^25 > 1
+    assert_eq!(steps_to_recover(&mut adapt), 25);
+}
+
+/// What others are told of a neighbour's cut is the cut, not what the floor leaves of it here.
+#[test]
+fn a_floor_bounds_the_cuts_of_others_here() {
+    let mut adapt = CutState::new(Policy { floor: 0.5, ..policy() });
+    assert!(adapt.merge(cut(1, TENTH, 0, 0), 0));
+    assert!(is(&adapt, 0.5));
+    assert_eq!(adapt.cuts(0).map(|cut| cut.factor).collect::<Vec<_>>(), [TENTH]);
+    // A higher floor counts at once, and none as well.
+    adapt.react_by(Policy { floor: 0.75, ..policy() }, 0);
+    assert!(is(&adapt, 0.75));
+    adapt.react_by(policy(), 0);
+    assert!(is(&adapt, TENTH));
     assert_eq!(steps_to_recover(&mut adapt), 25);
 }
 

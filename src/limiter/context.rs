@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::capacity::Observers;
-use crate::adapt::Policy;
+use crate::adapt::{Policy, Recovery};
 
 pub(crate) struct Context {
     pub(crate) agent_id: String,
@@ -30,7 +30,12 @@ impl Default for Context {
     fn default() -> Self {
         Self {
             agent_id: "local".to_string(),
-            policy: Policy { reduce: 0.75, recovery: None, cooldown: Duration::from_secs(5) },
+            policy: Policy {
+                reduce: 0.75,
+                recovery: Some(Recovery::default()),
+                cooldown: Duration::from_secs(5),
+                floor: 0.0,
+            },
             observers: Observers::default(),
             on_cut: None,
             on_pause: None,

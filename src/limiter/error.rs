@@ -315,8 +315,8 @@ pub enum ConfigError {
     InvalidBurst,
     /// A limit has at most 4 windows.
     TooManyWindows,
-    /// `on_release`, `max_in_flight`, `max_waiting`, recovery and cooldown belong to the first of several
-    /// limits: set them before [`Limit::and`](crate::Limit::and), or after it.
+    /// `on_release`, `max_in_flight`, `max_waiting`, recovery, `min_rate` and cooldown belong to the first of
+    /// several limits: set them before [`Limit::and`](crate::Limit::and), or after it.
     SettingNotOnFirstWindow,
     /// A limit allows at least one permit in flight.
     InvalidInFlight,
@@ -325,6 +325,8 @@ pub enum ConfigError {
     /// An adaptive limit lies between its bounds, of which the lower is at least 1 and the upper at most 2^52
     /// tokens a window. It has one window, which is not strict, and takes some time to be back.
     InvalidAdaptive,
+    /// A `min_rate` is at least 1 token a window, and at most the limit's capacity.
+    InvalidMinRate,
     /// More than about 5e12 tokens a second: an hour of it would not fit into the bucket's word.
     RateTooHigh,
     /// A resource's name is not empty.
@@ -343,8 +345,8 @@ impl fmt::Display for ConfigError {
             }
             Self::TooManyWindows => "a limit has at most 4 windows",
             Self::SettingNotOnFirstWindow => {
-                "on_release, max_in_flight, max_waiting, recovery and cooldown belong to the first \
-                 of several limits, not to what `and` adds"
+                "on_release, max_in_flight, max_waiting, recovery, min_rate and cooldown belong to the \
+                 first of several limits, not to what `and` adds"
             }
             Self::InvalidInFlight => "max_in_flight must be at least 1",
             Self::InvalidRecovery => {
@@ -353,6 +355,9 @@ impl fmt::Display for ConfigError {
             Self::InvalidAdaptive => {
                 "adaptive(min, max) needs 1 <= min <= the limit <= max <= 2^52, one window that is not strict, \
                  and a positive back_in"
+            }
+            Self::InvalidMinRate => {
+                "min_rate must be 1 to the number of tokens in a window of the limit"
             }
             Self::RateTooHigh => "the rate must be below 5e12 tokens a second",
             Self::EmptyName => "a resource needs a name",

@@ -78,7 +78,7 @@ impl DistributedConfig {
             return Err(SwarmError::InvalidRecovery);
         }
         let (reduce, cooldown) = (self.reduce_factor, self.cooldown);
-        Ok(Policy { reduce, recovery: Some(recovery), cooldown })
+        Ok(Policy { reduce, recovery: Some(recovery), cooldown, floor: 0.0 })
     }
 }
 

@@ -61,11 +61,12 @@ impl Terms {
         Self { burst, ..self }
     }
 
-    /// Each announcement cuts, as in the reference.
+    /// Each announcement cuts, for good, as in the reference.
     pub(crate) fn limit(self) -> Limit {
         Limit::new(self.tokens, Duration::from_nanos(self.window))
             .burst(self.burst)
             .cooldown(Duration::ZERO)
+            .no_recovery()
     }
 
     /// When the k-th token after an empty bucket is due: `ceil(k x window / tokens)`, which may be never.

@@ -151,8 +151,8 @@ fn limits() {
         (
             Limit::per_second(1).and(Limit::per_minute(2).max_waiting(3)),
             ConfigError::SettingNotOnFirstWindow,
-            "on_release, max_in_flight, max_waiting, recovery and cooldown belong to the first of \
-             several limits, not to what `and` adds",
+            "on_release, max_in_flight, max_waiting, recovery, min_rate and cooldown belong to the first \
+             of several limits, not to what `and` adds",
         ),
         (
             (1..=5).map(Limit::per_second).reduce(Limit::and).unwrap(),
@@ -167,6 +167,11 @@ fn limits() {
             }),
             ConfigError::InvalidRecovery,
             "a recovery needs an interval of at least 1 ms and a finite factor above 1",
+        ),
+        (
+            Limit::per_second(10).min_rate(11),
+            ConfigError::InvalidMinRate,
+            "min_rate must be 1 to the number of tokens in a window of the limit",
         ),
     ] {
         assert_eq!(limit.validate(), Err(error.clone()));

@@ -17,7 +17,7 @@ fn limiter() -> (ManualClock, MemoryLimiter) {
 
 fn refused() -> Vec<(Limit, ConfigError)> {
     use ConfigError::{
-        InvalidBurst, InvalidCapacity, InvalidInFlight, InvalidWindow, RateTooHigh,
+        InvalidBurst, InvalidCapacity, InvalidInFlight, InvalidMinRate, InvalidWindow, RateTooHigh,
         SettingNotOnFirstWindow, TooManyWindows,
     };
     let one = Limit::per_second(10);
@@ -50,6 +50,11 @@ fn refused() -> Vec<(Limit, ConfigError)> {
         (one.and(one.max_in_flight(3)), SettingNotOnFirstWindow),
         (one.and(one.max_waiting(0)), SettingNotOnFirstWindow),
         (one.and(one.recovery(Recovery::default())), SettingNotOnFirstWindow),
+        (one.and(one.no_recovery()), SettingNotOnFirstWindow),
+        (one.and(one.min_rate(1)), SettingNotOnFirstWindow),
+        (one.min_rate(0), InvalidMinRate),
+        (one.min_rate(11).and(Limit::per_minute(100)), InvalidMinRate),
+        (one.min_rate(u64::MAX), InvalidMinRate),
         (one.and(one.cooldown(SECOND)), SettingNotOnFirstWindow),
         (one.and(one.and(one.max_in_flight(3))), SettingNotOnFirstWindow),
     ];
@@ -97,6 +102,8 @@ fn limits_at_the_edge_are_accepted() {
         Limit::at_most(7, SECOND).and(Limit::at_most(7, SECOND)).recovery(recovery),
         one.max_in_flight(5).and(one).max_waiting(3).and(one).cooldown(SECOND).and(one),
         one.and(one.and(one.and(one))).on_release(OnRelease::Refund).burst(7),
+        one.min_rate(1).and(one),
+        Limit::new(MOST, forever).min_rate(MOST).no_recovery(),
     ] {
         let (time, limiter) = limiter();
         let api = limiter.configure("api", limit).unwrap();

@@ -15,6 +15,7 @@ fn a_limit_shows_what_was_set() {
     assert_eq!(plain.get_on_release(), OnRelease::Spend);
     assert_eq!((plain.get_max_in_flight(), plain.get_max_waiting()), (None, None));
     assert_eq!((plain.get_recovery(), plain.get_cooldown()), (None, None));
+    assert_eq!((plain.get_no_recovery(), plain.get_min_rate()), (false, None));
     let recovery = Recovery { interval: SECOND, factor: 2.0, cap: false };
     let limit = Limit::per_second(10)
         .burst(20)
@@ -27,6 +28,12 @@ fn a_limit_shows_what_was_set() {
     assert_eq!(limit.get_on_release(), OnRelease::Refund);
     assert_eq!((limit.get_max_in_flight(), limit.get_max_waiting()), (Some(3), Some(4)));
     assert_eq!((limit.get_recovery(), limit.get_cooldown()), (Some(recovery), Some(SECOND)));
+    // The last call counts.
+    let limit = limit.min_rate(2).no_recovery();
+    assert_eq!((limit.get_recovery(), limit.get_no_recovery()), (None, true));
+    assert_eq!(limit.get_min_rate(), Some(2));
+    let limit = limit.recovery(recovery);
+    assert_eq!((limit.get_recovery(), limit.get_no_recovery()), (Some(recovery), false));
     let windows: Vec<_> = limit
         .get_windows()
         .map(|window| (window.capacity, window.window, window.burst, window.is_strict))

@@ -45,6 +45,16 @@ fn canonical() {
             Limit::per_second(9).recovery(recovery(2.0, false)),
             "9/s, recovery x2 every 30s uncapped",
         ),
+        (Limit::per_second(9).no_recovery(), "9/s, no recovery"),
+        (Limit::per_second(9).recovery(recovery(1.1, true)).no_recovery(), "9/s, no recovery"),
+        (
+            Limit::per_minute(9).no_recovery().recovery(recovery(1.1, true)).min_rate(5),
+            "9/min, recovery x1.1 every 30s, min 5",
+        ),
+        (
+            Limit::per_minute(9).cooldown(60 * SECOND).no_recovery().min_rate(10),
+            "9/min, cooldown 1min, no recovery, min 10",
+        ),
         (
             Limit::at_most(1, SECOND)
                 .burst(1)
@@ -97,7 +107,9 @@ fn generous() {
 #[test]
 fn bad_text_is_told_where_and_what() {
     let unit = r#"a unit of time ("ns", "us", "ms", "s", "min", "h", "day", "week")"#;
-    let settings = r#""refund", "spend", "in flight", "waiting", "cooldown", "recovery""#;
+    let (last, recovery) = (r#""cooldown""#, r#""recovery", "no recovery", "min""#);
+    let settings = format!(r#""refund", "spend", "in flight", "waiting", {last}, {recovery}"#);
+    let settings = settings.as_str();
     let after = format!(r#""burst", "and", ",", {settings}, the end"#);
     let number = r#""at most", a number"#;
     for (text, position, found, expected) in [
@@ -122,7 +134,24 @@ fn bad_text_is_told_where_and_what() {
         ("10/s and", 8, "", number),
         ("10/s,", 5, "", settings),
         ("10/s, 5/min", 6, "5", settings),
-        ("10/s refund, in flight 5, refund", 26, "refund", r#""waiting", "cooldown", "recovery""#),
+        (
+            "10/s refund, in flight 5, refund",
+            26,
+            "refund",
+            &format!(r#""waiting", {last}, {recovery}"#),
+        ),
+        ("1/s no recovery, recovery x2 every 1s", 17, "recovery", &{
+            let first = r#""refund", "spend", "in flight", "waiting", "cooldown""#;
+            format!(r#"{first}, "min""#)
+        }),
+        ("1/s no", 4, "no", &after),
+        ("1/min min", 9, "", "a number"),
+        (
+            "1/min min 5s",
+            11,
+            "s",
+            &format!(r#"",", {}"#, settings.replace(r#", "min""#, "") + ", the end"),
+        ),
         ("1/s recovery 1.1", 13, "1", r#""x""#),
         ("1/s recovery x.5 every 1s", 14, ".", "a factor"),
         ("1/s recovery x-2 every 1s", 14, "-", "a factor"),
@@ -263,21 +292,27 @@ fn recovery() -> impl Strategy<Value = Recovery> {
 fn limit() -> impl Strategy<Value = Limit> {
     use proptest::option::of;
     let on_release = prop_oneof![Just(OnRelease::Spend), Just(OnRelease::Refund)];
-    let settings = (of(on_release), of(number()), of(number()), of(time()), of(recovery()));
+    let after_cuts = of(of(recovery()));
+    let counts = (of(number()), of(number()), of(number()));
+    let settings = (of(on_release), counts, of(time()), after_cuts);
     (proptest::collection::vec(window(), 1..=4), settings).prop_map(|(windows, settings)| {
-        let (on_release, max_in_flight, max_waiting, cooldown, recovery) = settings;
+        let (on_release, (max_in_flight, max_waiting, min_rate), cooldown, recovery) = settings;
         let limit = windows.into_iter().reduce(Limit::and).expect("at least one");
         let limit = on_release.map_or(limit, |policy| limit.on_release(policy));
         let limit = max_in_flight.map_or(limit, |n| limit.max_in_flight(n));
         let limit = max_waiting.map_or(limit, |n| limit.max_waiting(n));
         let limit = cooldown.map_or(limit, |time| limit.cooldown(time));
-        recovery.map_or(limit, |recovery| limit.recovery(recovery))
+        let limit = min_rate.map_or(limit, |n| limit.min_rate(n.max(1)));
+        recovery.map_or(limit, |recovery| match recovery {
+            Some(recovery) => limit.recovery(recovery),
+            None => limit.no_recovery(),
+        })
     })
 }
 
 /// Something of a valid text: a word, a sign, or what is like it.
 fn piece() -> impl Strategy<Value = &'static str> {
-    const PIECES: [&str; 40] = [
+    const PIECES: [&str; 41] = [
         "at",
         "most",
         "at most",
@@ -293,6 +328,7 @@ fn piece() -> impl Strategy<Value = &'static str> {
         "waiting",
         "cooldown",
         "recovery",
+        "no",
         "x",
         "every",
         "uncapped",
@@ -384,7 +420,7 @@ proptest! {
 /// A comma after the last setting that there is: nothing could follow it, so the error is at the comma.
 #[test]
 fn a_comma_that_nothing_can_follow_is_the_mistake() {
-    let all = "1/s, refund, in flight 8, waiting 100, cooldown 5s, recovery x1.1 every 30s";
+    let all = "1/s, refund, in flight 8, waiting 100, cooldown 5s, no recovery, min 1";
     assert!(all.parse::<Limit>().is_ok());
     for more in [",", ", refund"] {
         let error = format!("{all}{more}").parse::<Limit>().unwrap_err();

@@ -1,6 +1,7 @@
 //! Limits: construction, validation, and the bucket terms that follow from them.
 
 mod adaptive;
+mod getters;
 mod lexer;
 mod text;
 mod window;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use adaptive::Bounds;
+pub use getters::LimitWindow;
 pub use lexer::ParseLimitError;
 pub(crate) use window::Window;
 
@@ -58,25 +60,20 @@ pub struct Limit {
     pub(super) on_release: Option<OnRelease>,
     pub(super) max_in_flight: Option<u64>,
     pub(super) max_waiting: Option<u64>,
-    pub(super) recovery: Option<Recovery>,
+    /// `None`: the limiter's own.
+    pub(super) recovery: Option<Recovers>,
+    pub(super) min_rate: Option<NonZeroU64>,
     pub(super) cooldown: Option<Duration>,
     adaptive: Option<Bounds>,
     /// An error of building, reported on validation.
     pub(super) fault: Option<Fault>,
 }
 
-/// One window of a [`Limit`], as it was set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LimitWindow {
-    /// Tokens a window.
-    pub capacity: u64,
-    /// The length of the window.
-    pub window: Duration,
-    /// Tokens that the bucket holds.
-    pub burst: u64,
-    /// Whether the window is strict: see [`Limit::at_most`].
-    pub is_strict: bool,
+/// What a limit says about its recovery.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Recovers {
+    Never,
+    By(Recovery),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +81,7 @@ pub(super) enum Fault {
     TooManyWindows,
     SettingNotOnFirstWindow,
     NoBurst,
+    NoMinRate,
 }
 
 impl Limit {
@@ -101,6 +99,7 @@ impl Limit {
             max_in_flight: None,
             max_waiting: None,
             recovery: None,
+            min_rate: None,
             cooldown: None,
             adaptive: None,
             fault: None,
@@ -150,8 +149,8 @@ impl Limit {
     /// windows.
     ///
     /// Each window keeps its own burst; set the first's before or after. `on_release`,
-    /// `max_in_flight`, `max_waiting`, `recovery` and `cooldown` belong to the resource: set them
-    /// on the first limit. On `other` they are a [`ConfigError`].
+    /// `max_in_flight`, `max_waiting`, `recovery`, `min_rate` and `cooldown` belong to the resource:
+    /// set them on the first limit. On `other` they are a [`ConfigError`].
     ///
     /// A limit of one window is lock-free. Several windows share a lock, which costs an uncontended
     /// call a few nanoseconds.
@@ -161,6 +160,7 @@ impl Limit {
             || other.max_in_flight.is_some()
             || other.max_waiting.is_some()
             || other.recovery.is_some()
+            || other.min_rate.is_some()
             || other.cooldown.is_some()
         {
             self.fault = Some(Fault::SettingNotOnFirstWindow);
@@ -251,11 +251,61 @@ impl Limit {
         self
     }
 
-    /// How the limit recovers after a cut. Default: not by itself; on a `DistributedLimiter`, as in
-    /// its configuration.
+    /// How the limit recovers after a cut. Default: [`Recovery::default`], 10 % every 30 seconds; on a
+    /// `DistributedLimiter`, as in its configuration. Of this and [`no_recovery`](Self::no_recovery) the
+    /// last call counts.
     #[must_use]
     pub const fn recovery(mut self, recovery: Recovery) -> Self {
-        self.recovery = Some(recovery);
+        self.recovery = Some(Recovers::By(recovery));
+        self
+    }
+
+    /// The limit stays cut until it is configured with a recovery. For upstreams that are raised by hand.
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter, ManualClock, Clock};
+    /// # use std::time::Duration;
+    /// let time = ManualClock::new();
+    /// let limiter = MemoryLimiter::with_clock(&time);
+    /// let api = limiter.configure("api", Limit::per_second(100).no_recovery())?;
+    /// api.announce_reduced("429");
+    /// time.advance(Duration::from_secs(86_400));
+    /// assert_eq!(api.capacity().per_window, 75);
+    /// # Ok::<(), tollgate::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub const fn no_recovery(mut self) -> Self {
+        self.recovery = Some(Recovers::Never);
+        self
+    }
+
+    /// Cuts leave at least `n` tokens a window of the first window, and the same part of the others.
+    /// Default: a cut of our own leaves one token a window, and no cut less than a millionth of the limit.
+    /// 0, and more than the limit's capacity, is a [`ConfigError`].
+    ///
+    /// It bounds the cuts of other agents here too. They are told of our own cuts as these are, bounded,
+    /// and of the cuts of others as those were announced.
+    ///
+    /// Choose it so that the way back is short: with the default recovery a limit doubles in four minutes.
+    ///
+    /// ```
+    /// # use tollgate::{Limit, MemoryLimiter};
+    /// # use std::time::Duration;
+    /// let limiter = MemoryLimiter::new();
+    /// let limit = Limit::per_minute(600).min_rate(60).cooldown(Duration::ZERO);
+    /// let api = limiter.configure("api", limit)?;
+    /// (0..100).for_each(|_| api.announce_reduced("429"));
+    /// assert_eq!(api.capacity().per_window, 60);
+    /// # Ok::<(), tollgate::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub const fn min_rate(mut self, n: u64) -> Self {
+        self.min_rate = NonZeroU64::new(n);
+        if n == 0 {
+            self.fault = Some(Fault::NoMinRate);
+        } else if matches!(self.fault, Some(Fault::NoMinRate)) {
+            self.fault = None;
+        }
         self
     }
 
@@ -269,51 +319,6 @@ impl Limit {
     pub const fn cooldown(mut self, how_long: Duration) -> Self {
         self.cooldown = Some(how_long);
         self
-    }
-
-    /// Whether `configure` would accept the limit: the error says what is wrong with it.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        self.terms(1.0).map(drop)
-    }
-
-    /// Its windows, in the order in which they were added.
-    pub fn get_windows(&self) -> impl Iterator<Item = LimitWindow> {
-        self.windows().map(|window| LimitWindow {
-            capacity: window.capacity,
-            window: window.length,
-            burst: window.depth(),
-            is_strict: window.is_strict,
-        })
-    }
-
-    /// What [`on_release`](Self::on_release) was set to, or the default.
-    #[must_use]
-    pub fn get_on_release(&self) -> OnRelease {
-        self.on_release.unwrap_or_default()
-    }
-
-    /// What [`max_in_flight`](Self::max_in_flight) was set to; `None` for no bound.
-    #[must_use]
-    pub fn get_max_in_flight(&self) -> Option<u64> {
-        self.max_in_flight
-    }
-
-    /// What [`max_waiting`](Self::max_waiting) was set to; `None` for no bound.
-    #[must_use]
-    pub fn get_max_waiting(&self) -> Option<u64> {
-        self.max_waiting
-    }
-
-    /// What [`recovery`](Self::recovery) was set to; `None` for the limiter's own.
-    #[must_use]
-    pub fn get_recovery(&self) -> Option<Recovery> {
-        self.recovery
-    }
-
-    /// What [`cooldown`](Self::cooldown) was set to; `None` for the limiter's own.
-    #[must_use]
-    pub fn get_cooldown(&self) -> Option<Duration> {
-        self.cooldown
     }
 
     /// The first window, which represents the limit where only one can be shown.
@@ -352,7 +357,7 @@ impl Limit {
     fn lacks_a_setting(&self) -> bool {
         let release = self.on_release.is_none() || self.recovery.is_none();
         let counts = self.max_in_flight.is_none() || self.max_waiting.is_none();
-        release || counts || self.cooldown.is_none()
+        release || counts || self.cooldown.is_none() || self.min_rate.is_none()
     }
 
     /// Whether a permit's end gives its tokens back.
@@ -372,7 +377,12 @@ impl Limit {
     /// The limiter's `policy` with what this limit overrides.
     pub(crate) fn policy(&self, policy: Policy) -> Policy {
         Policy {
-            recovery: self.recovery.or(policy.recovery),
+            recovery: match self.recovery {
+                None => policy.recovery,
+                Some(Recovers::Never) => None,
+                Some(Recovers::By(recovery)) => Some(recovery),
+            },
+            floor: self.get_min_rate().map_or(0.0, |rate| self.part(rate)),
             cooldown: self.cooldown.unwrap_or(match self.adaptive {
                 Some(_) => ADAPTIVE_COOLDOWN,
                 None => policy.cooldown,
@@ -381,10 +391,15 @@ impl Limit {
         }
     }
 
-    /// The lowest factor of a cut: one token per window is left.
-    #[allow(clippy::cast_precision_loss)] // at most 2^52
+    /// The lowest factor of a cut of our own.
     pub(crate) fn least_factor(&self) -> f64 {
-        1.0 / self.first.capacity as f64
+        self.part(self.get_min_rate().unwrap_or(1))
+    }
+
+    /// The factor at which `tokens` a window are left.
+    #[allow(clippy::cast_precision_loss)] // at most 2^52
+    fn part(&self, tokens: u64) -> f64 {
+        tokens as f64 / self.first.capacity as f64
     }
 
     /// This limit as the terms of its buckets, scaled.
@@ -395,15 +410,19 @@ impl Limit {
                 return Err(ConfigError::SettingNotOnFirstWindow);
             }
             Some(Fault::NoBurst) => return Err(ConfigError::InvalidBurst),
+            Some(Fault::NoMinRate) => return Err(ConfigError::InvalidMinRate),
             None => {}
         }
         if self.max_in_flight == Some(0) {
             return Err(ConfigError::InvalidInFlight);
         }
-        if self.recovery.is_some_and(|recovery| !recovery.is_valid()) {
+        if self.get_recovery().is_some_and(|recovery| !recovery.is_valid()) {
             return Err(ConfigError::InvalidRecovery);
         }
         self.validate_adaptive()?;
+        if self.min_rate.is_some_and(|rate| rate.get() > self.first.capacity) {
+            return Err(ConfigError::InvalidMinRate);
+        }
         let mut terms = EachWindow::new();
         for window in self.windows() {
             let (window, factor) = self.scaled_from(window, factor);

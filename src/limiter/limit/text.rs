@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::lexer::{Lexer, ParseLimitError, Parsed};
 use super::window::Window;
-use super::{Limit, OnRelease};
+use super::{Limit, OnRelease, Recovers};
 use crate::adapt::Recovery;
 
 const NANOS: u128 = 1_000_000_000;
@@ -37,7 +37,8 @@ const UNIT_EXPECTED: &str = r#"a unit of time ("ns", "us", "ms", "s", "min", "h"
 ///         | "in flight" number
 ///         | "waiting" number
 ///         | "cooldown" time
-///         | "recovery" "x" factor "every" time ["uncapped"]
+///         | "recovery" "x" factor "every" time ["uncapped"] | "no recovery"
+///         | "min" number
 /// ```
 ///
 /// | text | meaning |
@@ -51,6 +52,8 @@ const UNIT_EXPECTED: &str = r#"a unit of time ("ns", "us", "ms", "s", "min", "h"
 /// | `waiting 100` | [`Limit::max_waiting`] |
 /// | `cooldown 5s` | [`Limit::cooldown`] |
 /// | `recovery x1.1 every 30s` | [`Limit::recovery`]; `uncapped` sets no cap |
+/// | `no recovery` | [`Limit::no_recovery`] |
+/// | `min 5` | [`Limit::min_rate`] |
 ///
 /// Settings apply to the whole limit. They follow the windows, in any order, each at most once.
 /// Numbers may contain underscores, as in Rust; a factor may have a fraction. Case is ignored, and
@@ -103,7 +106,9 @@ impl Lexer<'_> {
             || self.once(&mut limit.max_in_flight, "in flight", Self::count)?
             || self.once(&mut limit.max_waiting, "waiting", Self::count)?
             || self.once(&mut limit.cooldown, "cooldown", Self::time)?
-            || self.once(&mut limit.recovery, "recovery", Self::recovery)?)
+            || self.once(&mut limit.recovery, "recovery", Self::recovery)?
+            || self.once(&mut limit.recovery, "no recovery", |_| Ok(Recovers::Never))?
+            || self.min_rate(limit)?)
     }
 
     /// Parses a setting, unless it was set before.
@@ -120,11 +125,20 @@ impl Lexer<'_> {
         Ok(is_next)
     }
 
-    fn recovery(&mut self) -> Parsed<Recovery> {
+    fn recovery(&mut self) -> Parsed<Recovers> {
         self.expect("x")?;
         let factor = self.factor()?;
         self.expect("every")?;
-        Ok(Recovery { interval: self.time()?, factor, cap: !self.accept("uncapped") })
+        let interval = self.time()?;
+        Ok(Recovers::By(Recovery { interval, factor, cap: !self.accept("uncapped") }))
+    }
+
+    fn min_rate(&mut self, limit: &mut Limit) -> Parsed<bool> {
+        let is_next = limit.min_rate.is_none() && self.accept("min");
+        if is_next {
+            *limit = limit.min_rate(self.count()?);
+        }
+        Ok(is_next)
     }
 
     fn time(&mut self) -> Parsed<Duration> {
@@ -173,9 +187,16 @@ impl fmt::Display for Limit {
         if let Some(cooldown) = self.cooldown {
             write!(f, ", cooldown {}", Time(cooldown))?;
         }
-        if let Some(Recovery { interval, factor, cap }) = self.recovery {
-            let uncapped = if cap { "" } else { " uncapped" };
-            write!(f, ", recovery x{factor} every {}{uncapped}", Time(interval))?;
+        match self.recovery {
+            None => {}
+            Some(Recovers::Never) => f.write_str(", no recovery")?,
+            Some(Recovers::By(Recovery { interval, factor, cap })) => {
+                let uncapped = if cap { "" } else { " uncapped" };
+                write!(f, ", recovery x{factor} every {}{uncapped}", Time(interval))?;
+            }
+        }
+        if let Some(n) = self.min_rate {
+            write!(f, ", min {n}")?;
         }
         match (self.fault, self.terms(1.0)) {
             (Some(_), Err(error)) => write!(f, " ({error})"),
