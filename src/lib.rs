@@ -3,13 +3,13 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use tollgate::{AcquireError, Limit, MemoryLimiter, Recovery};
+//! use tollgate::{AcquireError, Limit, MemoryLimiter};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let limiter = MemoryLimiter::new();
-//! // 600 requests a minute, of which 10 may be sent at once. After a cut it grows back, 10 % every 30 s.
-//! let limit = Limit::per_minute(600).burst(10).recovery(Recovery::default());
+//! // 600 requests a minute, of which 10 may be sent at once. A cut grows back, 10 % every 30 s.
+//! let limit = Limit::per_minute(600).burst(10);
 //! let api = limiter.configure("api", limit)?; // a handle: clone it freely
 //!
 //! // Take a token now, or learn when to try again.

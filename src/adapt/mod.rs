@@ -362,6 +362,12 @@ impl CutState {
         }
     }
 
+    /// The same state, to look ahead by [`advance`](Self::advance).
+    pub(crate) fn outlook(&self) -> Self {
+        let (cuts, spent) = (self.cuts.clone(), VecDeque::new());
+        Self { cuts, spent, ..*self }
+    }
+
     /// Use another policy from now on. The factor stays.
     pub(crate) fn react_by(&mut self, policy: Policy, now: u64) {
         let curve = RecoveryCurve::new(policy.recovery);

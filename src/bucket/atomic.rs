@@ -364,7 +364,8 @@ impl Bucket {
 
     /// This bucket as one under a lock. The caller keeps other threads from taking.
     pub(crate) fn to_locked(&self, current: &SlotConfig) -> LockedBucket {
-        LockedBucket { config: *current, position: self.word().position(current.origin) }
+        let position = self.word().position(current.origin);
+        LockedBucket { config: SlotConfig { origin: 0, ..*current }, position }
     }
 
     /// Becomes what `from` is.

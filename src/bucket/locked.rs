@@ -24,6 +24,14 @@ impl LockedBucket {
         (self.config, self.position) = self.config.transition(self.position, to, now);
     }
 
+    /// Takes other terms at `now`; a pause continues.
+    pub(crate) fn rescale(&mut self, terms: Terms, now: u64) {
+        self.reconfigure(
+            SlotChange { state: SlotState::Open, terms, ..self.config.unchanged() },
+            now,
+        );
+    }
+
     /// When a pause ends, before any debt is paid; 0 if there is none.
     pub(crate) fn paused_until(&self) -> u64 {
         let SlotConfig { state, anchor, delay, .. } = self.config;

@@ -83,6 +83,12 @@ impl Deficit {
         }
     }
 
+    /// A deficit of `nanos`, whatever the rate.
+    pub(crate) fn lasting(self, nanos: u64) -> Self {
+        let offset = -i64::try_from(nanos).unwrap_or(i64::MAX);
+        Self { offset, need: 0, ..self }
+    }
+
     /// Nanoseconds from the reading until the take would succeed, rounded up; `u64::MAX` for never.
     #[cold]
     pub(crate) fn wait(&self) -> u64 {

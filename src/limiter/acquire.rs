@@ -25,7 +25,13 @@ use crate::wait::{self, Claims, Parker, Step, Ticket, WaitRequest, Wake};
 /// # Order
 ///
 /// First in, first out, from the first poll on. A large request keeps its place: smaller requests behind
-/// it wait. A future that is woken when its tokens are there, and is not polled for 10 ms, is skipped. It
+/// it wait.
+///
+/// A request for more than a *cut* bucket holds keeps its place too, and waits for the recovery. Others pass
+/// it until the step from which the bucket can hold it, except for tokens that would not have accrued again by
+/// then; from this step on they wait behind it.
+///
+/// A future that is woken when its tokens are there, and is not polled for 10 ms, is skipped. It
 /// has its old place again when it is polled.
 ///
 /// So poll a wait until it is ready, or drop it. Futures that were polled once and are held, while the task
@@ -58,8 +64,9 @@ pub struct Acquire(State<One>);
 ///   So it may be served late by at most the time in which its tokens of one resource accrue, if it can
 ///   have the rest earlier than it seemed (a refund, a raised limit, a waiter that leaves).
 /// * A wait that lacks one resource only is passed by nobody there, but for the oldest wait in the queue.
-///   Those that come to lack only that are served in that order. The oldest has its turn in all its queues,
-///   so that everybody is served.
+///   Those that come to lack only that are served in that order, behind older ones that lack nothing. The
+///   oldest has its turn in all its queues, so that everybody is served.
+/// * A part above what a cut bucket holds is lacking until the limit has recovered.
 ///
 /// This is backfilling as in batch schedulers (EASY; Lifka, 1995). Give it a [`timeout`](Self::timeout) if
 /// it may wait for a place in flight for long. A future that is not polled is skipped after 60 ms.

@@ -41,12 +41,16 @@ impl Entry {
         is_changed
     }
 
-    /// Does what is due: the end of a pause, steps of a recovery, a fresh anchor.
+    /// Does what is due: the end of a pause, steps of a recovery, a fresh anchor; and what a call has asked
+    /// for: the plan of the recovery.
     #[cold]
     pub(super) fn bring_up_to_date(&self) {
         self.change(|settings| {
             if settings.current.is_past_horizon(self.now()) {
                 self.bucket.reanchor(&mut settings.current);
+            }
+            if self.bucket.wants_recovery_plan() {
+                self.bucket.plan_recovery(&settings.current, settings.recovery_steps());
             }
             None
         });

@@ -13,7 +13,8 @@ use crate::wait::GiveUp;
 #[non_exhaustive]
 pub enum TryAcquireError {
     /// Too few tokens now, or others wait: try again after [`retry_after`](Self::retry_after), or wait with
-    /// `acquire`.
+    /// `acquire`. Also of a call for more than a cut bucket holds, but not more than it will hold when the
+    /// limit has recovered.
     #[non_exhaustive]
     Exhausted {
         /// When to try again.
@@ -21,7 +22,8 @@ pub enum TryAcquireError {
     },
     /// As many permits are in flight as the limit allows: end one, or wait with `acquire`.
     TooManyInFlight,
-    /// More tokens than the bucket holds at present, so that no wait helps: ask for at most
+    /// More tokens than the bucket will hold, so that no wait helps: more than the configured burst, or than
+    /// a cut left of it where the limit does not [recover](crate::Limit::no_recovery). Ask for at most
     /// `capacity`, or raise the limit's burst.
     ExceedsCapacity {
         /// The most that can be asked for, in tokens.
@@ -60,7 +62,7 @@ impl fmt::Debug for RetryHint {
 
 impl TryAcquireError {
     /// The time until the same call would succeed if no other call came, rounded up to the next
-    /// nanosecond. Those that wait already are served before it, and then it is at least a millisecond. It
+    /// nanosecond. For more than a cut bucket holds it is that of the recovery's steps and the accrual. Those that wait already are served before it, and then it is at least a millisecond. It
     /// is a lower bound: others may come, and those that wait may wait for another resource, or for a place
     /// in flight. `None` if time alone does not help.
     #[must_use]
@@ -142,7 +144,8 @@ pub enum AcquireError {
     },
     /// As many calls wait as the limit's `max_waiting` allows: shed this call, or raise the limit.
     QueueFull,
-    /// More tokens than the bucket holds, from the start or since a cut or a new configuration.
+    /// More tokens than the bucket will hold, from the start or since a new configuration, or since a cut
+    /// where the limit does not recover: see [`TryAcquireError::ExceedsCapacity`].
     ExceedsCapacity {
         /// The most that can be asked for, in tokens.
         capacity: u64,
@@ -392,10 +395,7 @@ const UNKNOWN: &str = "unknown resource: configure it, or a prefix of its name b
 const CLOSED: &str = "the limiter is closed";
 
 fn exceeds(f: &mut fmt::Formatter<'_>, capacity: u64) -> fmt::Result {
-    write!(
-        f,
-        "more than the burst at present: ask for at most {capacity}, raise the burst, or retry when a cut limit has recovered"
-    )
+    write!(f, "more than the burst at present: ask for at most {capacity}, or raise the burst")
 }
 
 fn too_many_keys(f: &mut fmt::Formatter<'_>, most: u64) -> fmt::Result {

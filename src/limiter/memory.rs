@@ -213,9 +213,10 @@ impl MemoryLimiter {
     // ---- adapting -----------------------------------------------------------------------------
 
     /// Reports that the upstream said "too many requests": cuts rate and burst to exactly three
-    /// quarters, or in a `DistributedLimiter` by its `reduce_factor`, but not below one token per window
-    /// or a millionth of the limit. Displayed figures are rounded down. The limit returns by its
-    /// [`recovery`](Limit::recovery). **Without one the cut is permanent**; a `DistributedLimiter` has one.
+    /// quarters, or in a `DistributedLimiter` by its `reduce_factor`, but not below its
+    /// [`min_rate`](Limit::min_rate): by default one token per window, or a millionth of the limit. Displayed
+    /// figures are rounded down. The limit returns by its [`recovery`](Limit::recovery), by default 10 % every
+    /// 30 seconds, unless it has [none](Limit::no_recovery).
     ///
     /// Refusals come in storms, one for each request in transit. Within the
     /// [`cooldown`](Limit::cooldown), by default 5 seconds after a cut, they belong to its incident

@@ -61,7 +61,7 @@ impl<'a> Permit<'a> {
     /// Reports that the upstream answered "too many requests" to this permit's request. This cuts the
     /// limit, unless it was cut since the permit was granted, or within the cooldown. So a thousand
     /// requests that are refused in one incident cause one cut, however late some answers are. The
-    /// permit stays in flight. Without a [`recovery`](crate::Limit::recovery) the cut is permanent.
+    /// permit stays in flight. The limit returns by its [`recovery`](crate::Limit::recovery).
     ///
     /// [`MemoryLimiter::announce_reduced`](crate::MemoryLimiter::announce_reduced) says what a cut is,
     /// and takes refusals without a permit.

@@ -4,10 +4,10 @@ use super::admitted::{COUNTS, REFUNDS, WATCHES};
 use super::limit::{EachWindow, Limit, Window};
 use crate::adapt::{CutState, Pacing, Pauses};
 use crate::bucket::{Level, SlotChange, SlotConfig, SlotState, Terms};
-use crate::wait::{FairBucket, WindowChange};
+use crate::wait::{FairBucket, RecoveryStep, WindowChange};
 
 /// Steps of a recovery that are taken one by one.
-const MAX_STEPS: u32 = 1_000;
+const MAX_STEPS: usize = 1_000;
 
 /// What only a change looks at. Its lock is taken before the queue's.
 #[derive(Debug)]
@@ -157,7 +157,29 @@ impl Settings {
         };
         let windows: EachWindow<WindowChange> =
             terms.iter().zip(self.limit.windows()).enumerate().map(window_change).collect();
-        bucket.reconfigure(&mut self.current, &windows, clock);
+        let recovers_to = self.recovers_to();
+        bucket.reconfigure(&mut self.current, &windows, recovers_to, clock);
+    }
+
+    /// Tokens that can be taken at once when the limit has recovered; 0 if nothing is to recover.
+    fn recovers_to(&self) -> u64 {
+        // An adaptive limit grows by what is used: when it will hold more is not known.
+        let (is_cut, steps) = (self.cuts.scale() < 1.0, self.cuts.due().is_some());
+        let is_recovering = is_cut && steps && !self.cuts.is_adaptive();
+        if is_recovering { self.limit.windows().map(Window::depth).min().unwrap_or(0) } else { 0 }
+    }
+
+    /// The steps of the recovery to come: at most [`MAX_STEPS`].
+    pub(super) fn recovery_steps(&self) -> Vec<RecoveryStep> {
+        let mut cuts = self.cuts.outlook();
+        let mut steps = Vec::new();
+        while let Some(at) = cuts.due().filter(|_| steps.len() < MAX_STEPS) {
+            cuts.advance(at);
+            // Without a cap it may grow beyond what fits.
+            let Ok(terms) = self.limit.terms(cuts.scale()) else { break };
+            steps.push(RecoveryStep { at, terms: terms.into_iter().collect() });
+        }
+        steps
     }
 
     /// What the end of a permit does, as flags.

@@ -37,6 +37,7 @@ mod multi;
 mod newcomer;
 mod queue;
 mod reconfigure;
+mod recovery;
 mod serve;
 mod signal;
 mod snapshots;
@@ -46,12 +47,14 @@ use std::cell::Cell;
 use std::task::Waker;
 
 use queue::WaitQueue;
+use recovery::RecoveryPlan;
 use waiter::Wakes;
 
 pub(crate) use multi::{
     Claim, Claims, TakeRequest, WaitLimits, WaitRequest, cancel, enqueue, poll, take, take_locked,
 };
 pub(crate) use reconfigure::WindowChange;
+pub(crate) use recovery::RecoveryStep;
 pub(crate) use signal::Parker;
 pub(crate) use snapshots::WindowSnapshots;
 pub(crate) use waiter::{Ticket, Wake};
@@ -79,6 +82,7 @@ struct Queue {
     waiters: WaitQueue,
     /// The windows beyond the first.
     more: Vec<LockedBucket>,
+    recovery: RecoveryPlan,
 }
 
 /// What came of a waiter's attempt.
@@ -114,7 +118,7 @@ impl FairBucket {
         if is_compound {
             bucket.set_exclusive(true);
         }
-        let queue = Mutex::new(Queue { waiters: WaitQueue::default(), more });
+        let queue = Mutex::new(Queue { more, ..Queue::default() });
         Self { bucket, clock, queue, timer_waker, is_compound: AtomicBool::new(is_compound) }
     }
 
@@ -279,10 +283,11 @@ impl FairBucket {
     fn would_admit(&self, queue: &mut Queue, n: u64, now: u64) -> Result<(), Refused> {
         let first = self.bucket.snapshot(now);
         first.status()?;
-        queue.more.iter_mut().fold(first.would_admit(n), |verdict, window| {
+        let verdict = queue.more.iter_mut().fold(first.would_admit(n), |verdict, window| {
             window.catch_up(now);
             worse(verdict, window.snapshot(now).would_admit(n))
-        })
+        });
+        self.or_recovers(queue, n, now, verdict)
     }
 
     /// Takes `n` tokens from each window or from none, while no other thread takes.
@@ -290,7 +295,8 @@ impl FairBucket {
         if !queue.more.is_empty() {
             self.would_admit(queue, n, now)?;
         }
-        self.bucket.take_any(n, now, true).0?;
+        let (taken, _) = self.bucket.take_any(n, now, true);
+        self.or_recovers(queue, n, now, taken)?;
         for window in &mut queue.more {
             window.take(n, now);
         }

@@ -190,9 +190,11 @@ pub(crate) fn enqueue(claims: &mut [Claim<'_>], request: &WaitRequest, now: u64)
     let mut wakes = Wakes::new();
     let mut queues = lock(claims);
     let WaitRequest { is_thread, deadline, .. } = *request;
+    let is_group = claims.len() > 1;
     for (claim, queue) in claims.iter_mut().zip(&mut queues) {
         let signal = Wake::clone(&request.signal);
-        let waiter = Waiter::new(claim.n, claim.with_permit, is_thread, deadline, signal);
+        let mut waiter = Waiter::new(claim.n, claim.with_permit, is_thread, deadline, signal);
+        waiter.is_group = is_group;
         claim.ticket = queue.waiters.push(waiter);
         // From here on every refund sees the bit.
         claim.bucket.set_exclusive();
@@ -229,7 +231,11 @@ fn cannot_succeed(
     let Some(deadline) = request.deadline else { return false };
     claims.iter().zip(queues).zip(&request.limits).any(|((claim, queue), limits)| {
         let snapshots = claim.bucket.snapshots(queue, now);
-        let wait = snapshots.wait(claim.n).min(snapshots.remaining());
+        // Beyond the bucket, the steps of the recovery are counted in.
+        let wait = match claim.bucket.deficit_behind(queue, 0, claim.n, now) {
+            Ok(deficit) if claim.n > snapshots.capacity_tokens() => deficit.wait(),
+            _ => snapshots.wait(claim.n).min(snapshots.remaining()),
+        };
         !limits.may_be_refunded && now.saturating_add(wait) > deadline
     })
 }
@@ -295,14 +301,17 @@ fn poll_locked(
         let is_head = queue.waiters.is_head(ticket);
         queue.waiters.note_ready(ticket, lacks_nothing && is_head, now);
         let can_take = lacks_nothing && bucket.has_turn(queue, ticket, (n, with_permit), now);
+        let is_beyond = n > bucket.snapshots(queue, now).capacity_tokens();
+        let holds_at = if is_beyond { queue.recovery.holds_at(n) } else { 0 };
         // Without a place in flight the time is unknown.
         let at = if can_take || !has_room || claims.len() == 1 {
             now
         } else {
             let ahead = queue.waiters.ahead(ticket);
-            now.saturating_add(bucket.snapshots(queue, now).wait(ahead.saturating_add(n)))
+            let deficit = bucket.deficit_behind(queue, ahead, n, now)?;
+            now.saturating_add(deficit.wait())
         };
-        looks.push(Look { can_take, at });
+        looks.push(Look { can_take, at, holds_at });
         here
     }));
     let mut step = match verdict {
@@ -313,7 +322,10 @@ fn poll_locked(
         Err((_, Refused::Retry(_))) => return Step::SlotExpired,
         Ok(()) | Err(_) => Step::Waiting,
     };
-    if step == Step::Waiting && claims.len() > 1 {
+    // Only a wait for several, or for more than a cut bucket holds, lacks something else.
+    let lacks_else = claims.len() > 1 || looks.iter().any(|look| look.holds_at > 0);
+    let is_placed = || lacks_else || queues[0].waiters.is_blocked(claims[0].ticket);
+    if step == Step::Waiting && is_placed() {
         place(claims, queues, &looks);
     }
     let is_late = step == Step::Waiting && deadline.is_some_and(|deadline| deadline <= now);
@@ -340,17 +352,22 @@ struct Look {
     can_take: bool,
     /// The earliest reading at which it may, as far as time alone is concerned.
     at: u64,
+    /// The reading from which a cut bucket can hold what it wants; 0 if it can now.
+    holds_at: u64,
 }
 
-/// Says in each queue whether the waiter lacks something elsewhere, and when it can have that.
+/// Says in each queue whether the waiter lacks something elsewhere, or a step of the recovery here, and when
+/// it can have that.
 fn place(claims: &[Claim<'_>], queues: &mut Queues<'_>, looks: &[Look]) {
     let lacking = looks.iter().filter(|look| !look.can_take).count();
     for (index, (claim, queue)) in claims.iter().zip(queues).enumerate() {
-        let lacks_this = !looks[index].can_take;
-        let lacks_elsewhere = lacking > usize::from(lacks_this);
+        let Look { can_take, holds_at, .. } = looks[index];
+        let is_beyond = holds_at > 0;
+        let lacks_elsewhere = lacking > usize::from(!can_take);
         let others = looks.iter().enumerate().filter(|(other, _)| *other != index);
-        let at = others.map(|(_, look)| look.at).fold(0, u64::max);
-        queue.waiters.place(claim.ticket, lacks_elsewhere.then_some(at), lacks_this);
+        let at = others.map(|(_, look)| look.at).fold(holds_at, u64::max);
+        let elsewhere = (lacks_elsewhere || is_beyond).then_some(at);
+        queue.waiters.place(claim.ticket, elsewhere, !can_take, is_beyond);
     }
 }
 

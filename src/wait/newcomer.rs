@@ -3,7 +3,7 @@
 use super::serve::leaves;
 use super::waiter::{Reserve, Ticket, Turn, Wakes};
 use super::{FairBucket, Queue};
-use crate::bucket::{Deficit, Denied, Refused, Retry};
+use crate::bucket::{Deficit, Denied, Never, Refused, Retry};
 
 /// The least `retry_after`, in nanoseconds, of a call that is denied because of the queue alone.
 const MIN_RETRY: u64 = 1_000_000;
@@ -63,6 +63,9 @@ impl FairBucket {
         }
         match self.bucket.take_any(n, now, false).0 {
             Err(Refused::Retry(Retry::Undecided)) => self.take_queued(n, now),
+            Err(Refused::Denied(Denied::Never(Never::ExceedsCapacity(_)))) if self.will_hold(n) => {
+                self.take_queued(n, now)
+            }
             taken => taken,
         }
     }
@@ -79,7 +82,9 @@ impl FairBucket {
     pub(crate) fn peek(&self, n: u64, now: u64) -> Result<(), Refused> {
         match self.bucket.snapshot(now) {
             snapshot if n == 0 => snapshot.would_admit(0),
-            snapshot if snapshot.has_no_flags() => snapshot.would_admit(n),
+            snapshot if snapshot.has_no_flags() && n <= snapshot.capacity_tokens() => {
+                snapshot.would_admit(n)
+            }
             snapshot if !snapshot.is_exclusive() && snapshot.would_admit(n).is_ok() => Ok(()),
             _ => self.with_exclusive(now, |queue, now, wakes| {
                 self.may_bypass_queue(queue, (n, false), now, wakes)?;
@@ -182,7 +187,10 @@ impl FairBucket {
             Turn::Past(reserve) => reserve.n,
             _ => queue.waiters.sum(),
         };
-        let deficit = snapshots.deficit(ahead.saturating_add(n));
+        let deficit = match self.deficit_behind(queue, ahead, n, now) {
+            Ok(deficit) => deficit,
+            Err(retry) => return retry.into(),
+        };
         // The waiters have their tokens, and wait for a permit in flight.
         if with_permit && deficit.wait() == 0 && self.bucket.room() == 0 {
             return Denied::TooManyInFlight.into();

@@ -42,7 +42,7 @@ pub(super) struct ArmedTimer {
 /// when there are tokens for it *and* for all ahead of it; `notified_permits` is the number of permits
 /// they take.
 ///
-/// Waiters in `blocked` lack something of another resource. While the head is blocked the first present waiter
+/// Waiters in `blocked` lack something of another resource, or want more than a cut bucket holds. While the head is blocked the first present waiter
 /// passes it, if it still finds what it wants: see [`Turn`].
 #[derive(Debug, Default)]
 pub(super) struct WaitQueue {
@@ -106,7 +106,7 @@ impl WaitQueue {
         if let Some(deadline) = waiter.deadline {
             self.deadlines.insert((deadline, ticket));
         }
-        self.threads += u64::from(waiter.is_thread);
+        self.threads += u64::from(waiter.is_thread());
         self.put_present(ticket, waiter);
         ticket
     }
@@ -114,7 +114,7 @@ impl WaitQueue {
     pub(super) fn remove(&mut self, ticket: Ticket) {
         let waiter = self.take_out(ticket).or_else(|| self.skipped.remove(&ticket));
         let Some(waiter) = waiter else { return };
-        self.threads -= u64::from(waiter.is_thread);
+        self.threads -= u64::from(waiter.is_thread());
         if let Some(deadline) = waiter.deadline {
             self.deadlines.remove(&(deadline, ticket));
         }
@@ -123,8 +123,9 @@ impl WaitQueue {
 
     /// The waiter has arrived, and has its place again. Returns `false` if it is not in the queue.
     pub(super) fn arrived(&mut self, ticket: Ticket) -> bool {
-        if let Some(waiter) = self.skipped.remove(&ticket) {
-            // One for several resources is placed after it has looked.
+        if let Some(mut waiter) = self.skipped.remove(&ticket) {
+            waiter.is_beyond = false;
+            // One for several resources, or beyond the bucket, is placed after it has looked.
             if waiter.is_group {
                 self.put_blocked(waiter);
             } else {
@@ -142,16 +143,23 @@ impl WaitQueue {
     }
 
     /// Says whether a waiter for several resources lacks something of another one, and then when it can
-    /// have that; and whether it lacks this resource. One that comes to lack nothing else is behind those
-    /// that have lacked nothing else for longer, unless it is the head.
-    pub(super) fn place(&mut self, ticket: Ticket, elsewhere: Option<u64>, lacks_this: bool) {
-        let was_blocked = self.blocked.contains_key(&ticket);
+    /// have that; and whether it lacks this resource. A group that comes to lack nothing else is behind those
+    /// that have lacked nothing else for longer, unless it is the head. The same of a waiter that
+    /// `is_beyond` a cut bucket, which keeps its place, and lacks the step of the recovery, not tokens.
+    pub(super) fn place(
+        &mut self,
+        ticket: Ticket,
+        elsewhere: Option<u64>,
+        lacks_this: bool,
+        is_beyond: bool,
+    ) {
+        let was_blocked = self.is_blocked(ticket);
         let number = self.number(ticket);
         let Some(mut waiter) = self.take_out(ticket) else { return };
         self.gone -= u128::from(waiter.n);
-        waiter.is_group = true;
+        waiter.is_beyond = is_beyond;
         match elsewhere {
-            None if was_blocked => {
+            None if was_blocked && waiter.is_group => {
                 let number = self.next_ticket();
                 self.put_present(number, waiter);
             }
@@ -159,7 +167,7 @@ impl WaitQueue {
             Some(at) => {
                 waiter.elsewhere = at;
                 self.put_blocked(waiter);
-                if lacks_this {
+                if lacks_this && !is_beyond {
                     self.lacking.insert(ticket);
                 }
             }
@@ -185,7 +193,14 @@ impl WaitQueue {
             _ if self.is_empty() || self.is_head(ticket) => Turn::Now,
             // Nobody passes a head that lacks nothing else.
             None => Turn::Behind,
-            Some(_) if first.is_some_and(|(_, first)| first.ticket != ticket) => Turn::Behind,
+            // A group that is blocked here may have all that it wants by now. It was here before those that
+            // came to lack nothing else: otherwise groups could take turns at being behind each other.
+            Some(_)
+                if first
+                    .is_some_and(|(number, first)| first.ticket != ticket && *number < ticket) =>
+            {
+                Turn::Behind
+            }
             Some(reserve) => Turn::Past(reserve),
         }
     }
@@ -194,6 +209,10 @@ impl WaitQueue {
     pub(super) fn ahead(&self, ticket: Ticket) -> u64 {
         let ahead = self.get(ticket).map_or(0, |waiter| waiter.ahead.saturating_sub(self.gone));
         if self.is_head(ticket) { 0 } else { u64::try_from(ahead).unwrap_or(u64::MAX) }
+    }
+
+    pub(super) fn is_blocked(&self, ticket: Ticket) -> bool {
+        self.blocked.contains_key(&ticket)
     }
 
     /// Notes whether a waiter that has just arrived lacks nothing here.
@@ -282,10 +301,11 @@ impl WaitQueue {
         self.blocked.get(self.lacking.iter().take(2).find(behind)?)
     }
 
-    /// What must be left for a blocked head.
+    /// What must be left for a blocked head. A place in flight is not, while that waits for a recovery.
     pub(super) fn reserve(&self) -> Option<Reserve> {
         let head = self.blocked_head()?;
-        Some(Reserve { n: head.n, at: head.elsewhere, permit: head.with_permit })
+        let permit = head.with_permit && !head.is_beyond;
+        Some(Reserve { n: head.n, at: head.elsewhere, permit })
     }
 
     pub(super) fn notify_head(&mut self, now: u64, wakes: &mut Wakes) {
@@ -345,7 +365,7 @@ impl WaitQueue {
             self.skip(absent);
             for _ in 1..1_u32 << self.absences {
                 let map = if blocked.is_some() { &mut self.blocked } else { &mut self.present };
-                let Some(waiter) = map.values_mut().next().filter(|waiter| !waiter.is_thread)
+                let Some(waiter) = map.values_mut().next().filter(|waiter| !waiter.is_thread())
                 else {
                     break;
                 };
@@ -380,11 +400,11 @@ impl WaitQueue {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Notifies all waiters that want more than `capacity`.
+    /// Notifies all waiters that want more than `capacity`, or that wanted more than there was before.
     pub(super) fn notify_above(&mut self, capacity: u64, now: u64, wakes: &mut Wakes) {
         let maps = [&mut self.present, &mut self.blocked, &mut self.skipped];
         for waiter in maps.into_iter().flat_map(BTreeMap::values_mut) {
-            if waiter.n > capacity {
+            if waiter.n > capacity || waiter.is_beyond {
                 waiter.notify(now, wakes);
             }
         }

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::{FairBucket, Queue};
+use super::{FairBucket, Queue, RecoveryPlan};
 use crate::bucket::{Drained, Level, LockedBucket, SlotChange, SlotConfig, Snapshot};
 use crate::sync::{Ordering, yield_now};
 
@@ -17,14 +17,17 @@ pub(crate) struct WindowChange {
 impl FairBucket {
     /// Gives all buckets another configuration. Under the configuration lock, of which `current` is the
     /// proof, and under the queue's lock: a thread that looks at a bucket under it, and then takes,
-    /// finds what it saw.
+    /// finds what it saw. The limit recovers to `recovers_to` tokens at once, or is not to recover if that
+    /// is 0.
     pub(crate) fn reconfigure(
         &self,
         current: &mut SlotConfig,
         windows: &[WindowChange],
+        recovers_to: u64,
         clock: impl Fn() -> u64,
     ) {
         let mut queue = self.queue.lock();
+        queue.recovery = RecoveryPlan::up_to(recovers_to);
         let Some((first, more)) = windows.split_first() else { return };
         if queue.more.is_empty() && more.is_empty() {
             let mut is_drained = false;
@@ -73,7 +76,8 @@ impl FairBucket {
 
     /// Moves the anchor of the first window up to now; those of the others move when they are looked at.
     pub(crate) fn reanchor(&self, current: &mut SlotConfig) {
-        let _queue = self.queue.lock();
+        let mut queue = self.queue.lock();
+        queue.recovery.forget_steps();
         self.bucket.reanchor(current, || self.clock.now());
         // Stripes that were closed in a slot that had ended.
         self.bucket.drain(|| self.clock.now());

@@ -22,8 +22,9 @@ impl FairBucket {
         })
     }
 
-    /// The same after a reconfiguration. Waiters for more than the buckets hold, and all waiters of
-    /// closed buckets, are notified and fail.
+    /// The same after a reconfiguration. Waiters for more than the buckets hold are notified, and fail or
+    /// look at the recovery; those that wanted more than they held before look again. All waiters of closed
+    /// buckets are notified and fail.
     pub(crate) fn reconfigured(&self, now: u64) -> Result<(), Retry> {
         self.with_queue(|queue, wakes| {
             let snapshots = self.snapshots(queue, now);
@@ -55,7 +56,7 @@ impl FairBucket {
                     Err(Refused::Denied(_)) => return Ok(()),
                     Ok(()) => {}
                 }
-                self.notify_ready(&mut queue.waiters, &snapshots, wakes);
+                self.notify_ready(queue, &snapshots, wakes);
                 Some(next_event(&queue.waiters, &snapshots))
             };
             match self.arm(queue, next, now) {
@@ -78,12 +79,8 @@ impl FairBucket {
         }
     }
 
-    fn notify_ready(
-        &self,
-        waiters: &mut WaitQueue,
-        snapshots: &WindowSnapshots,
-        wakes: &mut Wakes,
-    ) {
+    fn notify_ready(&self, queue: &mut Queue, snapshots: &WindowSnapshots, wakes: &mut Wakes) {
+        let Queue { waiters, recovery, .. } = queue;
         let now = snapshots.now();
         let (tokens, room) = (snapshots.available(), self.bucket.room());
         let lacks_nothing = |waiter: &Waiter, reserve: Option<Reserve>| {
@@ -91,7 +88,8 @@ impl FairBucket {
             waiter.n <= tokens && has_room && leaves(snapshots, waiter.n, reserve)
         };
         let calls = |waiter: &Waiter, reserve: Option<Reserve>| {
-            let is_too_large = waiter.n > snapshots.capacity_tokens();
+            let is_too_large =
+                waiter.n > snapshots.capacity_tokens() && !recovery.reaches(waiter.n);
             waiter.notified.is_none() && (lacks_nothing(waiter, reserve) || is_too_large)
         };
         // It has its tokens here, and is notified only to see whether it still arrives.

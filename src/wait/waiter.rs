@@ -19,9 +19,7 @@ pub(super) struct Waiter {
     pub(super) n: u64,
     /// Whether it needs a place in flight beside its tokens.
     pub(super) with_permit: bool,
-    /// A thread always arrives when it is notified, however late: it is never skipped.
-    pub(super) is_thread: bool,
-    /// Of a thread: in a forked child the threads of the parent do not arrive.
+    /// Of a thread, and 0 of a task. In a forked child the threads of the parent do not arrive.
     process: u32,
     pub(super) deadline: Option<u64>,
     /// When it was notified, if it has not arrived since.
@@ -29,9 +27,12 @@ pub(super) struct Waiter {
     /// When it was found to lack nothing here, but something of another resource.
     pub(super) ready: Option<u64>,
     pub(super) ticket: Ticket,
-    /// Whether it is for several resources, as far as it has looked.
+    /// Whether it is for several resources.
     pub(super) is_group: bool,
-    /// The earliest reading at which it can have what it wants of other resources, while it is blocked.
+    /// Whether it wants more than a cut bucket holds, as far as it has looked.
+    pub(super) is_beyond: bool,
+    /// The earliest reading at which it can have what it wants of other resources, and at which this one can
+    /// hold what it wants, while it is blocked.
     pub(super) elsewhere: u64,
     /// The tokens that those ahead of it want, and all that ever left the queue: at the time of its push.
     pub(super) ahead: u128,
@@ -51,21 +52,26 @@ impl Waiter {
         Self {
             n,
             with_permit,
-            is_thread,
             process,
             deadline,
             notified,
             ready,
             ticket,
             is_group: false,
+            is_beyond: false,
             elsewhere,
             ahead,
             signal,
         }
     }
 
+    pub(super) fn is_thread(&self) -> bool {
+        self.process != 0
+    }
+
+    /// A thread arrives when it is notified, however late: it is never skipped.
     pub(super) fn always_arrives(&self) -> bool {
-        self.is_thread && self.process == std::process::id()
+        self.is_thread() && self.process == std::process::id()
     }
 
     pub(super) fn notify(&mut self, now: u64, wakes: &mut Wakes) {

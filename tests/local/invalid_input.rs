@@ -244,8 +244,11 @@ fn more_than_the_burst_fails_at_once() {
         }
     }
     assert_eq!((api.capacity().available, api.capacity().in_flight), (5, 0));
-    // A cut leaves 3.
+    // A cut leaves 3; with a recovery there will be 5 again.
     api.announce_reduced("429");
+    assert!(api.check_n(4).unwrap_err().retry_after().is_some());
+    assert_eq!(api.check_n(6), Err(TryAcquireError::ExceedsCapacity { capacity: 3 }));
+    limiter.configure("api", Limit::per_hour(5).no_recovery()).unwrap();
     assert_eq!(api.check_n(4), Err(TryAcquireError::ExceedsCapacity { capacity: 3 }));
 }
 
@@ -416,7 +419,8 @@ fn callbacks_that_panic_or_call_back() {
         drop(again.try_acquire("api").unwrap());
         drop(now(again.acquire("api")).unwrap());
         again.release("api");
-        again.configure("other", Limit::per_second(update.new_capacity)).unwrap();
+        let other = Limit::per_second(update.new_capacity).no_recovery();
+        again.configure("other", other).unwrap();
         again.announce_reduced("other", "too");
         again.pause_for("other", SECOND);
         again.set_capacity("third", 1, SECOND).unwrap();

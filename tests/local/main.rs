@@ -12,6 +12,7 @@ mod groups;
 mod invalid_input;
 mod invalid_windows;
 mod pauses;
+mod recovering;
 mod reference_model;
 mod regressions;
 mod remaining;

@@ -179,7 +179,7 @@ fn a_full_line_takes_no_group() {
 
 #[test]
 fn cut_removed_and_closed_while_it_waits() {
-    let (time, limiter, all) = exhausted(Limit::per_second(10).cooldown(Duration::ZERO));
+    let (time, limiter, all) = exhausted(Limit::per_second(10).no_recovery());
     let mut large = group(&limiter, &[("a", 1), ("b", 10)]);
     let mut small = group(&limiter, &[("b", 1), ("a", 1)]);
     all[1].announce_reduced("429");

@@ -7,5 +7,6 @@ mod backfilling;
 mod crawler;
 mod groups;
 mod newcomers;
+mod recovering;
 mod single;
 mod until_ready;

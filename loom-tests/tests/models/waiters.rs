@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use loom::sync::Mutex;
 use loom::thread;
-use tollgate::{Acquire, AcquireError, Limit, OnRelease, Permit};
+use tollgate::{Acquire, AcquireError, Limit, OnRelease, Permit, Recovery};
 
 use crate::{HOUR, SECOND, long_model, model, poll_once, resource, take};
 
@@ -101,13 +101,28 @@ fn notified_waiter_beside_take() {
 #[test]
 fn cut_beside_waiter_for_more() {
     model(|| {
-        let (resource, _) = resource(Limit::per_hour(4));
+        let (resource, _) = resource(Limit::per_hour(4).no_recovery());
         assert!(resource.check_n(4).is_ok());
         let other = resource.clone();
         let waiter = thread::spawn(move || other.blocking_acquire_n(4, None).map(drop));
         resource.announce_reduced("429");
         let failed = waiter.join().unwrap();
         assert_eq!(failed, Err(AcquireError::ExceedsCapacity { capacity: 3 }));
+    });
+}
+
+/// The steps of the recovery fall due beside a waiter for more than the cut bucket holds.
+#[test]
+fn recovery_beside_waiter_for_more() {
+    model(|| {
+        let recovery = Recovery { interval: SECOND, factor: 2.0, cap: true };
+        let (resource, time) = resource(Limit::per_second(4).recovery(recovery));
+        resource.announce_reduced("429");
+        let other = resource.clone();
+        let waiter = thread::spawn(move || other.blocking_acquire_n(4, None).map(drop));
+        time.advance(SECOND);
+        time.advance(SECOND);
+        waiter.join().unwrap().unwrap();
     });
 }
 

@@ -62,8 +62,8 @@ impl MemoryLimiter {
     /// * [`configure`](Self::configure) gives a key its own limit. It leaves its template, and is
     ///   never evicted.
     /// * [`remove`](Self::remove) resets a key: the next use creates it again.
-    /// * A cut or a pause applies to one key, and keeps it from being evicted: a cut without
-    ///   [recovery](crate::Limit::recovery) for good.
+    /// * A cut or a pause applies to one key, and keeps it from being evicted: a cut
+    ///   [without recovery](crate::Limit::no_recovery) for good.
     /// * [`peek`](Self::peek) and [`capacity`](Self::capacity) create no key. For an absent key
     ///   they answer as for a new one. [`resources`](Self::resources) lists no keys.
     /// * If there is no room for another key, [`resource`](Self::resource) returns `None`, and
