@@ -180,7 +180,6 @@ impl SharedRate {
             resumes: false,
             until: None,
             charge: lost,
-            keeps: u64::MAX,
             level: Level::MAX,
         };
         let (config, position) = from.config.transition(from.position, to, now);

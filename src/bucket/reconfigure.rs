@@ -17,8 +17,6 @@ pub(crate) struct SlotChange {
     pub(crate) until: Option<u64>,
     /// Tokens to take, available or not.
     pub(crate) charge: u64,
-    /// Tokens that are kept at most; a debt is kept.
-    pub(crate) keeps: u64,
     /// The level that is kept at most, in the units of the slot before.
     pub(crate) level: Level,
 }
@@ -28,7 +26,7 @@ impl SlotConfig {
     /// to the new capacity, and kept. A pause that has not ended continues.
     pub(super) fn transition(&self, position: u64, to: SlotChange, now: u64) -> (Self, u64) {
         let accrued = self.terms.rate.accrue(self.elapsed(now), self.carry);
-        let level = self.level(position, now).min_tokens(to.keeps, self.terms.unit).min(to.level);
+        let level = self.level(position, now).min(to.level);
         let pause_end = self.anchor - self.delay;
         let begin = now.max(if to.resumes { self.counted.min(pause_end) } else { pause_end });
         let was_full = position <= accrued.floor;
@@ -76,7 +74,6 @@ impl SlotConfig {
             resumes: false,
             until,
             charge: 0,
-            keeps: u64::MAX,
             level: Level::MAX,
         }
     }

@@ -144,8 +144,8 @@ impl Entry {
             let part_through = if is_stale { 1.0 } else { self.part_through(settings, seen) };
             let reaction = settings.cuts.refused(seen, least, now, make);
             is_cut = reaction == Reaction::Cut;
-            let keeps = if seen.is_some() { 0 } else { u64::MAX };
-            let mut change = PendingChange { keeps, ..PendingChange::default() };
+            let level = if seen.is_some() { Level::ZERO } else { Level::MAX };
+            let mut change = PendingChange { level, ..PendingChange::default() };
             match reaction {
                 Reaction::Nothing if is_stale || seen.is_none() => return None,
                 Reaction::Nothing => {

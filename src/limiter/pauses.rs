@@ -8,6 +8,7 @@ use super::capacity::{CapacityUpdate, UpdateKind};
 use super::entry::Entry;
 use super::settings::{PendingChange, Settings};
 use crate::adapt::{Origin, Pause, nanos};
+use crate::bucket::Level;
 
 impl Entry {
     /// Admits nothing for `how_long`, and tells the swarm if there is one.
@@ -70,7 +71,7 @@ impl Entry {
         let (now, in_force) = (self.now(), settings.cuts.scale());
         let lately = self.take_lately(settings, in_force, now);
         settings.cuts.set_ceiling(1.0, lately, settings.limit.least_factor(), now);
-        let change = PendingChange { pause_until, keeps: 0, ..PendingChange::default() };
+        let change = PendingChange { pause_until, level: Level::ZERO, ..PendingChange::default() };
         self.install(settings, change);
         self.begin_pause(settings, change, origin)
     }
@@ -83,8 +84,8 @@ impl Entry {
         change: PendingChange<'_>,
         origin: &Origin,
     ) -> Option<CapacityUpdate> {
-        let PendingChange { pause_until, keeps, .. } = change;
-        let begins = pause_until > 0 && settings.pauses.extend(pause_until, keeps == 0);
+        let PendingChange { pause_until, level, .. } = change;
+        let begins = pause_until > 0 && settings.pauses.extend(pause_until, level == Level::ZERO);
         begins.then(|| self.update(settings.shown(), origin, UpdateKind::Pause))
     }
 
@@ -95,10 +96,10 @@ impl Entry {
                 return None;
             }
             settings.pacing = None;
-            let keeps = settings.kept_after_pause();
+            let level = settings.level_after_pause();
             self.install(
                 settings,
-                PendingChange { resumes: true, keeps, ..PendingChange::default() },
+                PendingChange { resumes: true, level, ..PendingChange::default() },
             );
             let was_paused = settings.pauses.resume(self.now());
             Some(was_paused.then(|| self.resumed(settings)))

@@ -27,8 +27,6 @@ pub(super) struct PendingChange<'a> {
     pub(super) state: SlotState,
     pub(super) pause_until: u64,
     pub(super) charge: u64,
-    /// Tokens that the first window keeps at most.
-    pub(super) keeps: u64,
     /// The level that the first window keeps at most, in the units of the slot in force.
     pub(super) level: Level,
     /// Whether a pause ends.
@@ -43,7 +41,6 @@ impl Default for PendingChange<'_> {
             state: SlotState::Open,
             pause_until: 0,
             charge: 0,
-            keeps: u64::MAX,
             level: Level::MAX,
             resumes: false,
             before: None,
@@ -105,14 +102,14 @@ impl Settings {
             self.pacing = self.pacing.filter(|pacing| pacing.end() > at);
             // Void again what permits that ended in the pause have given back.
             let ends = pause_ends.is_some_and(|end| end <= at);
-            let keeps = if ends { self.kept_after_pause() } else { u64::MAX };
-            self.install(bucket, PendingChange { keeps, ..PendingChange::default() }, || at);
+            let level = if ends { self.level_after_pause() } else { Level::MAX };
+            self.install(bucket, PendingChange { level, ..PendingChange::default() }, || at);
         }
     }
 
-    /// Tokens that the first window keeps at most when the pause in force ends.
-    pub(super) fn kept_after_pause(&self) -> u64 {
-        if self.pauses.ends_empty() { 0 } else { u64::MAX }
+    /// The level that the first window keeps at most when the pause in force ends.
+    pub(super) fn level_after_pause(&self) -> Level {
+        if self.pauses.ends_empty() { Level::ZERO } else { Level::MAX }
     }
 
     /// Installs the limit as it is scaled at present.
@@ -122,7 +119,7 @@ impl Settings {
         change: PendingChange<'_>,
         clock: impl Fn() -> u64,
     ) {
-        let PendingChange { state, pause_until, charge, keeps, level, resumes, before } = change;
+        let PendingChange { state, pause_until, charge, level, resumes, before } = change;
         let Some(mut terms) = self.terms() else { return };
         let pacing = self.pacing;
         terms[0] = pacing.map_or(terms[0], |pacing| pacing.slow(terms[0]));
@@ -136,23 +133,13 @@ impl Settings {
             let lost = charge.saturating_add(lost);
             let terms = *terms;
             // A refusal says nothing of what is left of a day.
-            let keeps = if index == 0 { keeps } else { u64::MAX };
             let level = match index {
                 // Another window than the one that is paced: how much of it was spent is unknown.
                 0 if pacing.is_some() && from != Some(0) => Level::ZERO,
                 0 => level,
                 _ => Level::MAX,
             };
-            let to = SlotChange {
-                state,
-                terms,
-                pause_until,
-                resumes,
-                until,
-                charge: lost,
-                keeps,
-                level,
-            };
+            let to = SlotChange { state, terms, pause_until, resumes, until, charge: lost, level };
             WindowChange { to, from }
         };
         let windows: EachWindow<WindowChange> =

@@ -14,6 +14,9 @@ impl FairBucket {
             }
             match self.bucket.take_any(n, self.clock.now(), false) {
                 (Err(Refused::Retry(Retry::Undecided)), _) => {}
+                // As in `take`.
+                (Err(Refused::Denied(Denied::Never(Never::ExceedsCapacity(_)))), _)
+                    if self.will_hold(n) => {}
                 (taken, snapshot) => return Ok((denied(taken)?, self.standing_of(&snapshot))),
             }
         }
