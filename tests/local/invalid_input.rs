@@ -36,7 +36,8 @@ fn recovery(interval: Duration, factor: f64) -> Limit {
 
 fn refused() -> Vec<(Limit, ConfigError)> {
     use ConfigError::{
-        InvalidBurst, InvalidCapacity, InvalidInFlight, InvalidRecovery, InvalidWindow, RateTooHigh,
+        InvalidAdaptive, InvalidBurst, InvalidCapacity, InvalidInFlight, InvalidRecovery,
+        InvalidWindow, RateTooHigh,
     };
     let mut all = vec![
         (Limit::new(0, SECOND), InvalidCapacity),
@@ -54,6 +55,16 @@ fn refused() -> Vec<(Limit, ConfigError)> {
         (Limit::new(MOST, Duration::from_nanos(1)).burst(1), RateTooHigh),
         (Limit::per_second(MOST), RateTooHigh),
         (Limit::per_second(5_100_000_000_000), RateTooHigh),
+        (Limit::per_second(5).adaptive(0, 10), InvalidAdaptive),
+        (Limit::per_second(5).adaptive(6, 10), InvalidAdaptive),
+        (Limit::per_second(5).adaptive(1, 4), InvalidAdaptive),
+        (Limit::per_second(5).adaptive(9, 1), InvalidAdaptive),
+        (Limit::per_second(5).adaptive(1, MOST + 1), InvalidAdaptive),
+        (Limit::per_second(5).adaptive(1, u64::MAX), InvalidAdaptive),
+        (Limit::per_second(5).adaptive(1, 10).back_in(Duration::ZERO), InvalidAdaptive),
+        (Limit::at_most(5, SECOND).adaptive(1, 10), InvalidAdaptive),
+        (Limit::per_second(5).adaptive(1, 10).and(Limit::per_day(100)), InvalidAdaptive),
+        (Limit::per_second(5).adaptive(1, MOST), RateTooHigh),
         (recovery(Duration::ZERO, 1.1), InvalidRecovery),
         (recovery(Duration::from_nanos(100), 1.0 + 1e-9), InvalidRecovery),
         (recovery(Duration::from_nanos(999_999), 1.1), InvalidRecovery),

@@ -55,6 +55,11 @@ fn canonical() {
             Limit::per_minute(9).cooldown(60 * SECOND).no_recovery().min_rate(10),
             "9/min, cooldown 1min, no recovery, min 10",
         ),
+        (Limit::per_second(9).adaptive(1, 20_000), "9/s, adaptive 1 to 20000"),
+        (
+            Limit::per_second(9).adaptive(1, 90).back_in(60 * SECOND),
+            "9/s, adaptive 1 to 90 back in 1min",
+        ),
         (
             Limit::at_most(1, SECOND)
                 .burst(1)
@@ -107,7 +112,7 @@ fn generous() {
 #[test]
 fn bad_text_is_told_where_and_what() {
     let unit = r#"a unit of time ("ns", "us", "ms", "s", "min", "h", "day", "week")"#;
-    let (last, recovery) = (r#""cooldown""#, r#""recovery", "no recovery", "min""#);
+    let (last, recovery) = (r#""cooldown""#, r#""recovery", "no recovery", "adaptive", "min""#);
     let settings = format!(r#""refund", "spend", "in flight", "waiting", {last}, {recovery}"#);
     let settings = settings.as_str();
     let after = format!(r#""burst", "and", ",", {settings}, the end"#);
@@ -294,15 +299,21 @@ fn limit() -> impl Strategy<Value = Limit> {
     let on_release = prop_oneof![Just(OnRelease::Spend), Just(OnRelease::Refund)];
     let after_cuts = of(of(recovery()));
     let counts = (of(number()), of(number()), of(number()));
-    let settings = (of(on_release), counts, of(time()), after_cuts);
+    let adaptive = of((number(), number(), of(time())));
+    let settings = (of(on_release), counts, of(time()), after_cuts, adaptive);
     (proptest::collection::vec(window(), 1..=4), settings).prop_map(|(windows, settings)| {
-        let (on_release, (max_in_flight, max_waiting, min_rate), cooldown, recovery) = settings;
+        let (on_release, (max_in_flight, max_waiting, min_rate), cooldown, recovery, adaptive) =
+            settings;
         let limit = windows.into_iter().reduce(Limit::and).expect("at least one");
         let limit = on_release.map_or(limit, |policy| limit.on_release(policy));
         let limit = max_in_flight.map_or(limit, |n| limit.max_in_flight(n));
         let limit = max_waiting.map_or(limit, |n| limit.max_waiting(n));
         let limit = cooldown.map_or(limit, |time| limit.cooldown(time));
         let limit = min_rate.map_or(limit, |n| limit.min_rate(n.max(1)));
+        let limit = adaptive.map_or(limit, |(min, max, back_in)| {
+            let limit = limit.adaptive(min, max);
+            back_in.map_or(limit, |time| limit.back_in(time))
+        });
         recovery.map_or(limit, |recovery| match recovery {
             Some(recovery) => limit.recovery(recovery),
             None => limit.no_recovery(),
@@ -420,7 +431,8 @@ proptest! {
 /// A comma after the last setting that there is: nothing could follow it, so the error is at the comma.
 #[test]
 fn a_comma_that_nothing_can_follow_is_the_mistake() {
-    let all = "1/s, refund, in flight 8, waiting 100, cooldown 5s, no recovery, min 1";
+    let all =
+        "1/s, refund, in flight 8, waiting 100, cooldown 5s, no recovery, min 1, adaptive 1 to 2";
     assert!(all.parse::<Limit>().is_ok());
     for more in [",", ", refund"] {
         let error = format!("{all}{more}").parse::<Limit>().unwrap_err();

@@ -8,7 +8,7 @@ use crate::adapt::{Range, nanos};
 use crate::bucket::rate::MAX_TOKENS;
 
 /// The time that an adaptive limit takes to be back where it was refused.
-const BACK_IN: Duration = Duration::from_secs(20);
+pub(super) const BACK_IN: Duration = Duration::from_secs(20);
 
 /// Tokens a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

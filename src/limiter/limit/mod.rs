@@ -161,6 +161,7 @@ impl Limit {
             || other.max_waiting.is_some()
             || other.recovery.is_some()
             || other.min_rate.is_some()
+            || other.adaptive.is_some()
             || other.cooldown.is_some()
         {
             self.fault = Some(Fault::SettingNotOnFirstWindow);
@@ -357,7 +358,8 @@ impl Limit {
     fn lacks_a_setting(&self) -> bool {
         let release = self.on_release.is_none() || self.recovery.is_none();
         let counts = self.max_in_flight.is_none() || self.max_waiting.is_none();
-        release || counts || self.cooldown.is_none() || self.min_rate.is_none()
+        let rates = self.min_rate.is_none() || self.adaptive.is_none();
+        release || counts || rates || self.cooldown.is_none()
     }
 
     /// Whether a permit's end gives its tokens back.

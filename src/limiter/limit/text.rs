@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::adaptive::{BACK_IN, Bounds};
 use super::lexer::{Lexer, ParseLimitError, Parsed};
 use super::window::Window;
 use super::{Limit, OnRelease, Recovers};
@@ -39,6 +40,7 @@ const UNIT_EXPECTED: &str = r#"a unit of time ("ns", "us", "ms", "s", "min", "h"
 ///         | "cooldown" time
 ///         | "recovery" "x" factor "every" time ["uncapped"] | "no recovery"
 ///         | "min" number
+///         | "adaptive" number "to" number ["back in" time]
 /// ```
 ///
 /// | text | meaning |
@@ -54,6 +56,7 @@ const UNIT_EXPECTED: &str = r#"a unit of time ("ns", "us", "ms", "s", "min", "h"
 /// | `recovery x1.1 every 30s` | [`Limit::recovery`]; `uncapped` sets no cap |
 /// | `no recovery` | [`Limit::no_recovery`] |
 /// | `min 5` | [`Limit::min_rate`] |
+/// | `adaptive 1 to 500` | [`Limit::adaptive`]; `back in 20s` sets [`Limit::back_in`] |
 ///
 /// Settings apply to the whole limit. They follow the windows, in any order, each at most once.
 /// Numbers may contain underscores, as in Rust; a factor may have a fraction. Case is ignored, and
@@ -108,6 +111,7 @@ impl Lexer<'_> {
             || self.once(&mut limit.cooldown, "cooldown", Self::time)?
             || self.once(&mut limit.recovery, "recovery", Self::recovery)?
             || self.once(&mut limit.recovery, "no recovery", |_| Ok(Recovers::Never))?
+            || self.once(&mut limit.adaptive, "adaptive", Self::bounds)?
             || self.min_rate(limit)?)
     }
 
@@ -131,6 +135,14 @@ impl Lexer<'_> {
         self.expect("every")?;
         let interval = self.time()?;
         Ok(Recovers::By(Recovery { interval, factor, cap: !self.accept("uncapped") }))
+    }
+
+    fn bounds(&mut self) -> Parsed<Bounds> {
+        let min = self.count()?;
+        self.expect("to")?;
+        let max = self.count()?;
+        let back_in = if self.accept("back in") { self.time()? } else { BACK_IN };
+        Ok(Bounds { min, max, back_in })
     }
 
     fn min_rate(&mut self, limit: &mut Limit) -> Parsed<bool> {
@@ -197,6 +209,12 @@ impl fmt::Display for Limit {
         }
         if let Some(n) = self.min_rate {
             write!(f, ", min {n}")?;
+        }
+        if let Some(Bounds { min, max, back_in }) = self.adaptive {
+            write!(f, ", adaptive {min} to {max}")?;
+            if back_in != BACK_IN {
+                write!(f, " back in {}", Time(back_in))?;
+            }
         }
         match (self.fault, self.terms(1.0)) {
             (Some(_), Err(error)) => write!(f, " ({error})"),
