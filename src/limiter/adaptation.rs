@@ -92,7 +92,7 @@ impl Entry {
         limit: &Limit,
         is_wanted: impl FnOnce() -> bool,
     ) -> Option<Result<(), ConfigError>> {
-        if let Err(error) = limit.terms(1.0) {
+        if let Err(error) = limit.full_terms() {
             return Some(Err(error));
         }
         let mut result = Some(Ok(()));

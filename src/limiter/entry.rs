@@ -79,7 +79,7 @@ impl Entry {
         clock: Clock,
         context: Arc<Context>,
     ) -> Result<Arc<Self>, ConfigError> {
-        let terms = limit.terms(1.0)?;
+        let terms = limit.full_terms()?;
         let (bucket, current) = Bucket::new(terms[0], limit.max_in_flight_or_none(), now);
         let more = terms[1..].iter().map(|terms| LockedBucket::full(*terms, now)).collect();
         let mut cuts = CutState::new(limit.policy(context.policy));

@@ -59,8 +59,8 @@ fn refused() -> Vec<(Limit, ConfigError)> {
         (Limit::per_second(5).adaptive(6, 10), InvalidAdaptive),
         (Limit::per_second(5).adaptive(1, 4), InvalidAdaptive),
         (Limit::per_second(5).adaptive(9, 1), InvalidAdaptive),
-        (Limit::per_second(5).adaptive(1, MOST + 1), InvalidAdaptive),
-        (Limit::per_second(5).adaptive(1, u64::MAX), InvalidAdaptive),
+        (Limit::per_second(5).adaptive(1, MOST + 1), InvalidCapacity),
+        (Limit::per_second(5).adaptive(1, u64::MAX), InvalidCapacity),
         (Limit::per_second(5).adaptive(1, 10).back_in(Duration::ZERO), InvalidAdaptive),
         (Limit::at_most(5, SECOND).adaptive(1, 10), InvalidAdaptive),
         (Limit::per_second(5).adaptive(1, 10).and(Limit::per_day(100)), InvalidAdaptive),
@@ -577,6 +577,7 @@ fn errors_say_what_to_do() {
             ConfigError::InvalidBurst => "burst",
             ConfigError::InvalidInFlight => "at least 1",
             ConfigError::InvalidRecovery => "at least 1 ms",
+            ConfigError::InvalidAdaptive => "min <= the limit <= max",
             _ => "5e12",
         };
         says(&limiter.configure("bad", limit).unwrap_err(), &[word]);

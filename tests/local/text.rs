@@ -147,7 +147,7 @@ fn bad_text_is_told_where_and_what() {
         ),
         ("1/s no recovery, recovery x2 every 1s", 17, "recovery", &{
             let first = r#""refund", "spend", "in flight", "waiting", "cooldown""#;
-            format!(r#"{first}, "min""#)
+            format!(r#"{first}, "adaptive", "min""#)
         }),
         ("1/s no", 4, "no", &after),
         ("1/min min", 9, "", "a number"),

@@ -75,11 +75,11 @@ impl Limit {
         let capacity = self.first().capacity;
         let is_ordered = (1..=capacity).contains(&min) && (capacity..=MAX_TOKENS).contains(&max);
         let is_plain = self.windows().count() == 1 && !self.first().is_strict;
-        if is_ordered && is_plain && !back_in.is_zero() {
-            Ok(())
-        } else {
-            Err(ConfigError::InvalidAdaptive)
+        if !is_ordered || !is_plain || back_in.is_zero() {
+            return Err(ConfigError::InvalidAdaptive);
         }
+        // What it may become must fit as well.
+        self.first().raised_to(max).terms(1.0).map(drop)
     }
 
     /// The range of an adaptive limit, as factors of it.

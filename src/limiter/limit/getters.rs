@@ -24,7 +24,7 @@ pub struct LimitWindow {
 impl Limit {
     /// Whether `configure` would accept the limit: the error says what is wrong with it.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        self.terms(1.0).map(drop)
+        self.full_terms().map(drop)
     }
 
     /// Its windows, in the order in which they were added.

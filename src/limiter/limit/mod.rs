@@ -404,6 +404,12 @@ impl Limit {
         tokens as f64 / self.first.capacity as f64
     }
 
+    /// This limit as the terms of its buckets. Fails if it is not valid.
+    pub(crate) fn full_terms(&self) -> Result<EachWindow<Terms>, ConfigError> {
+        let terms = self.terms(1.0)?;
+        self.validate_adaptive().map(|()| terms)
+    }
+
     /// This limit as the terms of its buckets, scaled.
     pub(crate) fn terms(&self, factor: f64) -> Result<EachWindow<Terms>, ConfigError> {
         match self.fault {
@@ -421,7 +427,6 @@ impl Limit {
         if self.get_recovery().is_some_and(|recovery| !recovery.is_valid()) {
             return Err(ConfigError::InvalidRecovery);
         }
-        self.validate_adaptive()?;
         if self.min_rate.is_some_and(|rate| rate.get() > self.first.capacity) {
             return Err(ConfigError::InvalidMinRate);
         }

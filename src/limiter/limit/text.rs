@@ -216,7 +216,7 @@ impl fmt::Display for Limit {
                 write!(f, " back in {}", Time(back_in))?;
             }
         }
-        match (self.fault, self.terms(1.0)) {
+        match (self.fault, self.full_terms()) {
             (Some(_), Err(error)) => write!(f, " ({error})"),
             _ => Ok(()),
         }

@@ -232,7 +232,7 @@ impl Registry {
         let entry = if is_new {
             self.new_entry(name.into(), limit, self.clock.now())?
         } else {
-            limit.terms(1.0)?;
+            limit.full_terms()?;
             guard.leave_template(name)?
         };
         let configured = Registration::Configured(Arc::clone(&entry));

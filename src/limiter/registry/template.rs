@@ -181,7 +181,7 @@ type Migrated = Vec<(Arc<Entry>, Option<Arc<Template>>)>;
 
 impl Registry {
     fn set_template(&self, prefix: &str, limit: Limit, max_keys: u64) -> Result<(), ConfigError> {
-        let terms = limit.terms(1.0)?;
+        let terms = limit.full_terms()?;
         let admin = self.admin.lock();
         if self.is_closed() {
             return Err(ConfigError::Closed);
