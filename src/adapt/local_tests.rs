@@ -52,6 +52,24 @@ fn pauses_double_while_nothing_gets_through() {
     assert_eq!(since.next_pause(), None);
 }
 
+#[test]
+fn refusals_count_over_cuts_while_nothing_gets_through() {
+    let mut since = SinceCut::new();
+    since.refused();
+    for i in 0..3 {
+        assert_eq!(since.next_pause(), None, "what was refused at first does not count");
+        since.restart(i * 60 * SECOND);
+        since.refused();
+    }
+    assert!(since.next_pause().is_some());
+    let mut another = since;
+    another.restart(3_600 * SECOND);
+    assert_eq!(another.next_pause(), None, "a refusal an hour later");
+    since.got_through();
+    since.restart(240 * SECOND);
+    assert_eq!(since.next_pause(), None);
+}
+
 /// The rate after `count` grants of `tokens`, `every` this many nanoseconds.
 fn measured(count: u64, tokens: u64, every: u64) -> Option<f64> {
     let (mut meter, mut due, before) = (Meter::default(), 0, u64::MAX - 10);

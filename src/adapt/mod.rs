@@ -160,7 +160,7 @@ impl CutState {
             due: None,
             incident: None,
             full_incidents: 0,
-            since: SinceCut::default(),
+            since: SinceCut::new(),
             ceiling: None,
             ceiling_level: f64::INFINITY,
             adaptive: None,
@@ -224,7 +224,7 @@ impl CutState {
             self.since.next_pause();
             return Reaction::Pause(length);
         }
-        self.since = SinceCut::default();
+        self.since.restart(now);
         let target = (level * self.policy.reduce).max(least.min(self.factor));
         self.insert(make(target), now);
         self.advance(now);
