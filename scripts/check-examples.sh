@@ -204,7 +204,7 @@ if not good:
 # Bad arguments: an error, the usage and exit code 2. A server that is not there: exit code 1.
 api_client_refuses() {
     local code arguments
-    for arguments in --bogus --rate '--rate 0' '--seconds x' '--upstream https://localhost:1/' \
+    for arguments in --bogus --rate '--rate 0' '--demand 0' '--seconds x' '--upstream https://localhost:1/' \
         '--upstream http://localhost/'; do
         code=0
         # shellcheck disable=SC2086 # split on purpose

@@ -11,6 +11,8 @@ usage: api_client [options]
   --rate N         requests per second that the server allows (50)
   --burst N        requests at once that it allows after idle time (10)
   --tasks N        tasks that send requests (64)
+  --demand N       send N requests per second instead, whatever is answered
+  --adaptive       start at --rate, and find what the server allows
   --seconds N      length of each phase (3)";
 
 #[derive(Debug)]
@@ -19,6 +21,9 @@ pub(crate) struct Args {
     pub(crate) rate: u32,
     pub(crate) burst: u32,
     pub(crate) tasks: u32,
+    /// Requests a second that come to be, whatever became of those before.
+    pub(crate) demand: Option<u32>,
+    pub(crate) adaptive: bool,
     pub(crate) duration: Duration,
 }
 
@@ -29,6 +34,8 @@ impl Args {
             rate: 50,
             burst: 10,
             tasks: 64,
+            demand: None,
+            adaptive: false,
             duration: Duration::from_secs(3),
         };
         while let Some(name) = words.next() {
@@ -40,6 +47,8 @@ impl Args {
                 "--rate" => args.rate = number(&name, &value()?, 1..=1_000_000)?,
                 "--burst" => args.burst = number(&name, &value()?, 1..=1_000_000)?,
                 "--tasks" => args.tasks = number(&name, &value()?, 1..=10_000)?,
+                "--demand" => args.demand = Some(number(&name, &value()?, 1..=100_000)?),
+                "--adaptive" => args.adaptive = true,
                 "--seconds" => args.duration = seconds(&name, &value()?)?,
                 "--help" | "-h" => return Err(Stop::Help),
                 _ => return Err(mistake(&name, "is not an option")),
