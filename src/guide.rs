@@ -21,7 +21,7 @@ pages! {
     server: "server.md",
     keys: "keys.md",
     several_limits: "several-limits.md",
-    throttling: "throttling.md",
+    upstream: "upstream.md",
     swarm: "swarm.md",
     configuration: "configuration.md",
     testing: "testing.md",
