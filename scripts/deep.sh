@@ -9,6 +9,7 @@
 #   loom     each model with up to LOOM_MAX_PREEMPTIONS (4) preemptions, for at most
 #            TOLLGATE_LOOM_SECONDS (600) each
 #   faults   each fault of loom-tests/faults.toml, which its model must catch
+#   swarm    ten agents over NATS, and an upstream that allows a third of what they want, in real time
 #   nginx    the api_client example behind a real server that limits, in real time
 #   fuzz     each target of fuzz/, for TOLLGATE_FUZZ_SECONDS (60)
 #
@@ -16,7 +17,7 @@
 # anything failed; 2 if nothing failed but something could not run, or not to its end; else 0.
 set -euo pipefail
 
-sections=(seeds loom faults nginx fuzz)
+sections=(seeds loom faults swarm nginx fuzz)
 for name in "$@"; do
     [[ " ${sections[*]} " == *" $name "* ]] ||
         { echo "usage: scripts/deep.sh [section...], of: ${sections[*]}" >&2; exit 64; }
@@ -97,6 +98,11 @@ faults() {
     esac
 }
 
+swarm() {
+    check "ten agents over NATS" cargo test --quiet --release -p tollgate --all-features --test upstream \
+        over_nats -- --ignored --nocapture --test-threads 8
+}
+
 # client WHAT CONDITION ARGUMENT...: the condition holds for the numbers of api_client's JSON line.
 client() {
     local json
@@ -156,6 +162,16 @@ CONFIG
     # nginx allows half of the client's limit. Without a cut the client is served a sixth of it.
     client "above nginx's limit the client is refused, slows down and goes on" \
         '0 < status_429 < requests / 10 and 0.22 < utilisation < 0.6' --rate 200 --burst 40
+    # It allows a tenth of the client's limit, and half of what is wanted.
+    client "far above nginx's limit the client sends what was served, and few more" \
+        'requests_after_15s > 45 * 60 and status_429_after_15s < requests_after_15s / 100' \
+        --rate 1000 --demand 200 --seconds 60
+    local start steady='requests_after_15s - status_429_after_15s > 0.88 * 100 * 60'
+    for start in 10 10000; do
+        client "an adaptive limit that starts at $start finds nginx's" \
+            "$steady and status_429_after_15s < requests_after_15s / 200" \
+            --rate "$start" --adaptive --demand 12000 --seconds 75
+    done
     kill "$server"
     wait "$server" || true
 }
