@@ -267,7 +267,7 @@ impl Limit {
     /// # use tollgate::{Limit, MemoryLimiter, ManualClock, Clock};
     /// # use std::time::Duration;
     /// let time = ManualClock::new();
-    /// let limiter = MemoryLimiter::with_clock(&time);
+    /// let limiter = MemoryLimiter::with_clock(time.clone());
     /// let api = limiter.configure("api", Limit::per_second(100).no_recovery())?;
     /// api.announce_reduced("429");
     /// time.advance(Duration::from_secs(86_400));
