@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::entry::{Entry, Grant};
+use crate::sync::{AtomicBool, Ordering};
 
 /// Granted tokens, and a place in flight. Dropping a permit ends it by the limit's
 /// [`OnRelease`](crate::OnRelease); so does a panic or a cancelled task that drops it.
@@ -110,7 +110,11 @@ impl<'a> Permit<'a> {
             Holder::Borrowed(entry) => Holder::Owned(Arc::clone(entry)),
             Holder::Owned(entry) => Holder::Owned(entry),
         });
-        Permit { entry, grant: self.grant, is_refused: AtomicBool::new(*self.is_refused.get_mut()) }
+        Permit {
+            entry,
+            grant: self.grant,
+            is_refused: AtomicBool::new(self.is_refused.load(Ordering::Relaxed)),
+        }
     }
 
     #[inline(never)]
