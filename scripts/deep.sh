@@ -183,7 +183,7 @@ fuzz() {
         { cannot "there is no nightly toolchain: rustup toolchain install nightly"; return; }
     "${tool[@]}" --version >/dev/null 2>&1 ||
         { cannot "there is no cargo-fuzz: cargo install cargo-fuzz --locked"; return; }
-    for target in limit_text bus_bytes; do
+    for target in limit_text bus_bytes http_answer; do
         mkdir -p "fuzz/corpus/$target" # what the fuzzer finds: the next run starts with it
         if "${tool[@]}" run --target-dir "$CARGO_TARGET_DIR/fuzz" "$target" \
             "fuzz/corpus/$target" "fuzz/seeds/$target" -- \

@@ -8,6 +8,7 @@ macro_rules! pages {
             #[doc = "[settle]: crate::guide::several_limits#reserve-and-settle"]
             #[doc = "[keys]: crate::guide::keys"]
             #[doc = "[swarm]: crate::guide::swarm"]
+            #[doc = "[http]: crate::guide::http"]
             #[doc = "[hot]: crate::guide::hot_buckets"]
             #[doc = ""]
             #[doc = include_str!(concat!("../docs/", $file))]
@@ -19,6 +20,7 @@ macro_rules! pages {
 pages! {
     api_client: "api-client.md",
     server: "server.md",
+    http: "http.md",
     keys: "keys.md",
     several_limits: "several-limits.md",
     upstream: "upstream.md",

@@ -44,7 +44,7 @@
 //! * [`Permit::throttled`] and [`MemoryLimiter::pause_for`] are for upstreams that refuse.
 //! * [`ManualClock`] is time for tests.
 #![cfg_attr(
-    all(any(doc, doctest), feature = "nats", feature = "serde"),
+    all(any(doc, doctest), feature = "http", feature = "nats", feature = "serde"),
     doc = "* The [guide] has a page for each task."
 )]
 //!
@@ -56,6 +56,7 @@
 //! | --- | --- |
 //! | `swarm` | `DistributedLimiter`, `MessageBus` and `MemoryBus`: limiters that slow down together |
 //! | `nats` | `NatsBus`, a message bus between machines, and the feature `swarm` |
+//! | `http` | `tollgate::http`: rate limits in HTTP headers, read from answers and written into them |
 //! | `serde` | [`Limit`] read and written as text: `"10/s burst 20"` |
 //! | `tokio` | `Clock::tokio()`, time that `tokio::time::pause` stops |
 //!
@@ -73,8 +74,10 @@ mod bucket;
 #[cfg(feature = "swarm")]
 mod bus;
 mod clock;
-#[cfg(all(any(doc, doctest), feature = "nats", feature = "serde"))]
+#[cfg(all(any(doc, doctest), feature = "http", feature = "nats", feature = "serde"))]
 pub mod guide;
+#[cfg(feature = "http")]
+mod integrations;
 mod limiter;
 #[cfg(feature = "swarm")]
 mod swarm;
@@ -92,6 +95,8 @@ pub use bus::{BusError, BusFuture, Delivery, MemoryBus, MessageBus, Subscription
 #[doc(hidden)]
 pub use clock::SimulatedClock;
 pub use clock::{Clock, ManualClock};
+#[cfg(feature = "http")]
+pub use integrations::http;
 pub use limiter::{
     Acquire, AcquireAll, AcquireAllError, AcquireError, AllError, Capacity, CapacityUpdate,
     ConfigError, ConfigureAllError, Decision, Limit, LimitWindow, MemoryLimiter, OnRelease,
@@ -102,6 +107,6 @@ pub use limiter::{
 pub use swarm::{DistributedConfig, DistributedLimiter, SwarmError, SwarmStats};
 
 /// The README's code compiles and runs.
-#[cfg(all(doctest, feature = "nats", feature = "serde"))]
+#[cfg(all(doctest, feature = "http", feature = "nats", feature = "serde"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
