@@ -5,6 +5,7 @@ mod common;
 
 mod apply;
 mod arbitrary;
+mod server;
 mod table;
 
 use http::{HeaderMap, HeaderName, HeaderValue};

@@ -1,4 +1,5 @@
-//! Rate limits in HTTP headers: what an upstream's answer says. Feature `http`.
+//! Rate limits in HTTP headers: what an upstream's answer says, and what a server tells its clients. Feature
+//! `http`.
 //!
 //! # As a client
 //!
@@ -41,6 +42,10 @@
 //! [`Generic`](Profile::Generic) and [`Auto`](Profile::Auto) read all of these. Times are relative to the
 //! answer's `Date`, so that the local clock does not matter, and are at most [`MAX_WAIT`]. A field that is
 //! malformed or negative is ignored, and so is a quota whose window has ended.
+//!
+//! # As a server
+//!
+//! [`RateLimitHeaders`] writes `Retry-After`, `RateLimit`, `RateLimit-Policy` and `X-RateLimit-*`.
 
 mod apply;
 mod body;
@@ -49,9 +54,11 @@ mod fields;
 mod grpc;
 mod names;
 mod reader;
+mod server;
 mod types;
 mod values;
 
 pub use feedback::Feedback;
+pub use server::{RateLimitHeaders, retry_after};
 pub use types::{Outcome, Profile, Quota, Scope, Unit};
 pub use values::MAX_WAIT;
