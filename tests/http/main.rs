@@ -7,6 +7,7 @@ mod apply;
 mod arbitrary;
 mod server;
 mod table;
+mod together;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
