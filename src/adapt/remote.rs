@@ -36,12 +36,20 @@ impl CutState {
         self.cuts.retain(|known| known.id != cut.id);
         self.spent.retain(|known| known.id != cut.id);
         let (before, start) = (self.factor, cut.start);
+        let soon = self.factor_soon(now);
         let counts = self.insert(cut, now);
         self.advance(now);
         if self.factor < before {
-            self.note_incident(before, start, now);
+            self.note_incident(before, soon, start, now);
         }
         counts
+    }
+
+    /// The factor in a moment: an agent whose step of the recovery is due may hear the cut of one that has taken it.
+    fn factor_soon(&self, now: u64) -> f64 {
+        let at = now.saturating_add(NOTICEABLE as u64);
+        let factors = self.cuts.iter().map(|cut| cut.factor_at(at, &self.curve));
+        factors.reduce(f64::min).unwrap_or(1.0).max(self.factor)
     }
 
     /// An agent that tracks no incidents announces `tokens` a window, which are `factor` of the limit here.
@@ -77,15 +85,16 @@ impl CutState {
         !self.cuts(now).all(is_known)
     }
 
-    /// Another agent's cut, made at `start`, has lowered the factor from `before`.
-    fn note_incident(&mut self, before: f64, start: i128, now: u64) {
+    /// Another agent's cut, made at `start`, has lowered the factor from `before`, which would have been `soon` in a
+    /// moment.
+    fn note_incident(&mut self, before: f64, soon: f64, start: i128, now: u64) {
         // This far is as good as our own cut: agents may be a step of the recovery apart.
         let enough = self.policy.reduce + (1.0 - self.policy.reduce) / 4.0;
         let joined = self.open_incident(now).filter(|_| self.factor > before * enough);
         // A cut that is received late does not end our incident early.
         let at = self.incident.map_or(start, |last| start.max(last.at));
         let mut incident = joined.unwrap_or(Incident { level: before, at, is_full: false });
-        if !incident.is_full && self.factor <= incident.level * enough {
+        if !incident.is_full && self.factor <= incident.level.max(soon) * enough {
             incident.is_full = true;
             self.full_incidents += 1;
             self.since = SinceCut::default();

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::common::number;
 use crate::network::{At, End, Network, Parting};
 use tokio::time::sleep;
-use tollgate::{Clock, DistributedConfig, DistributedLimiter, Limit};
+use tollgate::{Clock, DistributedConfig, DistributedLimiter, Limit, UpdateKind};
 
 const SEEDS: u64 = 1_000;
 const THREADS: u64 = 2;
@@ -72,7 +72,7 @@ struct Agent {
     limiter: DistributedLimiter,
     limit: u32,
     since: At,
-    /// When permits of it were refused, which empties its bucket.
+    /// When permits of it were refused, which empties its bucket, and when it paused.
     emptied: Arc<Mutex<Vec<At>>>,
 }
 
@@ -136,7 +136,15 @@ impl Swarm {
         let limiter = DistributedLimiter::new(config).await.expect("an agent");
         let limit = [100, 250, 1_000][self.random.usize(..3)];
         limiter.configure(API, Limit::per_second(limit.into())).expect("a limit");
-        let (since, emptied) = (self.now(), Arc::default());
+        let (since, emptied) = (self.now(), Arc::<Mutex<Vec<At>>>::default());
+        // Where nothing gets through an agent pauses, by itself.
+        let (noted, network) = (Arc::clone(&emptied), Arc::clone(&self.network));
+        limiter.on_capacity_change(move |update| {
+            if matches!(update.kind, UpdateKind::Pause | UpdateKind::Resume) {
+                let now = network.lock().unwrap().now();
+                noted.lock().unwrap().push(now);
+            }
+        });
         self.agents.push(Agent { limiter, limit, since, emptied });
     }
 
@@ -235,6 +243,9 @@ impl Swarm {
         let from = self.now();
         sleep(Duration::from_secs(1)).await;
         for (i, agent) in self.agents.iter().enumerate() {
+            if agent.limiter.capacity(API).is_some_and(|capacity| capacity.paused_until.is_some()) {
+                agent.emptied.lock().unwrap().push(from);
+            }
             let part = f64::from(agent.take_all()) / f64::from(agent.limit);
             self.admitted.push(Admitted { agent: i, from, part });
         }
