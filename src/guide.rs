@@ -7,6 +7,7 @@ macro_rules! pages {
             #[doc = "[strict]: crate::guide::several_limits#strict-windows"]
             #[doc = "[settle]: crate::guide::several_limits#reserve-and-settle"]
             #[doc = "[keys]: crate::guide::keys"]
+            #[doc = "[upstream]: crate::guide::upstream"]
             #[doc = "[swarm]: crate::guide::swarm"]
             #[doc = "[http]: crate::guide::http"]
             #[doc = "[hot]: crate::guide::hot_buckets"]
