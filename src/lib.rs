@@ -22,9 +22,9 @@
 //!     Ok(permit) => {
 //!         let status = 429; // ... send the request ...
 //!         if status == 429 {
-//!             // The upstream refuses: cut the limit, and send nothing for as long as it asks.
-//!             permit.throttled("429 Too Many Requests");
+//!             // The upstream refuses: send nothing for as long as it asks, and cut the limit.
 //!             api.pause_for(Duration::from_secs(2));
+//!             permit.throttled("429 Too Many Requests");
 //!         }
 //!     } // the permit ends here: the request is no longer in flight
 //!     Err(AcquireError::TimedOut { .. }) => println!("too busy"),
@@ -41,7 +41,10 @@
 //! * [`Acquire`] is a wait: its order, its timeout, and what cancelling it does.
 //! * [`MemoryLimiter::per_key`] is a limit for each user, address or key, of which there may be a million.
 //! * [`Limit::and`], [`Limit::at_most`] and [`MemoryLimiter::acquire_all`] are for several limits at once.
-//! * [`Permit::throttled`] and [`MemoryLimiter::pause_for`] are for upstreams that refuse.
+//! * [`Permit::throttled`] and [`MemoryLimiter::pause_for`] are for upstreams that refuse,
+//!   [`MemoryLimiter::observe_remaining`] for those that say what is left, and [`Limit::adaptive`] for those
+//!   whose limit nobody knows.
+//! * [`MemoryLimiter::decide`] and [`MemoryLimiter::admit`] say what is left, for an answer's headers.
 //! * [`ManualClock`] is time for tests.
 #![cfg_attr(
     all(any(doc, doctest), feature = "http", feature = "nats", feature = "serde"),

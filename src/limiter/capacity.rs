@@ -19,7 +19,8 @@ pub struct Capacity {
     /// while others wait. While threads take from prepaid batches it may be off by what those hold, at
     /// most 2,048.
     pub available: u64,
-    /// The first window's burst at present, in whole tokens: lower after a cut.
+    /// The first window's burst at present, in whole tokens: lower after a cut, and of an adaptive limit what
+    /// it has found.
     pub burst: u64,
     /// The first window's rate at present, in tokens per window, rounded down.
     pub per_window: u64,
@@ -103,7 +104,7 @@ pub struct CapacityUpdate {
 pub enum UpdateKind {
     /// Reduced because the upstream refused a request.
     Cut,
-    /// A step of recovery, or the return to the full limit.
+    /// A step of recovery, the return to the full limit, or the growth of an adaptive limit.
     Recovery,
     /// Reconfigured.
     Config,
@@ -111,7 +112,7 @@ pub enum UpdateKind {
     /// still the same. [`Capacity::paused_until`] says how long it will take.
     Pause,
     /// The pause has ended, by [`resume`](crate::MemoryLimiter::resume) or by time. The latter is told when
-    /// the resource is next used or queried. A pause that the agents of a swarm tell each other ends on time.
+    /// the resource is next used or queried; of a pause that the agents of a swarm tell each other, on time.
     Resume,
 }
 

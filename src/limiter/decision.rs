@@ -22,7 +22,7 @@ pub struct Decision {
     /// from prepaid batches it may be off by what those hold, as
     /// [`Capacity::available`](crate::Capacity::available) is.
     pub remaining: u64,
-    /// The burst at present, in whole tokens: lower after a cut.
+    /// The burst at present, in whole tokens: see [`Capacity::burst`](crate::Capacity::burst).
     pub burst: u64,
     /// Time until `remaining` grows by one if no other call comes, rounded up to the next nanosecond; zero
     /// with a full bucket. A lower bound while others wait, or while the rate is about to change.

@@ -23,8 +23,9 @@ pub enum TryAcquireError {
     /// As many permits are in flight as the limit allows: end one, or wait with `acquire`.
     TooManyInFlight,
     /// More tokens than the bucket will hold, so that no wait helps: more than the configured burst, or than
-    /// a cut left of it where the limit does not [recover](crate::Limit::no_recovery). Ask for at most
-    /// `capacity`, or raise the limit's burst.
+    /// a cut left of it where the limit does not [recover](crate::Limit::no_recovery), or than an
+    /// [adaptive](crate::Limit::adaptive) limit holds at present. Ask for at most `capacity`, or raise the
+    /// limit's burst.
     ExceedsCapacity {
         /// The most that can be asked for, in tokens.
         capacity: u64,
@@ -62,9 +63,10 @@ impl fmt::Debug for RetryHint {
 
 impl TryAcquireError {
     /// The time until the same call would succeed if no other call came, rounded up to the next
-    /// nanosecond. For more than a cut bucket holds it is that of the recovery's steps and the accrual. Those that wait already are served before it, and then it is at least a millisecond. It
-    /// is a lower bound: others may come, and those that wait may wait for another resource, or for a place
-    /// in flight. `None` if time alone does not help.
+    /// nanosecond. For more than a cut bucket holds it is that of the recovery's steps and the accrual. Those
+    /// that wait already are served before it, and then it is at least a millisecond. It is a lower bound:
+    /// others may come, and those that wait may wait for another resource, or for a place in flight. `None`
+    /// if time alone does not help.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -145,7 +147,7 @@ pub enum AcquireError {
     /// As many calls wait as the limit's `max_waiting` allows: shed this call, or raise the limit.
     QueueFull,
     /// More tokens than the bucket will hold, from the start or since a new configuration, or since a cut
-    /// where the limit does not recover: see [`TryAcquireError::ExceedsCapacity`].
+    /// where the limit does not recover or is adaptive: see [`TryAcquireError::ExceedsCapacity`].
     ExceedsCapacity {
         /// The most that can be asked for, in tokens.
         capacity: u64,

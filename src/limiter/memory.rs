@@ -220,8 +220,8 @@ impl MemoryLimiter {
     ///
     /// Refusals come in storms, one for each request in transit. Within the
     /// [`cooldown`](Limit::cooldown), by default 5 seconds after a cut, they belong to its incident
-    /// and cut no further. Prefer [`Permit::throttled`](crate::Permit::throttled): only the permit knows when its request was
-    /// sent.
+    /// and cut no further. Prefer [`Permit::throttled`](crate::Permit::throttled): only the permit knows when
+    /// its request was sent. This one keeps the tokens up to the smaller burst.
     ///
     /// ```
     /// # use tollgate::{Limit, MemoryLimiter};

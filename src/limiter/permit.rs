@@ -61,10 +61,38 @@ impl<'a> Permit<'a> {
     /// Reports that the upstream answered "too many requests" to this permit's request. This cuts the
     /// limit, unless it was cut since the permit was granted, or within the cooldown. So a thousand
     /// requests that are refused in one incident cause one cut, however late some answers are. The
-    /// permit stays in flight. The limit returns by its [`recovery`](crate::Limit::recovery).
+    /// permit stays in flight.
     ///
-    /// [`MemoryLimiter::announce_reduced`](crate::MemoryLimiter::announce_reduced) says what a cut is,
-    /// and takes refusals without a permit.
+    /// * The limit is cut as by [`announce_reduced`](crate::MemoryLimiter::announce_reduced), which takes
+    ///   refusals without a permit, and to no more than the same part of the rate that permits were lately
+    ///   granted: over the last second or the last 8 grants since the last cut, whichever is longer. If there
+    ///   were fewer, or in more than a minute, the rate in force counts. That ceiling recovers too, faster
+    ///   above the rate that it was cut from; a limit with [no recovery](crate::Limit::no_recovery) has none.
+    /// * The first window is emptied, also where the limit is not cut again: a refusal means that nothing is
+    ///   left. A debt stays. Only a refusal of a request that was sent before the last cut has no effect.
+    /// * If at least 3 requests that were sent since the last cut were refused, and none ended otherwise, the
+    ///   next refusal after the cooldown opens a pause instead of a cut: 5 seconds, then 10, 20 and 30, until
+    ///   one gets through. It ends with an empty bucket.
+    ///
+    /// An [adaptive](crate::Limit::adaptive) limit is cut by its own rule. In a swarm the other agents are told
+    /// of the cut; the ceiling and the pause are this agent's own.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{Limit, ManualClock, MemoryLimiter};
+    /// # let time = ManualClock::new();
+    /// # let limiter = MemoryLimiter::with_clock(time.clone());
+    /// let api = limiter.configure("api", Limit::per_second(100))?;
+    /// for _ in 0..20 {
+    ///     time.advance(Duration::from_millis(100));
+    ///     drop(api.try_acquire()?); // 10 a second are sent
+    /// }
+    /// api.try_acquire()?.throttled("received 429");
+    /// let capacity = api.capacity();
+    /// assert!(capacity.per_window < 10); // not 75
+    /// assert_eq!(capacity.available, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn throttled(&self, reason: &str) {
         if let Some(holder) = &self.entry {
             self.is_refused.store(true, Ordering::Relaxed);

@@ -50,13 +50,15 @@ pub use stats::SwarmStats;
 ///
 /// * **One incident, one cut.** An overloaded upstream refuses many requests of many agents. A
 ///   refusal within the cooldown after a cut, or of a request that was sent before the cut
-///   ([`Permit::throttled`](crate::Permit::throttled) knows), belongs to that cut's incident, whichever agent made the cut.
+///   ([`Permit::throttled`](crate::Permit::throttled) knows), belongs to that cut's incident, whichever agent
+///   made the cut.
 /// * **A cut never raises a limit,** which is scaled by the lowest cut that the agent knows.
 /// * **Recovery always completes,** even from one token, and on the same schedule for all agents:
 ///   the factor of a cut follows from its age, and agents send the age. Callbacks
 ///   ([`on_capacity_change`](Self::on_capacity_change)) run on time even if nobody acquires.
 /// * **Shares may be unequal.** A cut is a factor of each agent's own limit. Only a Go agent's cut
-///   is in tokens a window, and is applied as such.
+///   is in tokens a window, and is applied as such. Where a permit's request was refused, each agent that is
+///   cut also sets a ceiling from what it lately sent itself, which it tells nobody.
 /// * **Late joiners learn** the cuts that stand within a second of joining, and of configuring a
 ///   resource. An agent does not send the cuts of a resource that it has just heard another one send.
 /// * **Pauses are shared.** [`pause_for`](MemoryLimiter::pause_for) pauses all agents, late joiners too; see
@@ -258,7 +260,8 @@ impl DistributedLimiter {
     }
 
     /// Call `callback` after every change of a resource's capacity, and when a pause begins or ends, by this
-    /// agent's cuts, recoveries and pauses and by other agents' cuts and pauses: [`is_ours`](CapacityUpdate::is_ours) tells them apart.
+    /// agent's cuts, recoveries and pauses and by other agents' cuts and pauses:
+    /// [`is_ours`](CapacityUpdate::is_ours) tells them apart.
     /// See [`MemoryLimiter::on_capacity_change`].
     pub fn on_capacity_change(&self, callback: impl Fn(&CapacityUpdate) + Send + Sync + 'static) {
         self.0.local.observe(Arc::new(callback));

@@ -32,7 +32,9 @@ impl Limit {
     /// within 2 seconds of a cut belong to it, unless [`cooldown`](Self::cooldown) is set. In a swarm agents tell
     /// each other of refusals, and each grows on its own.
     ///
-    /// Every admission is exact under the rate of its moment. A [`recovery`](Self::recovery) has no effect.
+    /// Every admission is exact under the rate of its moment. A call for more than the burst of its moment fails
+    /// with [`ExceedsCapacity`](crate::TryAcquireError::ExceedsCapacity). A [`recovery`](Self::recovery) has no
+    /// effect.
     /// Neither a strict limit nor several windows can be adaptive, and `min` may not be above the limit nor `max`
     /// below it: [`ConfigError::InvalidAdaptive`].
     ///

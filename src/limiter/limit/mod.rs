@@ -150,7 +150,7 @@ impl Limit {
     ///
     /// Each window keeps its own burst; set the first's before or after. `on_release`,
     /// `max_in_flight`, `max_waiting`, `recovery`, `min_rate` and `cooldown` belong to the resource:
-    /// set them on the first limit. On `other` they are a [`ConfigError`].
+    /// set them on the first limit. On `other` they are a [`ConfigError`], and so is `adaptive` on either.
     ///
     /// A limit of one window is lock-free. Several windows share a lock, which costs an uncontended
     /// call a few nanoseconds.
