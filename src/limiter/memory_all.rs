@@ -157,7 +157,8 @@ impl MemoryLimiter {
 
     /// [`acquire_all`](Self::acquire_all) for threads. A timeout runs on the limiter's clock.
     ///
-    /// Fails as [`blocking_acquire`](Self::blocking_acquire), and [`AcquireError::TimedOut`](crate::AcquireError::TimedOut).
+    /// Fails as [`blocking_acquire`](Self::blocking_acquire), and
+    /// [`AcquireError::TimedOut`](crate::AcquireError::TimedOut).
     ///
     /// ```
     /// # use tollgate::{Limit, MemoryLimiter};

@@ -1,9 +1,9 @@
 //! Cuts and pauses of names that do not exist here: they apply as soon as such a resource is configured, or
 //! such a key is used for the first time.
 //!
-//! A cut that has recovered by the time that it applies is of no effect, nor is a pause that has ended. What stands is told again every few
-//! seconds, unless all that knew it are gone. Anybody may tell anything: what is kept is bounded, and what is
-//! not kept is heard with the next telling.
+//! A cut that has recovered by the time that it applies is of no effect, nor is a pause that has ended. What
+//! stands is told again every few seconds, unless all that knew it are gone. Anybody may tell anything: what is
+//! kept is bounded, and what is not kept is heard with the next telling.
 
 use std::collections::HashMap;
 

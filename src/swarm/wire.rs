@@ -12,8 +12,8 @@
 //!
 //! The first is agentkit's `CapacityUpdate`, with fields of ours that Go's decoder ignores:
 //! `incident` (the cut's id), `factor` (of the sender's limit, for agents with another limit),
-//! `age_ms`, `measured` (a request was refused), and `instance` (one limiter, whatever its `agent_id`). A cut carries its age and not
-//! only its date, because machines' calendar clocks differ.
+//! `age_ms`, `measured` (a request was refused), and `instance` (one limiter, whatever its `agent_id`). A cut
+//! carries its age and not only its date, because machines' calendar clocks differ.
 //!
 //! Anybody may send a message. It is parsed within bounds, and a malformed one is rejected. What only
 //! people read (a reason, an agent's id) makes no message malformed by its length: it is truncated.

@@ -42,8 +42,8 @@ pub(super) struct ArmedTimer {
 /// when there are tokens for it *and* for all ahead of it; `notified_permits` is the number of permits
 /// they take.
 ///
-/// Waiters in `blocked` lack something of another resource, or want more than a cut bucket holds. While the head is blocked the first present waiter
-/// passes it, if it still finds what it wants: see [`Turn`].
+/// Waiters in `blocked` lack something of another resource, or want more than a cut bucket holds. While the
+/// head is blocked the first present waiter passes it, if it still finds what it wants: see [`Turn`].
 #[derive(Debug, Default)]
 pub(super) struct WaitQueue {
     present: BTreeMap<Ticket, Waiter>,

@@ -47,9 +47,9 @@ impl MemoryLimiter {
     /// # Memory
     ///
     /// A key that is only used by [`check`](Self::check), [`check_n`](Self::check_n),
-    /// [`decide`](Self::decide), [`peek`](Self::peek) and [`capacity`](Self::capacity) is compact: about 140 bytes in total,
-    /// with a name of 16 bytes. Any other call promotes it to a full resource of about 1.8 KB, at
-    /// the same level; after an eviction it is compact again. Keys of a limit of several windows
+    /// [`decide`](Self::decide), [`peek`](Self::peek) and [`capacity`](Self::capacity) is compact: about 140
+    /// bytes in total, with a name of 16 bytes. Any other call promotes it to a full resource of about
+    /// 1.8 KB, at the same level; after an eviction it is compact again. Keys of a limit of several windows
     /// are never compact. A million promoted keys use 2 GB: allow fewer by
     /// [`per_key_at_most`](Self::per_key_at_most).
     ///
