@@ -268,7 +268,8 @@ impl MemoryLimiter {
         self.with(resource, |handle| handle.pause_here_for(how_long));
     }
 
-    /// Ends a pause: tokens accrue, and are admitted, from now on. In a swarm it ends here alone.
+    /// Ends a pause, and what [`observe_remaining_until`](Self::observe_remaining_until) has set: tokens accrue,
+    /// and are admitted, from now on. In a swarm it ends here alone.
     ///
     /// ```
     /// # use tollgate::{Limit, MemoryLimiter};

@@ -75,6 +75,7 @@ pub use stats::SwarmStats;
 /// * ends empty: the tokens of the first window are void, also those that permits give back meanwhile. A debt stays.
 /// * ends on each agent later by a random part of a tenth of its length, and of a second at most. Agents end it
 ///   never earlier: see [`DistributedConfig::pause_spread`].
+/// * is followed by a ceiling of what the agent lately sent, so that those that waited do not all go at once.
 /// * is told by its length and age, so that clocks may differ. Its end, once heard, never moves.
 /// * holds other agents for an hour at most ([`DistributedConfig::longest_pause`]), and none that do not
 ///   [accept pauses](DistributedConfig::accept_pauses).
@@ -272,7 +273,8 @@ impl DistributedLimiter {
 ///
 /// * Limits and keys are this agent's own. [`pause_for`](MemoryLimiter::pause_for) pauses [all
 ///   agents](DistributedLimiter#pauses).
-/// * A limit without a recovery or a cooldown takes those of the [`DistributedConfig`].
+/// * A limit that sets no recovery or no cooldown takes those of the [`DistributedConfig`];
+///   [`Limit::no_recovery`](crate::Limit::no_recovery) holds here too.
 /// * A remote cut or pause of a resource or a key that does not exist here creates none. It applies as soon as the
 ///   resource is configured or the key is used: within a moment, or a few seconds where the swarm has
 ///   thousands of cuts of such names.
