@@ -101,7 +101,7 @@ def main():
         "adaptive", "An adaptive limit that starts at 10/s, and an upstream that changes", found["adaptive"], 140,
         [(0, 120, 100), (120, 240, 50), (240, 360, 100)],
         [(120, "the upstream allows 50/s"), (240, "100/s")],
-        ["It doubles each second until the first refusal. Then it lingers where it was refused, and looks for more.",
+        ["It grows each second until the first refusal. Then it lingers where it was refused, and looks for more.",
          f"Means of {AVERAGED} seconds, except for the limit."],
     )
 

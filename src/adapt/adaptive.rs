@@ -1,8 +1,9 @@
 //! A limit that finds its upstream's: a rate that grows until a request is refused.
 //!
-//! It doubles each second until the first refusal. Then it grows as the congestion window of CUBIC does (RFC
-//! 9438): fast, slowly near the rate at which it was refused, and then ever faster, with a fixed time to be back
-//! there. It grows only while it is what holds the demand back.
+//! It doubles each second until the first refusal, as far as what was admitted over 5 seconds allows, which
+//! makes it a third or so. Then it grows as the congestion window of CUBIC does (RFC 9438): fast, slowly near the
+//! rate at which it was refused, and then ever faster, with a fixed time to be back there. It grows only while it
+//! is what holds the demand back.
 
 /// Nanoseconds between two steps.
 const STEP: u64 = 1_000_000_000;

@@ -22,21 +22,22 @@ impl Limit {
     /// Finds the upstream's limit by itself, between `min` and `max` tokens a window. Use it where that limit is
     /// unknown, or changes.
     ///
-    /// It begins with this limit's own rate, and doubles it each second until a permit's request is
-    /// [refused](crate::Permit::throttled). A refusal leaves 0.7 of the rate that got through. From there it
-    /// grows as CUBIC does (RFC 9438): it is back at that rate after 20 seconds (see [`back_in`](Self::back_in)),
-    /// lingers, and then looks for more. The burst is scaled with the rate.
+    /// It begins with this limit's own rate, and grows each second until a permit's request is
+    /// [refused](crate::Permit::throttled): under full demand tenfold in about 9 seconds. A refusal leaves 0.7
+    /// of the rate that got through. From there it grows as CUBIC does (RFC 9438): it is back at that rate after
+    /// 20 seconds (see [`back_in`](Self::back_in)), lingers, and then looks for more. The burst is scaled with
+    /// the rate.
     ///
-    /// It grows only while at least half of it is in use, and to no more than twice what was admitted: an idle
-    /// caller learns nothing. What is in use is counted by permits; `check` and `until_ready` take none. Refusals
-    /// within 2 seconds of a cut belong to it, unless [`cooldown`](Self::cooldown) is set. In a swarm agents tell
-    /// each other of refusals, and each grows on its own.
+    /// It grows only while at least half of it is in use, and to no more than twice what was admitted over the
+    /// last 5 seconds: an idle caller learns nothing. What is in use is counted by permits; `check` and
+    /// `until_ready` take none. Refusals within 2 seconds of a cut belong to it, unless
+    /// [`cooldown`](Self::cooldown) is set. In a swarm agents tell each other of refusals, and each grows on its
+    /// own.
     ///
     /// Every admission is exact under the rate of its moment. A call for more than the burst of its moment fails
     /// with [`ExceedsCapacity`](crate::TryAcquireError::ExceedsCapacity). A [`recovery`](Self::recovery) has no
-    /// effect.
-    /// Neither a strict limit nor several windows can be adaptive, and `min` may not be above the limit nor `max`
-    /// below it: [`ConfigError::InvalidAdaptive`].
+    /// effect. Neither a strict limit nor several windows can be adaptive, and `min` may not be above the limit
+    /// nor `max` below it: [`ConfigError::InvalidAdaptive`].
     ///
     /// ```
     /// use tollgate::{Limit, MemoryLimiter};
