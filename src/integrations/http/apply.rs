@@ -41,6 +41,10 @@ impl Feedback {
         permit: Option<&Permit<'_>>,
         unanswered: u64,
     ) {
+        // First: nothing is admitted between the two.
+        if let Some(wait) = self.retry_after {
+            resource.pause_for(wait);
+        }
         if self.outcome != Outcome::Passed && self.scope != Scope::Shared {
             let reason = self.status.to_string();
             match permit {
@@ -56,9 +60,6 @@ impl Feedback {
             if let Some((left, until)) = standing.paced {
                 resource.observe_remaining_until(left, until);
             }
-        }
-        if let Some(wait) = self.retry_after {
-            resource.pause_for(wait);
         }
     }
 }
