@@ -66,7 +66,7 @@ impl Adaptive {
         }
         let steps = (now - self.due) / STEP + 1;
         for _ in 0..steps.min(MAX_STEPS) {
-            if usage.lately >= self.level * IN_USE {
+            if self.is_in_use(usage) {
                 self.grown += STEP;
                 let most = usage.longer * MOST_GROWTH;
                 let next = self.peak.map_or(self.level * 2.0, |peak| self.curve(peak)).min(most);
@@ -74,6 +74,10 @@ impl Adaptive {
             }
         }
         self.due = self.due.saturating_add(steps.saturating_mul(STEP));
+    }
+
+    pub(super) fn is_in_use(&self, usage: Usage) -> bool {
+        usage.lately >= self.level * IN_USE
     }
 
     /// From `LEFT` of the peak to the peak in the time to be back, and beyond.

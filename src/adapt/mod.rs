@@ -190,7 +190,7 @@ impl CutState {
 
     /// Whether nothing is cut, and a refusal would cut.
     pub(crate) fn is_quiet(&self, now: u64) -> bool {
-        self.cuts.is_empty() && self.open_incident(now).is_none()
+        self.cuts.is_empty() && self.ceiling.is_none() && self.open_incident(now).is_none()
     }
 
     /// The upstream refused a request. `seen` is [`full_incidents`](Self::full_incidents) when it
@@ -281,6 +281,12 @@ impl CutState {
         adaptive.cut(through, now);
         self.advance(now);
         true
+    }
+
+    /// Whether steps of an adaptive limit that are due leave it as it is: nothing else is to recover.
+    pub(crate) fn is_idle(&self, usage: Usage) -> bool {
+        let idles = self.adaptive.is_some_and(|adaptive| !adaptive.is_in_use(usage));
+        idles && self.cuts.is_empty() && self.ceiling.is_none()
     }
 
     /// What is in use, before steps that are due are taken.

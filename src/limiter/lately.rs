@@ -97,6 +97,12 @@ impl Entry {
         }
     }
 
+    /// Whether what is due are steps of an adaptive limit alone, which leave it as it is: one is due whenever
+    /// somebody looks.
+    pub(super) fn is_idle(&self, settings: &Settings, now: u64) -> bool {
+        settings.pacing.is_none() && settings.cuts.is_idle(self.usage(settings, now))
+    }
+
     /// Under the lock of the settings.
     pub(super) fn watch(&self, settings: &Settings) {
         self.on_end.store(settings.on_end(), Ordering::Relaxed);

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod adapting;
 mod expiry;
 mod lifecycle;
 mod limit_changes;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::entry::Entry;
 use super::super::error::{ConfigError, NoEntry, TryAcquireError};
+use super::super::settings::PendingChange;
 use super::keys::KeysGuard;
 use super::{CompactKey, Promoted, Registration, Template};
 use crate::bucket::{CompactBucket, Refused, SharedRate};
@@ -158,7 +159,12 @@ impl KeysGuard<'_> {
     fn restore_from(&self, entry: &Entry, template: &Template, spent: u64) {
         if let Some(rate) = &template.rate {
             let from = rate.to_locked(spent, self.registry.sweep_window.recent(self.now));
-            entry.bucket.restore(&mut entry.settings.lock().current, &from);
+            let mut settings = entry.settings.lock();
+            entry.bucket.restore(&mut settings.current, &from);
+            if settings.due().is_some() {
+                // A word has no next step.
+                entry.install(&mut settings, PendingChange::default());
+            }
         }
     }
 }

@@ -143,7 +143,8 @@ impl Entry {
             SlotState::Paused => now >= current.anchor,
             SlotState::Closed | SlotState::Removed => return Some(false),
         };
-        if pause_is_over || settings.due().is_some_and(|due| due <= now) {
+        let is_due = settings.due().is_some_and(|due| due <= now);
+        if pause_is_over || is_due && !self.is_idle(&settings, now) {
             return None;
         }
         let is_open = current.state == SlotState::Open && settings.cuts.is_quiet(now);
