@@ -253,14 +253,15 @@ impl CutState {
     pub(crate) fn set_ceiling(&mut self, part: f64, from: f64, least: f64, now: u64) {
         let level = (from * part).max(least);
         if level < self.scale() {
-            self.ceiling = Ceiling::new(level, from, now, &self.curve);
+            self.ceiling = Ceiling::new(level, from.max(level), now, &self.curve);
             self.advance(now);
         }
     }
 
-    /// Finds the limit within `range`, or no longer. The limit is `ratio` of what it was.
+    /// Finds the limit within `range`, or no longer. The limit is `ratio` of what it was: a rate that was found
+    /// stays, and that of a ceiling, which has been [rebased](Self::rebase_ceiling).
     pub(crate) fn adapt(&mut self, range: Option<Range>, ratio: f64, now: u64) {
-        let in_force = self.scale() / ratio;
+        let in_force = self.scale();
         match (&mut self.adaptive, range) {
             (Some(adaptive), Some(range)) => adaptive.change(range, ratio),
             (adaptive, range) => {

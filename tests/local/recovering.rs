@@ -214,3 +214,38 @@ fn a_recovery_of_too_many_steps_is_a_lower_bound() {
     time.advance(told);
     assert_eq!(api.check_n(100), Ok(()));
 }
+
+/// A refusal of one who sends less than the least leaves that.
+#[test]
+fn no_ceiling_is_below_the_least() {
+    let (time, _, api) = manual(Limit::per_second(1_000).min_rate(100));
+    for i in 0..100 {
+        time.advance(SECOND / 10);
+        let permit = api.try_acquire().unwrap();
+        if i == 99 {
+            permit.throttled("429");
+        }
+    }
+    assert_eq!(api.capacity().per_window, 100);
+    time.advance(30 * SECOND);
+    assert_eq!(api.capacity().per_window, 110);
+}
+
+#[test]
+fn an_adaptive_limit_begins_with_its_own_rate_or_at_a_ceiling() {
+    let (time, limiter, api) = manual(Limit::per_second(1_000));
+    let adaptive = |n| limiter.configure("api", Limit::per_second(n).adaptive(1, 20_000)).unwrap();
+    assert_eq!(adaptive(10).capacity().per_window, 10);
+    limiter.configure("api", Limit::per_second(1_000)).unwrap();
+    for i in 0..100 {
+        time.advance(SECOND / 10);
+        let permit = api.try_acquire().unwrap();
+        if i == 99 {
+            permit.throttled("429");
+        }
+    }
+    assert_eq!(api.capacity().per_window, 7);
+    assert_eq!(adaptive(100).capacity().per_window, 7);
+    // What it has found stays.
+    assert_eq!(adaptive(50).capacity().per_window, 7);
+}
