@@ -78,3 +78,22 @@ fn a_report_that_lowers_nothing_closes_no_stripe() {
     api.observe_remaining(9_999);
     assert!(is_striped());
 }
+
+#[test]
+fn groups_that_take_what_was_prepaid_are_measured() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let limit = Limit::per_second(100_000);
+    let (a, b) = (limiter.configure("a", limit).unwrap(), limiter.configure("b", limit).unwrap());
+    for i in 0..2_000 {
+        time.advance(Duration::from_millis(1));
+        if i % 100 == 0 {
+            a.0.bucket.open_stripes();
+            b.0.bucket.open_stripes();
+        }
+        drop(limiter.try_acquire_all(&[("a", 1), ("b", 1)]).unwrap());
+    }
+    assert!(a.0.bucket.is_striped());
+    limiter.try_acquire("a").unwrap().throttled("429");
+    assert!((700..=800).contains(&a.capacity().per_window), "{:?}", a.capacity());
+}
