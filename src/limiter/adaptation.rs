@@ -223,7 +223,9 @@ impl Entry {
             let end = now.saturating_add(nanos(until.min(MAX_PACE)));
             let change = settings.pace(&self.bucket, left, now, end)?;
             self.install(settings, change);
-            Some(None)
+            // What permits give back meanwhile is kept.
+            let change = PendingChange { level: Level::MAX, ..change };
+            Some(self.begin_pause(settings, change, &self.local_origin("nothing left")))
         });
     }
 

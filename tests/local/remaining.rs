@@ -159,9 +159,12 @@ fn nothing_left_is_a_pause() {
     let (_, api, time) = manual(Limit::per_second(100));
     api.observe_remaining_until(0, 5 * SECOND);
     assert_eq!(api.check().unwrap_err().retry_after(), Some(5 * SECOND + SECOND / 100));
+    assert_eq!(api.capacity().paused_until, Some(5 * SECOND));
     api.observe_remaining_until(50, 5 * SECOND);
+    api.pause_for(SECOND);
     time.advance(Duration::from_nanos(4_999_999_999));
     assert!(api.check().is_err());
+    assert_eq!(api.capacity().paused_until, Some(Duration::from_nanos(1)));
     time.advance(Duration::from_nanos(1) + SECOND / 100);
     assert_eq!((api.check(), api.check().is_ok()), (Ok(()), false));
     // It can be ended, and so can a pace.
