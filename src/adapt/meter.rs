@@ -33,19 +33,35 @@ impl Meter {
     /// Tokens a second over the last second or the last 8 admissions, whichever is longer. `None` if there
     /// were fewer, or if that is longer than a minute.
     pub(crate) fn rate(&self, now: u64, total: u64) -> Option<f64> {
-        let is_long = |(at, _): &&(u64, u64)| now.saturating_sub(*at) >= SECOND;
-        Self::since(self.0.iter().rev().skip(SAMPLES - 1).find(is_long)?, now, total)
+        Self::since(self.last(now).filter(|sample| Self::is_recent(sample, now))?, now, total)
     }
 
-    /// The same over all samples: about 5 seconds, or the last 42 admissions.
+    /// The same, however long ago that was: a limit that allows no 8 admissions a minute must be able to grow.
+    pub(crate) fn slow_rate(&self, now: u64, total: u64) -> Option<f64> {
+        Self::since(self.last(now)?, now, total)
+    }
+
+    /// The same over all samples of the last minute, which are of 5 seconds or more, or the last 8.
     pub(crate) fn longer_rate(&self, now: u64, total: u64) -> Option<f64> {
-        Self::since(self.0.front().filter(|_| self.0.len() >= SAMPLES)?, now, total)
+        let last = self.0.len().checked_sub(SAMPLES)?;
+        let recent = self.0.iter().take(last).find(|sample| Self::is_recent(sample, now));
+        Self::since(recent.unwrap_or(&self.0[last]), now, total)
+    }
+
+    /// The sample from which on the last second counts, or the last 8 admissions.
+    fn last(&self, now: u64) -> Option<&(u64, u64)> {
+        let is_long = |(at, _): &&(u64, u64)| now.saturating_sub(*at) >= SECOND;
+        self.0.iter().rev().skip(SAMPLES - 1).find(is_long)
+    }
+
+    fn is_recent((at, _): &(u64, u64), now: u64) -> bool {
+        now.saturating_sub(*at) <= OLDEST
     }
 
     #[allow(clippy::cast_precision_loss)] // a rate
     fn since((at, before): &(u64, u64), now: u64, total: u64) -> Option<f64> {
         let elapsed = now.saturating_sub(*at);
         let tokens = total.wrapping_sub(*before);
-        (1..=OLDEST).contains(&elapsed).then(|| tokens as f64 * SECOND as f64 / elapsed as f64)
+        (elapsed > 0).then(|| tokens as f64 * SECOND as f64 / elapsed as f64)
     }
 }

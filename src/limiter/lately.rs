@@ -92,7 +92,7 @@ impl Entry {
         let (meter, total) = (self.admitted.meter.lock(), self.tokens_granted());
         let factor = |rate: Option<f64>| rate.unwrap_or(0.0) / settings.limit.first().rate();
         Usage {
-            lately: factor(meter.rate(now, total)),
+            lately: factor(meter.slow_rate(now, total)),
             longer: factor(meter.longer_rate(now, total)),
         }
     }

@@ -119,3 +119,18 @@ fn an_adaptive_limit_delivers_its_rate() {
     }
     assert!((40 * 20..=40 * 20 + 20).contains(&run.admitted), "{}", run.admitted);
 }
+
+/// A limit of fewer than 8 admissions a minute is in use, too.
+#[test]
+fn a_slow_adaptive_limit_grows() {
+    for limit in [Limit::per_minute(5), Limit::per_hour(10), Limit::per_minute(30)] {
+        let mut run = Run::new(limit.adaptive(1, 6_000));
+        let before = run.api.capacity().per_window;
+        for _ in 0..4 * 3_600 {
+            run.time.set(run.time.now() + SECOND);
+            run.look();
+            while run.take(1, false) {}
+        }
+        assert!(run.api.capacity().per_window >= before * 20, "{:?}", run.api.capacity());
+    }
+}
