@@ -156,14 +156,20 @@ impl Settings {
         if is_recovering { self.limit.windows().map(Window::depth).min().unwrap_or(0) } else { 0 }
     }
 
-    /// The steps of the recovery to come: at most [`MAX_STEPS`].
+    /// The steps of the recovery to come, and the end of a pace: at most [`MAX_STEPS`].
     pub(super) fn recovery_steps(&self) -> Vec<RecoveryStep> {
-        let mut cuts = self.cuts.outlook();
+        let (mut cuts, mut pacing) = (self.cuts.outlook(), self.pacing);
         let mut steps = Vec::new();
-        while let Some(at) = cuts.due().filter(|_| steps.len() < MAX_STEPS) {
-            cuts.advance(at);
+        while steps.len() < MAX_STEPS {
+            let pace_ends = pacing.map(|pacing| pacing.end());
+            let Some(at) = [cuts.due(), pace_ends].into_iter().flatten().min() else { break };
+            if cuts.due().is_some_and(|step| step <= at) {
+                cuts.advance(at);
+            }
+            pacing = pacing.filter(|pacing| pacing.end() > at);
             // Without a cap it may grow beyond what fits.
-            let Ok(terms) = self.limit.terms(cuts.scale()) else { break };
+            let Ok(mut terms) = self.limit.terms(cuts.scale()) else { break };
+            terms[0] = pacing.map_or(terms[0], |pacing| pacing.slow(terms[0]));
             steps.push(RecoveryStep { at, terms: terms.into_iter().collect() });
         }
         steps

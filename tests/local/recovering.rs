@@ -249,3 +249,19 @@ fn an_adaptive_limit_begins_with_its_own_rate_or_at_a_ceiling() {
     // What it has found stays.
     assert_eq!(adaptive(50).capacity().per_window, 7);
 }
+
+/// What accrues after the pace, and before the step.
+#[test]
+fn a_pace_that_ends_before_the_step_is_counted() {
+    for (left, until) in [(0, 5), (1, 5), (3, 20), (2, 40), (5, 100)] {
+        let (time, _, api) = manual(Limit::per_second(10));
+        cut(&api, 1);
+        api.check_n(7).unwrap();
+        api.observe_remaining_until(left, until * SECOND);
+        let told = api.check_n(8).unwrap_err().retry_after().unwrap();
+        time.advance(told.saturating_sub(SECOND / 100));
+        assert!(api.check_n(8).is_err(), "{left} until {until}: {told:?} is too late");
+        time.advance(SECOND / 100);
+        assert_eq!(api.check_n(8), Ok(()), "{left} until {until}: {told:?} is too early");
+    }
+}
