@@ -1,6 +1,5 @@
 //! The cuts of other agents. Only a swarm has them.
 
-use super::blocked::SinceCut;
 use super::cut::{Cut, Plain, RecoveryCurve};
 use super::{CutState, Incident, nanos};
 
@@ -97,7 +96,7 @@ impl CutState {
         if !incident.is_full && self.factor <= incident.level.max(soon) * enough {
             incident.is_full = true;
             self.full_incidents += 1;
-            self.since = SinceCut::default();
+            self.since.restart(now);
         }
         self.incident = Some(incident);
     }

@@ -426,3 +426,18 @@ fn a_flood_of_cuts_is_bounded() {
     }
     assert!(is(&adapt, 0.9 - 0.000_01 * 9_999.0));
 }
+
+/// What is refused between the cuts of others counts on, as it does between our own.
+#[test]
+fn who_hears_of_cuts_pauses_too_where_nothing_gets_through() {
+    let mut adapt = CutState::new(policy());
+    for i in 1..=3 {
+        let now = i * 60 * SECOND;
+        assert!(adapt.merge(cut(i, 0.5_f64.powi(i32::try_from(i).unwrap()), now, 0), now));
+        let seen = adapt.full_incidents();
+        assert!(!refused(&mut adapt, Some(seen), now + SECOND), "of the same incident");
+    }
+    let seen = Some(adapt.full_incidents());
+    let reaction = adapt.refused(seen, 0.0, 187 * SECOND, |factor| cut(9, factor, 187 * SECOND, 0));
+    assert_eq!(reaction, Reaction::Pause(5 * SECOND));
+}
