@@ -89,6 +89,8 @@ impl Adaptive {
 
     /// A request was refused while `through` got through.
     pub(super) fn cut(&mut self, through: f64, now: u64) {
+        // From next to nothing the way back would be endless.
+        let through = through.max(self.range.min);
         (self.peak, self.grown) = (Some(through), 0);
         self.level = self.range.clip((through * LEFT).min(self.level));
         self.due = now.saturating_add(STEP);

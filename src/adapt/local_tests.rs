@@ -94,3 +94,16 @@ fn the_rate_is_that_of_a_second_or_of_eight_admissions() {
     assert_eq!(measured(7, 1, SECOND), None, "too few");
     assert_eq!(measured(20, 1, 9 * SECOND), None, "too long ago");
 }
+
+#[test]
+fn an_adaptive_limit_comes_back_from_nothing() {
+    let range = Range { min: 0.1, max: 10.0, back_in: 20 * SECOND };
+    let mut adaptive = Adaptive::new(range, 1.0, 0);
+    adaptive.cut(0.0, 0);
+    assert!((adaptive.level - 0.1).abs() < 1e-9);
+    for second in 1..=150 {
+        let usage = Usage { lately: adaptive.level, longer: adaptive.level };
+        adaptive.advance(second * SECOND, usage);
+    }
+    assert!(adaptive.level > 5.0, "{adaptive:?}");
+}

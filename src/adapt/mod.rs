@@ -285,8 +285,8 @@ impl CutState {
     }
 
     /// Whether steps of an adaptive limit that are due leave it as it is: nothing else is to recover.
-    pub(crate) fn is_idle(&self, usage: Usage) -> bool {
-        let idles = self.adaptive.is_some_and(|adaptive| !adaptive.is_in_use(usage));
+    pub(crate) fn is_idle(&self) -> bool {
+        let idles = self.adaptive.is_some_and(|adaptive| !adaptive.is_in_use(self.usage));
         idles && self.cuts.is_empty() && self.ceiling.is_none()
     }
 

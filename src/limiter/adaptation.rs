@@ -63,10 +63,7 @@ impl Entry {
         settings: &mut Settings,
     ) -> (Option<CapacityUpdate>, Option<CapacityUpdate>) {
         let (before, now) = (settings.shown(), self.now());
-        if settings.cuts.is_adaptive() {
-            let usage = self.usage(settings, now);
-            settings.cuts.set_usage(usage);
-        }
+        self.note_usage(settings, now);
         settings.catch_up(&self.bucket, now);
         let after = settings.shown();
         let origin = || self.local_origin("recovery");

@@ -88,7 +88,7 @@ impl Entry {
     }
 
     /// What permits were lately granted, as factors of the limit.
-    pub(super) fn usage(&self, settings: &Settings, now: u64) -> Usage {
+    fn usage(&self, settings: &Settings, now: u64) -> Usage {
         let (meter, total) = (self.admitted.meter.lock(), self.tokens_granted());
         let factor = |rate: Option<f64>| rate.unwrap_or(0.0) / settings.limit.first().rate();
         Usage {
@@ -97,10 +97,12 @@ impl Entry {
         }
     }
 
-    /// Whether what is due are steps of an adaptive limit alone, which leave it as it is: one is due whenever
-    /// somebody looks.
-    pub(super) fn is_idle(&self, settings: &Settings, now: u64) -> bool {
-        settings.pacing.is_none() && settings.cuts.is_idle(self.usage(settings, now))
+    /// Before steps that are due are taken.
+    pub(super) fn note_usage(&self, settings: &mut Settings, now: u64) {
+        if settings.cuts.is_adaptive() {
+            let usage = self.usage(settings, now);
+            settings.cuts.set_usage(usage);
+        }
     }
 
     /// Under the lock of the settings.

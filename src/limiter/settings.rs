@@ -59,6 +59,12 @@ impl Settings {
         matches!(self.current.state, SlotState::Closed | SlotState::Removed)
     }
 
+    /// Whether all that can be due are steps of an adaptive limit that leave it as it is.
+    pub(super) fn is_idle(&self) -> bool {
+        let is_open = self.current.state == SlotState::Open;
+        is_open && self.pacing.is_none() && self.cuts.is_idle()
+    }
+
     /// When the next step of a recovery takes effect, or a pace ends.
     pub(super) fn due(&self) -> Option<u64> {
         let pace_ends = self.pacing.map(|pacing| pacing.end());
@@ -87,7 +93,7 @@ impl Settings {
     /// Does what is due at `now`, each step at its own time and at the rate of that time. After
     /// [`MAX_STEPS`] steps the rest is taken as one, at `now`.
     pub(super) fn catch_up(&mut self, bucket: &FairBucket, now: u64) {
-        let mut steps = 0;
+        let mut steps = if self.is_idle() { MAX_STEPS } else { 0 };
         while !self.is_over() {
             let is_paused = self.current.state == SlotState::Paused;
             let pause_ends = is_paused.then_some(self.current.anchor);

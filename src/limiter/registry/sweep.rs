@@ -137,14 +137,16 @@ impl Entry {
     /// or pause. `None` if something is due first. The caller alone has a reference to it.
     fn remove_if_idle(&self, now: u64, since: u64) -> Option<bool> {
         let mut settings = self.settings.lock();
+        self.note_usage(&mut settings, now);
         let current = &settings.current;
         let pause_is_over = match current.state {
             SlotState::Open => false,
             SlotState::Paused => now >= current.anchor,
             SlotState::Closed | SlotState::Removed => return Some(false),
         };
-        let is_due = settings.due().is_some_and(|due| due <= now);
-        if pause_is_over || is_due && !self.is_idle(&settings, now) {
+        // One is due of an adaptive limit whenever somebody looks.
+        let is_due = !settings.is_idle() && settings.due().is_some_and(|due| due <= now);
+        if pause_is_over || is_due {
             return None;
         }
         let is_open = current.state == SlotState::Open && settings.cuts.is_quiet(now);
