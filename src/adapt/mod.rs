@@ -252,7 +252,7 @@ impl CutState {
     /// if that is lower than the factor in force.
     pub(crate) fn set_ceiling(&mut self, part: f64, from: f64, least: f64, now: u64) {
         let level = (from * part).max(least);
-        if level < self.scale() {
+        if level < self.scale() && !self.is_adaptive() {
             self.ceiling = Ceiling::new(level, from.max(level), now, &self.curve);
             self.advance(now);
         }

@@ -150,10 +150,13 @@ impl Entry {
                     return Some(None);
                 }
                 Reaction::Cut => self.slow_down(settings, seen.is_some(), before, part_through),
-                Reaction::Pause(length) => change.pause_until = now.saturating_add(length),
+                Reaction::Pause(length) => {
+                    change.pause_until = now.saturating_add(length);
+                    self.hold_to_lately(settings, now);
+                }
             }
             let cut = self.take_effect(settings, before, &whole, change);
-            Some(cut.or_else(|| self.begin_pause(settings, change, &whole)))
+            Some(self.begin_pause(settings, change, &whole).or(cut))
         });
         if is_cut && let Some(on_cut) = &self.context.on_cut {
             on_cut(&self.name);

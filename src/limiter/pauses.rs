@@ -60,20 +60,24 @@ impl Entry {
     }
 
     /// Tokens are void from the beginning, so that times of retry are right, and once more at the end: see
-    /// [`Settings::catch_up`]. The rate after it is no higher than what was lately sent: those that waited would
-    /// all go at once.
+    /// [`Settings::catch_up`].
     fn begin_told_pause(
         &self,
         settings: &mut Settings,
         pause_until: u64,
         origin: &Origin,
     ) -> Option<CapacityUpdate> {
-        let (now, in_force) = (self.now(), settings.cuts.scale());
-        let lately = self.take_lately(settings, in_force, now);
-        settings.cuts.set_ceiling(1.0, lately, settings.limit.least_factor(), now);
+        self.hold_to_lately(settings, self.now());
         let change = PendingChange { pause_until, level: Level::ZERO, ..PendingChange::default() };
         self.install(settings, change);
         self.begin_pause(settings, change, origin)
+    }
+
+    /// The rate after a pause is no higher than what was lately sent: those that waited would all go at once.
+    pub(super) fn hold_to_lately(&self, settings: &mut Settings, now: u64) {
+        let in_force = settings.cuts.scale();
+        let lately = self.take_lately(settings, in_force, now);
+        settings.cuts.set_ceiling(1.0, lately, settings.limit.least_factor(), now);
     }
 
     /// After a pause was installed, if `change` has one. It ends empty if it keeps nothing. Returns the update

@@ -265,3 +265,18 @@ fn a_pace_that_ends_before_the_step_is_counted() {
         assert_eq!(api.check_n(8), Ok(()), "{left} until {until}: {told:?} is too early");
     }
 }
+
+/// What waited for the pause goes no faster than it came.
+#[test]
+fn a_pause_after_refusals_sets_a_ceiling() {
+    let (time, _, api) = manual(Limit::per_second(1_000));
+    let mut sent = 0;
+    while api.capacity().paused_until.is_none() {
+        time.advance(SECOND / 50);
+        api.try_acquire().unwrap().throttled("503");
+        sent += 1;
+    }
+    assert!((250..=260).contains(&sent), "{sent}");
+    let rate = api.capacity().per_window;
+    assert!((45..=52).contains(&rate), "{rate}");
+}
