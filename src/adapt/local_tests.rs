@@ -107,3 +107,26 @@ fn an_adaptive_limit_comes_back_from_nothing() {
     }
     assert!(adaptive.level > 5.0, "{adaptive:?}");
 }
+
+/// At 50 a second; a pause of 10 seconds, of which a second more would be told, is no time of it.
+#[test]
+fn the_time_of_pauses_does_not_count() {
+    let rate = |early: u64| {
+        let mut meter = Meter::default();
+        let every = SECOND / 50;
+        (1..=100).step_by(7).for_each(|i| meter.note(i * every, i));
+        let now = 2 * SECOND;
+        meter.pause(now, now + 9 * SECOND);
+        meter.pause(now + SECOND, now + 10 * SECOND);
+        meter.pause(now + SECOND, now + 3 * SECOND);
+        let end = now + 10 * SECOND - early;
+        if early > 0 {
+            meter.resume(end);
+        }
+        meter.note(end + 5 * every, 105);
+        meter.rate(end + 10 * every, 110).unwrap()
+    };
+    for early in [0, 4 * SECOND] {
+        assert!((rate(early) - 50.0).abs() < 1.0, "{}", rate(early));
+    }
+}

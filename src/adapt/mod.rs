@@ -300,6 +300,11 @@ impl CutState {
         self.since.count().into()
     }
 
+    /// Whether a ceiling stands, in force or not.
+    pub(crate) fn has_ceiling(&self) -> bool {
+        self.ceiling.is_some()
+    }
+
     /// The part of what was sent that a refusal leaves.
     pub(crate) fn reduction(&self) -> f64 {
         self.policy.reduce

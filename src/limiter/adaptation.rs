@@ -174,7 +174,9 @@ impl Entry {
     ) {
         let now = self.now();
         let lately = if is_measured { self.take_lately(settings, in_force, now) } else { in_force };
-        if !settings.cuts.cut_adaptive(lately * part_through, now) && is_measured {
+        // An agent that sends nothing is cut by its own cut, and by others', alone.
+        let is_known = lately < in_force || settings.cuts.has_ceiling();
+        if !settings.cuts.cut_adaptive(lately * part_through, now) && is_measured && is_known {
             let least = settings.limit.least_factor();
             settings.cuts.set_ceiling(settings.cuts.reduction(), lately, least, now);
         }

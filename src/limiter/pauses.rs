@@ -89,6 +89,9 @@ impl Entry {
         origin: &Origin,
     ) -> Option<CapacityUpdate> {
         let PendingChange { pause_until, level, .. } = change;
+        if pause_until > 0 {
+            self.admitted.meter.lock().pause(self.now(), pause_until);
+        }
         let begins = pause_until > 0 && settings.pauses.extend(pause_until, level == Level::ZERO);
         begins.then(|| self.update(settings.shown(), origin, UpdateKind::Pause))
     }
@@ -105,6 +108,7 @@ impl Entry {
                 settings,
                 PendingChange { resumes: true, level, ..PendingChange::default() },
             );
+            self.admitted.meter.lock().resume(self.now());
             let was_paused = settings.pauses.resume(self.now());
             Some(was_paused.then(|| self.resumed(settings)))
         });

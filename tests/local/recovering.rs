@@ -280,3 +280,24 @@ fn a_pause_after_refusals_sets_a_ceiling() {
     let rate = api.capacity().per_window;
     assert!((45..=52).contains(&rate), "{rate}");
 }
+
+/// The time of a pause is none in which anything could be sent.
+#[test]
+fn a_refusal_after_a_pause_cuts_from_what_was_sent_before_it() {
+    let time = ManualClock::new();
+    let limiter = MemoryLimiter::with_clock(time.clone());
+    let api = limiter.configure("api", Limit::per_second(1_000)).unwrap();
+    let send = |tenths: u64| {
+        for _ in 0..5 * tenths {
+            drop(api.try_acquire().unwrap());
+            time.advance(Duration::from_millis(20)); // 50 a second
+        }
+    };
+    send(30);
+    api.pause_for(Duration::from_secs(10));
+    time.advance(Duration::from_secs(10));
+    send(5);
+    api.try_acquire().unwrap().throttled("429");
+    let rate = api.capacity().per_window;
+    assert!((35..=39).contains(&rate), "{rate}");
+}
