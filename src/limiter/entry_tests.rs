@@ -49,6 +49,7 @@ fn a_denied_group_gives_back_what_was_prepaid() {
     let capacity = large.capacity();
     assert_eq!((capacity.available, capacity.in_flight), (1_000_000, 0));
     assert!(large.0.bucket.is_striped(), "the stripes were drained");
+    assert_eq!(large.0.tokens_granted(), 0);
     // More than a cache holds, so that it is filled again on the way.
     for taken in 1..=1_000 {
         limiter.check_all(&[("large", 1)]).unwrap();

@@ -32,8 +32,16 @@ impl Entry {
         }
     }
 
+    /// A permit that a stripe has counted was not granted after all.
+    pub(super) fn forget_grant(&self) {
+        if !IS_MODEL {
+            let tokens = self.admitted.tokens.load(Ordering::Relaxed);
+            self.admitted.tokens.store(tokens.wrapping_sub(1), Ordering::Relaxed);
+        }
+    }
+
     /// All tokens that permits have taken; wraps.
-    fn tokens_granted(&self) -> u64 {
+    pub(super) fn tokens_granted(&self) -> u64 {
         let uncounted = self.admitted.tokens.load(Ordering::Relaxed);
         uncounted.wrapping_add(self.bucket.grants_counted())
     }

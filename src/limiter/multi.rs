@@ -143,6 +143,7 @@ impl<'a> TakeSet<'a> {
             part.entry.undo_prepaid();
         }
         for part in prepaid.iter().filter(|_| with_permits) {
+            part.entry.forget_grant();
             part.entry.end_by(1, part.grant.counted, false);
         }
     }
