@@ -158,7 +158,9 @@ impl<'a> TakeSet<'a> {
         serve: bool,
     ) -> Result<(), DeniedAt<'a>> {
         self.undo(prepaid, with_permits);
-        self.0.sort_by_key(|part| part.entry.id);
+        if prepaid > 0 {
+            self.0.sort_by_key(|part| part.entry.id);
+        }
         if serve {
             self.0.iter().for_each(|part| part.entry.serve());
         }
