@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::Origin;
 
-/// Most pauses remembered, ended ones included. One that was forgotten and is told again counts as new.
+/// The most pauses that are remembered, ended ones included. A forgotten pause that is told again starts anew.
 const MOST_KNOWN: usize = 64;
 /// Nanoseconds of the longest spread.
 const LONGEST_SPREAD: u64 = 1_000_000_000;

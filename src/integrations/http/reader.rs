@@ -86,7 +86,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// The quota of this name, as new where there is none; `None` if there are too many.
+    /// The quota of this name, which is added if it is missing; `None` if there are too many.
     fn quota(&mut self, family: Family, name: &str) -> Option<&mut Quota> {
         let is_it = |(of, quota): &(Family, Quota)| *of == family && quota.name == name;
         let index = match self.quotas.iter().position(is_it) {
