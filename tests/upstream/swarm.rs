@@ -119,7 +119,7 @@ pub(crate) fn share(
     let mut add = |of, found, line| table.add(seed, &what(of), found, line);
 
     add("% refused after 15 s", all.refused(15..raised), Line::Below(2.0));
-    add("% used", all.served(15..raised, allowed), Line::AtLeast(0.0));
+    add("% used", all.served(15..raised, allowed), Line::AtLeast(50.0));
     let parts = agents.iter().map(|agent| agent.served(15..raised, fair));
     add("% of a fair part", parts.fold(f64::INFINITY, f64::min), Line::AtLeast(5.0));
     let rates = (0..AGENTS).map(|i| if i == AGENTS - 1 { times * least } else { least });
