@@ -60,6 +60,10 @@
 //! | `swarm` | `DistributedLimiter`, `MessageBus` and `MemoryBus`: limiters that slow down together |
 //! | `nats` | `NatsBus`, a message bus between machines, and the feature `swarm` |
 //! | `http` | `tollgate::http`: rate limits in HTTP headers, read from answers and written into them |
+//! | `tower` | `tollgate::tower`: middleware for servers and clients, and the feature `http` |
+//! | `stream` | `tollgate::stream`: streams and sinks that take tokens for their items |
+//! | `metrics` | `tollgate::metrics`: counters, gauges and the times of waits, for the facade `metrics` |
+//! | `tracing` | spans for waits, events for cuts and pauses |
 //! | `serde` | [`Limit`] read and written as text: `"10/s burst 20"` |
 //! | `tokio` | `Clock::tokio()`, time that `tokio::time::pause` stops |
 //!
@@ -79,7 +83,6 @@ mod bus;
 mod clock;
 #[cfg(all(any(doc, doctest), feature = "http", feature = "nats", feature = "serde"))]
 pub mod guide;
-#[cfg(feature = "http")]
 mod integrations;
 mod limiter;
 #[cfg(feature = "swarm")]
@@ -100,6 +103,12 @@ pub use clock::SimulatedClock;
 pub use clock::{Clock, ManualClock};
 #[cfg(feature = "http")]
 pub use integrations::http;
+#[cfg(feature = "metrics")]
+pub use integrations::metrics;
+#[cfg(feature = "stream")]
+pub use integrations::stream;
+#[cfg(feature = "tower")]
+pub use integrations::tower;
 pub use limiter::{
     Acquire, AcquireAll, AcquireAllError, AcquireError, AllError, Capacity, CapacityUpdate,
     ConfigError, ConfigureAllError, Decision, Limit, LimitWindow, MemoryLimiter, OnRelease,

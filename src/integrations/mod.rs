@@ -2,3 +2,9 @@
 
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(feature = "stream")]
+pub mod stream;
+#[cfg(feature = "tower")]
+pub mod tower;

@@ -1,0 +1,1 @@
+//! Counters, gauges and the times of waits. Feature `metrics`.

@@ -1,0 +1,1 @@
+//! Streams and sinks that take tokens for their items. Feature `stream`.

@@ -1,0 +1,1 @@
+//! A layer that keeps a client within the limits of its upstream.

@@ -1,0 +1,1 @@
+//! A layer that limits the requests a server accepts.
