@@ -1,5 +1,6 @@
 //! The headers that a server tells its limits in.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::time::Duration;
 
@@ -129,10 +130,86 @@ impl RateLimitHeaders {
     /// Writes the headers, in place of those of the same names. Nothing of a decision that knows no limit, such
     /// as one of a closed limiter.
     pub fn write(&self, decision: &Decision, headers: &mut HeaderMap) {
+        if decision.burst == 0 {
+            return;
+        }
+        let legacy = [LEGACY_LIMIT, LEGACY_REMAINING, LEGACY_RESET];
+        for name in
+            [RATE_LIMIT, POLICY].into_iter().chain(legacy.into_iter().filter(|_| self.is_legacy))
+        {
+            headers.remove(name);
+        }
+        Self::append([(self, decision)], headers);
+    }
+
+    /// Writes several limits of one request, beside what the headers tell already, for example of a service
+    /// behind this one.
+    ///
+    /// * `RateLimit` and `RateLimit-Policy` list each limit.
+    /// * `Retry-After` is the longest wait of those that refuse: a client that obeys finds tokens in all of them.
+    ///   It is left out if one of them cannot say when.
+    /// * `X-RateLimit-*` are of the tightest of those that have [`legacy`](Self::legacy): of the one that refuses
+    ///   for longest, or else has the fewest tokens left.
+    ///
+    /// ```
+    /// use http::HeaderMap;
+    /// use tollgate::http::RateLimitHeaders;
+    /// use tollgate::{Limit, ManualClock, MemoryLimiter};
+    ///
+    /// let limiter = MemoryLimiter::with_clock(ManualClock::new());
+    /// let (user, all) = (Limit::per_minute(60), Limit::per_second(100));
+    /// limiter.configure("user", user)?;
+    /// limiter.configure("all", all)?;
+    /// let tell = [RateLimitHeaders::new("user", &user), RateLimitHeaders::new("all", &all)];
+    ///
+    /// let (_permits, decisions) = limiter.admit_all(&[("user", 1), ("all", 1)]).unwrap();
+    /// let mut headers = HeaderMap::new();
+    /// RateLimitHeaders::append(tell.iter().zip(&decisions), &mut headers);
+    /// assert_eq!(headers["ratelimit"], r#""user";r=59;t=59, "all";r=99;t=1"#);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn append<'a>(
+        limits: impl IntoIterator<Item = (&'a Self, &'a Decision)>,
+        headers: &mut HeaderMap,
+    ) {
+        let (mut policies, mut standings) = (List::default(), List::default());
+        let mut tightest: Option<Told> = None;
+        let mut longest = None;
+        let mut all_say_when = true;
+        for (limit, decision) in limits {
+            if let Err(error) = decision.outcome {
+                let wait = error.retry_after();
+                all_say_when &= wait.is_some();
+                longest = longest.max(wait);
+            }
+            let Some((policy, told)) = limit.tell(decision) else { continue };
+            policies.push(policy);
+            standings.push(value(&told.standing));
+            if limit.is_legacy && tightest.as_ref().is_none_or(|known| known.slack() > told.slack())
+            {
+                tightest = Some(told);
+            }
+        }
+        let lists = [(POLICY, policies), (RATE_LIMIT, standings)];
+        for (name, list) in lists {
+            if let Some(joined) = list.joined() {
+                headers.append(name, joined);
+            }
+        }
+        if let Some(wait) = longest.filter(|_| all_say_when) {
+            headers.insert(RETRY_AFTER, retry_after(wait));
+        }
+        if let Some(told) = tightest {
+            told.write_legacy(headers);
+        }
+    }
+
+    /// The policies of the limit, and its standing. `None` if the decision knows no limit.
+    fn tell(&self, decision: &Decision) -> Option<(HeaderValue, Told)> {
         let Decision { outcome, remaining, burst, until_next, .. } = *decision;
         // The decision is of the tightest window. After a cut none has this burst, and all are cut alike.
         let same = self.policies.iter().find(|policy| policy.burst == burst);
-        let Some(policy) = same.or(self.policies.first()).filter(|_| burst > 0) else { return };
+        let policy = same.or(self.policies.first()).filter(|_| burst > 0)?;
         let cut = policy.cut_to(burst, policy.burst);
         let policies = match same {
             Some(_) => self.uncut.clone(),
@@ -144,18 +221,64 @@ impl RateLimitHeaders {
             None if remaining == 0 && until_next > SECOND => Some(whole_seconds(until_next)),
             None => cut.spread(remaining),
         };
-        headers.insert(POLICY, policies);
         let reset_parameter = reset.map_or_else(String::new, |reset| format!(";t={reset}"));
         let standing = format!("{};r={}{reset_parameter}", policy.name, remaining.min(MOST));
-        headers.insert(RATE_LIMIT, value(&standing));
-        if let Some(wait) = wait {
-            headers.insert(RETRY_AFTER, retry_after(wait));
+        let told = Told { standing, is_refusal: outcome.is_err(), wait, burst, remaining, reset };
+        Some((policies, told))
+    }
+}
+
+/// What is told of one limit.
+struct Told {
+    standing: String,
+    is_refusal: bool,
+    wait: Option<Duration>,
+    burst: u64,
+    remaining: u64,
+    reset: Option<u64>,
+}
+
+impl Told {
+    /// The least is the tightest.
+    fn slack(&self) -> impl Ord {
+        (Reverse((self.is_refusal, self.wait)), self.remaining, Reverse(self.reset))
+    }
+
+    /// Unless what is there already is tighter.
+    fn write_legacy(&self, headers: &mut HeaderMap) {
+        let known =
+            headers.get(LEGACY_REMAINING).and_then(|value| value.to_str().ok()?.parse().ok());
+        if !self.is_refusal && known.is_some_and(|known: u64| known < self.remaining) {
+            return;
         }
-        if self.is_legacy {
-            headers.insert(LEGACY_LIMIT, HeaderValue::from(burst));
-            headers.insert(LEGACY_REMAINING, HeaderValue::from(remaining));
-            headers.insert(LEGACY_RESET, HeaderValue::from(reset.unwrap_or(1)));
+        headers.insert(LEGACY_LIMIT, HeaderValue::from(self.burst));
+        headers.insert(LEGACY_REMAINING, HeaderValue::from(self.remaining));
+        headers.insert(LEGACY_RESET, HeaderValue::from(self.reset.unwrap_or(1)));
+    }
+}
+
+/// A field's value: that of one limit as it is, those of several joined.
+#[derive(Default)]
+struct List {
+    first: Option<HeaderValue>,
+    all: Vec<u8>,
+}
+
+impl List {
+    fn push(&mut self, value: HeaderValue) {
+        if let Some(first) = &self.first {
+            if self.all.is_empty() {
+                self.all.extend_from_slice(first.as_bytes());
+            }
+            self.all.extend_from_slice(b", ");
+            self.all.extend_from_slice(value.as_bytes());
+        } else {
+            self.first = Some(value);
         }
+    }
+
+    fn joined(self) -> Option<HeaderValue> {
+        if self.all.is_empty() { self.first } else { HeaderValue::from_bytes(&self.all).ok() }
     }
 }
 
