@@ -52,6 +52,8 @@ mod body;
 mod feedback;
 mod fields;
 mod grpc;
+#[cfg(feature = "tower")]
+pub(crate) mod grpc_status;
 mod names;
 mod reader;
 mod server;

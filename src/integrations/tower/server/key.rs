@@ -1,0 +1,319 @@
+//! What a rule counts by.
+
+use std::fmt::{self, Write};
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, LazyLock};
+
+use http::Extensions;
+use http::header::HeaderName;
+use http::request::Parts;
+
+use super::forwarded::TrustedProxies;
+
+/// The longest text that is a key as it is, in bytes.
+const LONGEST: usize = 64;
+/// Between the parts of a key: no part has it.
+const SEPARATOR: char = '|';
+
+/// What a rule counts by: each key has a bucket of its own.
+///
+/// # What is stored
+///
+/// A key is a part of a resource's name: it is kept in memory, and shows in lists of resources and in logs.
+/// So it is bounded: a text that is longer than 64 bytes, or has control characters or `|` in it, is replaced
+/// by a hash of 128 bits with a secret that each process draws (`SipHash`). Values of headers, which may be
+/// secrets, and [`KeyValue::secret`] are always hashed.
+#[derive(Clone)]
+pub struct Key {
+    source: Source,
+    ipv6_prefix: u8,
+    and: Option<Box<Key>>,
+}
+
+type Function = Arc<dyn Fn(&Parts) -> KeyValue + Send + Sync>;
+
+#[derive(Clone)]
+enum Source {
+    Peer,
+    XForwardedFor(TrustedProxies),
+    Forwarded(TrustedProxies),
+    /// `None` if it is not a header's name.
+    Header(Option<HeaderName>),
+    Path,
+    Method,
+    Function(Function),
+}
+
+impl Key {
+    fn new(source: Source) -> Self {
+        Self { source, ipv6_prefix: 64, and: None }
+    }
+
+    /// The address of the peer: of the client, or of the proxy before this server. IPv6 addresses count by
+    /// [networks](Self::ipv6_prefix).
+    ///
+    /// It is what [`peer_addr`](super::RateLimitLayerBuilder::peer_addr) finds, or else a [`PeerAddr`] or a
+    /// [`SocketAddr`] in the request's extensions.
+    #[must_use]
+    pub fn peer_ip() -> Self {
+        Self::new(Source::Peer)
+    }
+
+    /// The client's address by `X-Forwarded-For`, as far as it was written by trusted proxies. A request that
+    /// passed none counts by its peer.
+    ///
+    /// Each trusted proxy must append the address that it was called from, or set the header to it, as nginx
+    /// does with `$proxy_add_x_forwarded_for`. Several lines count as one list, in their order. The walk
+    /// begins at the right; at what is malformed it ends, and the last trusted proxy's own address is the
+    /// key.
+    #[must_use]
+    pub fn x_forwarded_for(proxies: TrustedProxies) -> Self {
+        Self::new(Source::XForwardedFor(proxies))
+    }
+
+    /// As [`x_forwarded_for`](Self::x_forwarded_for), by the header `Forwarded` (RFC 7239). An address that a
+    /// proxy hides, such as `for=unknown`, ends the walk too.
+    #[must_use]
+    pub fn forwarded(proxies: TrustedProxies) -> Self {
+        Self::new(Source::Forwarded(proxies))
+    }
+
+    /// The value of a header, hashed, for example of an API key. A request with several lines of it has no
+    /// key: which of them the application goes by is not known here.
+    ///
+    /// The value is what the client says. Before it is authenticated a client can send as many as it wants:
+    /// have a rule per address beside this one, or put the layer behind the authentication.
+    #[must_use]
+    pub fn header<N>(name: N) -> Self
+    where
+        HeaderName: TryFrom<N>,
+    {
+        Self::new(Source::Header(HeaderName::try_from(name).ok()))
+    }
+
+    /// The path of the request's URI, as it was sent. For a route's pattern use
+    /// [`extension`](Self::extension), with axum's `MatchedPath`.
+    #[must_use]
+    pub fn path() -> Self {
+        Self::new(Source::Path)
+    }
+
+    /// The request's method.
+    #[must_use]
+    pub fn method() -> Self {
+        Self::new(Source::Method)
+    }
+
+    /// From an extension of the request; without it the request has no key.
+    ///
+    /// ```
+    /// use tollgate::tower::server::Key;
+    ///
+    /// #[derive(Clone)]
+    /// struct User { id: u64 }
+    ///
+    /// let key = Key::extension(|user: &User| user.id);
+    /// ```
+    #[must_use]
+    pub fn extension<T, K>(key: impl Fn(&T) -> K + Send + Sync + 'static) -> Self
+    where
+        T: Clone + Send + Sync + 'static,
+        K: Into<KeyValue>,
+    {
+        Self::from_fn(move |request| request.extensions.get::<T>().map(&key))
+    }
+
+    /// By a function of the request's head.
+    ///
+    /// ```
+    /// use tollgate::tower::server::{Key, KeyValue};
+    ///
+    /// let by_host = Key::from_fn(|request| request.uri.host().map(str::to_owned));
+    /// let by_token = Key::from_fn(|request| {
+    ///     let value = request.headers.get("authorization")?.to_str().ok()?;
+    ///     value.strip_prefix("Bearer ").map(KeyValue::secret)
+    /// });
+    /// ```
+    #[must_use]
+    pub fn from_fn<F, K>(key: F) -> Self
+    where
+        F: Fn(&Parts) -> K + Send + Sync + 'static,
+        K: Into<KeyValue>,
+    {
+        Self::new(Source::Function(Arc::new(move |request| key(request).into())))
+    }
+
+    /// The pair of this key and another: `Key::peer_ip().and(Key::path())`. A request without one of them has
+    /// no key.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.and = Some(Box::new(match self.and.take() {
+            Some(next) => next.and(other),
+            None => other,
+        }));
+        self
+    }
+
+    /// IPv6 addresses count as one if their first `bits` agree: 64 by default, as that is what one customer
+    /// gets at least. More than 128 counts as 128. IPv4 addresses that are mapped to IPv6 count as IPv4.
+    #[must_use]
+    pub fn ipv6_prefix(mut self, bits: u8) -> Self {
+        self.ipv6_prefix = bits.min(128);
+        self
+    }
+
+    /// Whether each header's name is one.
+    pub(super) fn is_valid(&self) -> bool {
+        !matches!(self.source, Source::Header(None))
+            && self.and.as_ref().is_none_or(|and| and.is_valid())
+    }
+
+    /// Appends the key of a request to a name. `None` if it has none.
+    pub(super) fn write(
+        &self,
+        request: &Parts,
+        peer: Option<IpAddr>,
+        name: &mut String,
+    ) -> Option<()> {
+        match &self.source {
+            Source::Peer => self.write_ip(peer?, name),
+            Source::XForwardedFor(proxies) => {
+                self.write_ip(proxies.by_x_forwarded_for(peer, &request.headers)?, name);
+            }
+            Source::Forwarded(proxies) => {
+                self.write_ip(proxies.by_forwarded(peer, &request.headers)?, name);
+            }
+            Source::Header(header) => {
+                let mut lines = request.headers.get_all(header.as_ref()?).into_iter();
+                let line = lines.next().filter(|_| lines.next().is_none())?;
+                write_hash(line.as_bytes(), name);
+            }
+            Source::Path => write_text(request.uri.path(), name),
+            Source::Method => write_text(request.method.as_str(), name),
+            Source::Function(function) => match function(request).0 {
+                Value::None => return None,
+                Value::Ip(address) => self.write_ip(address, name),
+                Value::Text(text) => write_text(&text, name),
+                Value::Secret(secret) => write_hash(secret.as_bytes(), name),
+            },
+        }
+        match &self.and {
+            Some(and) => {
+                name.push(SEPARATOR);
+                and.write(request, peer, name)
+            }
+            None => Some(()),
+        }
+    }
+
+    fn write_ip(&self, address: IpAddr, name: &mut String) {
+        let _ = match address.to_canonical() {
+            IpAddr::V4(address) => write!(name, "{address}"),
+            IpAddr::V6(address) => {
+                let bits = self.ipv6_prefix;
+                let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+                let network = std::net::Ipv6Addr::from_bits(address.to_bits() & mask);
+                write!(name, "{network}/{bits}")
+            }
+        };
+    }
+}
+
+fn write_text(text: &str, name: &mut String) {
+    let is_plain = |c: char| c != SEPARATOR && !c.is_control();
+    if text.len() <= LONGEST && text.chars().all(is_plain) {
+        name.push_str(text);
+    } else {
+        write_hash(text.as_bytes(), name);
+    }
+}
+
+/// The seeds are one pair for the process, so that layers that share a limiter share its keys.
+fn write_hash(bytes: &[u8], name: &mut String) {
+    static SEEDS: LazyLock<[RandomState; 2]> = LazyLock::new(Default::default);
+    name.push('#');
+    for seed in &*SEEDS {
+        let _ = write!(name, "{:016x}", seed.hash_one(bytes));
+    }
+}
+
+/// A part of a key, as functions return it: an address, a text or a number; an `Option` of these; or a
+/// [secret](Self::secret).
+#[derive(Clone)]
+pub struct KeyValue(Value);
+
+#[derive(Clone)]
+enum Value {
+    None,
+    Ip(IpAddr),
+    Text(String),
+    Secret(String),
+}
+
+impl KeyValue {
+    /// A text that must not be stored: its hash is the key.
+    #[must_use]
+    pub fn secret(text: impl Into<String>) -> Self {
+        Self(Value::Secret(text.into()))
+    }
+}
+
+impl fmt::Debug for KeyValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Value::None => f.write_str("None"),
+            Value::Ip(address) => fmt::Debug::fmt(address, f),
+            Value::Text(text) => fmt::Debug::fmt(text, f),
+            Value::Secret(_) => f.write_str("<secret>"),
+        }
+    }
+}
+
+impl From<IpAddr> for KeyValue {
+    fn from(address: IpAddr) -> Self {
+        Self(Value::Ip(address))
+    }
+}
+
+impl From<SocketAddr> for KeyValue {
+    fn from(address: SocketAddr) -> Self {
+        address.ip().into()
+    }
+}
+
+impl From<String> for KeyValue {
+    fn from(text: String) -> Self {
+        Self(Value::Text(text))
+    }
+}
+
+impl From<&str> for KeyValue {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl From<u64> for KeyValue {
+    fn from(number: u64) -> Self {
+        number.to_string().into()
+    }
+}
+
+/// `None`: the request has no key.
+impl<K: Into<KeyValue>> From<Option<K>> for KeyValue {
+    fn from(key: Option<K>) -> Self {
+        key.map_or(Self(Value::None), Into::into)
+    }
+}
+
+/// The address that a request came from, as an extension of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddr(pub SocketAddr);
+
+impl PeerAddr {
+    pub(super) fn find(extensions: &Extensions) -> Option<SocketAddr> {
+        let own = extensions.get::<Self>().map(|peer| peer.0);
+        own.or_else(|| extensions.get::<SocketAddr>().copied())
+    }
+}
