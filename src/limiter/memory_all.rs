@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::acquire::{self, AcquireAll};
 use super::decision::Decision;
-use super::error::{AcquireAllError, AllError, NoEntry, ResourceError};
+use super::error::{AcquireAllError, AllError, NoEntry, ResourceError, TryAcquireError};
 use super::memory::MemoryLimiter;
 use super::multi::TakeSet;
 use super::permits::Permits;
@@ -101,7 +101,12 @@ impl MemoryLimiter {
                 Err(error) if *error.resource == **resource => Err(error.cause),
                 Err(_) => self.peek(resource, *n),
             };
-            Decision { outcome, ..self.decide(resource, 0) }
+            let mut decision = Decision { outcome, ..self.decide(resource, 0) };
+            if let Err(TryAcquireError::Exhausted { .. }) = outcome {
+                // Tokens that came since would contradict the outcome.
+                decision.remaining = decision.remaining.min(n.saturating_sub(1));
+            }
+            decision
         };
         let decisions = wanted.iter().map(decision).collect();
         match admitted {
