@@ -1,8 +1,9 @@
 //! A guide by task, one page each. The same pages are in the repository's folder `docs`.
 
 macro_rules! pages {
-    ($($page:ident: $file:literal,)*) => {
+    ($($(#[$attribute:meta])* $page:ident: $file:literal,)*) => {
         $(
+            $(#[$attribute])*
             // These win over the definitions at the end of a page, which are for readers of the files.
             #[doc = "[strict]: crate::guide::several_limits#strict-windows"]
             #[doc = "[settle]: crate::guide::several_limits#reserve-and-settle"]
@@ -11,6 +12,8 @@ macro_rules! pages {
             #[doc = "[swarm]: crate::guide::swarm"]
             #[doc = "[http]: crate::guide::http"]
             #[doc = "[hot]: crate::guide::hot_buckets"]
+            #[doc = "[tower]: crate::guide::tower"]
+            #[doc = "[axum]: crate::guide::axum"]
             #[doc = ""]
             #[doc = include_str!(concat!("../docs/", $file))]
             pub mod $page {}
@@ -22,6 +25,10 @@ pages! {
     api_client: "api-client.md",
     server: "server.md",
     http: "http.md",
+    tower: "tower.md",
+    // Its code is compiled by the package `tests/web`, which has these frameworks.
+    #[cfg(not(doctest))]
+    axum: "axum.md",
     keys: "keys.md",
     several_limits: "several-limits.md",
     upstream: "upstream.md",

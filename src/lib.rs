@@ -47,7 +47,7 @@
 //! * [`MemoryLimiter::decide`] and [`MemoryLimiter::admit`] say what is left, for an answer's headers.
 //! * [`ManualClock`] is time for tests.
 #![cfg_attr(
-    all(any(doc, doctest), feature = "http", feature = "nats", feature = "serde"),
+    all(any(doc, doctest), feature = "nats", feature = "serde", feature = "tower"),
     doc = "* The [guide] has a page for each task."
 )]
 //!
@@ -81,7 +81,7 @@ mod bucket;
 #[cfg(feature = "swarm")]
 mod bus;
 mod clock;
-#[cfg(all(any(doc, doctest), feature = "http", feature = "nats", feature = "serde"))]
+#[cfg(all(any(doc, doctest), feature = "nats", feature = "serde", feature = "tower"))]
 pub mod guide;
 mod integrations;
 mod limiter;
@@ -119,6 +119,6 @@ pub use limiter::{
 pub use swarm::{DistributedConfig, DistributedLimiter, SwarmError, SwarmStats};
 
 /// The README's code compiles and runs.
-#[cfg(all(doctest, feature = "http", feature = "nats", feature = "serde"))]
+#[cfg(all(doctest, feature = "nats", feature = "serde", feature = "tower"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
