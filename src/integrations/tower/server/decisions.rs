@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::Extensions;
+use smallvec::SmallVec;
 
 use crate::limiter::{Decision, TryAcquireError};
 
@@ -23,7 +24,10 @@ use crate::limiter::{Decision, TryAcquireError};
 /// }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Decisions(Arc<[RuleDecision]>);
+pub struct Decisions(Arc<Decided>);
+
+/// Few layers have more rules.
+pub(super) type Decided = SmallVec<[RuleDecision; 2]>;
 
 /// What one rule said of a request.
 #[derive(Clone, Debug)]
@@ -39,6 +43,8 @@ pub struct RuleDecision {
     pub has_key: bool,
     /// Whether the rule [only observes](super::Rule::observe_only).
     pub is_observed: bool,
+    /// Of the rule in its layer.
+    pub(super) index: usize,
 }
 
 /// Why a rule refuses a request.
@@ -64,8 +70,8 @@ impl RuleDecision {
 }
 
 impl Decisions {
-    pub(super) fn new(rules: impl IntoIterator<Item = RuleDecision>) -> Self {
-        Self(rules.into_iter().collect())
+    pub(super) fn new(rules: Decided) -> Self {
+        Self(Arc::new(rules))
     }
 
     /// One for each rule that applied.
@@ -82,7 +88,7 @@ impl Decisions {
     /// Adds them to a request, which has those of outer layers.
     pub(super) fn add_to_request(&self, extensions: &mut Extensions) {
         let all = match extensions.get::<Self>() {
-            Some(outer) => Self::new(outer.iter().chain(self.iter()).cloned()),
+            Some(outer) => Self::new(outer.iter().chain(self.iter()).cloned().collect()),
             None => self.clone(),
         };
         extensions.insert(all);
@@ -91,7 +97,7 @@ impl Decisions {
     /// Adds them to a response, which has those of inner layers.
     pub(super) fn add_to_response(self, extensions: &mut Extensions) {
         let all = match extensions.get::<Self>() {
-            Some(inner) => Self::new(self.iter().chain(inner.iter()).cloned()),
+            Some(inner) => Self::new(self.iter().chain(inner.iter()).cloned().collect()),
             None => self,
         };
         extensions.insert(all);

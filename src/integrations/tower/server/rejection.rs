@@ -143,14 +143,13 @@ impl<'a> Rejection<'a> {
         };
         let refusing = self.decisions.iter().filter(|rule| rule.refusal().is_some());
         let refusing: Vec<&str> = refusing.map(|rule| &*rule.rule).collect();
-        let problem = json!({
-            "type": kind,
-            "title": self.status.canonical_reason(),
-            "status": self.status.as_u16(),
-            "detail": self.detail(),
-            "violated-policies": refusing,
-        });
-        let mut response = Response::new(Bytes::from(problem.to_string()));
+        let title = self.status.canonical_reason().unwrap_or_default();
+        let status = self.status.as_u16();
+        let (detail, refusing) = (json!(self.detail()), json!(refusing));
+        let problem = format!(
+            r#"{{"type":"{kind}","title":"{title}","status":{status},"detail":{detail},"violated-policies":{refusing}}}"#
+        );
+        let mut response = Response::new(Bytes::from(problem));
         *response.status_mut() = self.status;
         let json = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(CONTENT_TYPE, json);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::request;
 use smallvec::SmallVec;
 
-use super::decisions::{Cause, Decisions, RuleDecision};
+use super::decisions::{Cause, Decided, Decisions, RuleDecision};
 use super::held::{Held, HeldPermit};
 use super::key::PeerAddr;
 use super::rule::{ForRequest, MissingKey, Rule};
@@ -54,38 +54,52 @@ impl Wanted<'_> {
     }
 
     fn decided(&self, decision: Option<Decision>) -> RuleDecision {
-        let (has_key, is_observed) = (self.has_key, self.rule.is_observed);
-        RuleDecision { rule: Arc::clone(&self.rule.name), decision, has_key, is_observed }
+        RuleDecision {
+            rule: Arc::clone(&self.rule.name),
+            decision,
+            has_key: self.has_key,
+            is_observed: self.rule.is_observed,
+            index: self.index,
+        }
     }
 }
 
-type AllWanted<'a> = SmallVec<[Wanted<'a>; 4]>;
-type Decided = SmallVec<[(usize, RuleDecision); 4]>;
+/// What is wanted of a request's resources.
+#[derive(Default)]
+struct AllWanted<'a> {
+    /// Their names, one after the other.
+    names: String,
+    enforced: SmallVec<[Wanted<'a>; 2]>,
+    observed: Vec<Wanted<'a>>,
+}
+
+impl AllWanted<'_> {
+    fn name(&self, wanted: &Wanted<'_>) -> &str {
+        &self.names[wanted.name.clone()]
+    }
+}
 
 impl Rules {
     pub(super) fn apply(&self, request: &request::Parts) -> Verdict {
         if self.skip_if.as_ref().is_some_and(|skip| skip(request)) {
             return Verdict::Skipped;
         }
-        let mut names = String::new();
-        let all = self.wanted(request, &mut names);
-        if all.is_empty() {
+        let all = self.wanted(request);
+        if all.enforced.is_empty() && all.observed.is_empty() {
             return Verdict::Skipped;
         }
-        let (observed, enforced): (AllWanted<'_>, AllWanted<'_>) =
-            all.into_iter().partition(|wanted| wanted.rule.is_observed);
         let mut held = Held::default();
         let mut decided = Decided::new();
-        let refused = self.enforce(&enforced, &names, &mut held, &mut decided).err();
-        if refused.is_none() {
-            for wanted in &observed {
-                let decision =
-                    (!wanted.is_refused_unseen()).then(|| self.take(wanted, &names, &mut held));
-                decided.push((wanted.index, wanted.decided(decision)));
+        let refused = self.enforce(&all, &mut held, &mut decided).err();
+        if refused.is_none() && !all.observed.is_empty() {
+            for wanted in &all.observed {
+                let take = || self.take(wanted, all.name(wanted), &mut held);
+                let decision = (!wanted.is_refused_unseen()).then(take);
+                decided.push(wanted.decided(decision));
             }
-            decided.sort_by_key(|(index, _)| *index);
+            decided.sort_by_key(|decision| decision.index);
         }
-        let decisions = Decisions::new(decided.into_iter().map(|(_, decision)| decision));
+        let decisions = Decisions::new(decided);
         if let Some(inspect) = &self.inspect {
             inspect(request, &decisions);
         }
@@ -95,14 +109,15 @@ impl Rules {
         }
     }
 
-    /// What the rules that apply want, with the names one after the other in `names`.
-    fn wanted(&self, request: &request::Parts, names: &mut String) -> AllWanted<'_> {
+    /// What the rules that apply want.
+    fn wanted(&self, request: &request::Parts) -> AllWanted<'_> {
         let find = || match &self.peer_addr {
             Some(find) => find(request).or_else(|| PeerAddr::find(&request.extensions)),
             None => PeerAddr::find(&request.extensions),
         };
         let peer = find().map(|peer| peer.ip().to_canonical());
-        let mut all = AllWanted::new();
+        let mut all = AllWanted { names: String::with_capacity(128), ..AllWanted::default() };
+        let names = &mut all.names;
         for (index, rule) in self.list.iter().enumerate() {
             if rule.skip_if.as_ref().is_some_and(|skip| skip(request)) {
                 continue;
@@ -114,45 +129,48 @@ impl Rules {
                 continue;
             }
             let tokens = rule.cost.as_ref().map_or(1, |cost| cost(request));
-            all.push(Wanted { index, rule, name: start..names.len(), tokens, has_key });
+            let wanted = Wanted { index, rule, name: start..names.len(), tokens, has_key };
+            if rule.is_observed {
+                all.observed.push(wanted);
+            } else {
+                all.enforced.push(wanted);
+            }
         }
         all
     }
 
-    /// Takes the tokens of all, or of none.
+    /// Takes the tokens of all that are enforced, or of none.
     fn enforce(
         &self,
-        all: &[Wanted<'_>],
-        names: &str,
+        all: &AllWanted<'_>,
         held: &mut Held,
         decided: &mut Decided,
     ) -> Result<(), (usize, Cause)> {
-        if let Some(wanted) = all.iter().find(|wanted| wanted.is_refused_unseen()) {
-            decided.push((wanted.index, wanted.decided(None)));
+        let enforced = &all.enforced;
+        if let Some(wanted) = enforced.iter().find(|wanted| wanted.is_refused_unseen()) {
+            decided.push(wanted.decided(None));
             return Err((wanted.index, Cause::MissingKey));
         }
-        if let [wanted] = all {
-            let decision = self.take(wanted, names, held);
-            decided.push((wanted.index, wanted.decided(Some(decision))));
+        if let [wanted] = &enforced[..] {
+            let decision = self.take(wanted, all.name(wanted), held);
+            decided.push(wanted.decided(Some(decision)));
             return decision.outcome.map_err(|error| (wanted.index, Cause::Limit(error)));
         }
-        let name = |wanted: &Wanted<'_>| &names[wanted.name.clone()];
         let asked: SmallVec<[(&str, u64); 4]> =
-            all.iter().map(|wanted| (name(wanted), wanted.tokens)).collect();
+            enforced.iter().map(|wanted| (all.name(wanted), wanted.tokens)).collect();
         let (result, decisions) = match self.limiter.admit_all(&asked) {
             Ok((permits, decisions)) => (Ok(permits), decisions),
             Err((error, decisions)) => (Err(error), decisions),
         };
-        let each = all.iter().zip(decisions);
-        decided
-            .extend(each.map(|(wanted, decision)| (wanted.index, wanted.decided(Some(decision)))));
+        let each = enforced.iter().zip(decisions);
+        decided.extend(each.map(|(wanted, decision)| wanted.decided(Some(decision))));
+        let of_resource = |name: &str| enforced.iter().find(|wanted| all.name(wanted) == name);
         let permits = result.map_err(|error| {
-            let rule = all.iter().find(|wanted| *error.resource == *name(wanted));
-            (rule.map_or(0, |wanted| wanted.index), Cause::Limit(error.cause))
+            let index = of_resource(&error.resource).map_or(0, |wanted| wanted.index);
+            (index, Cause::Limit(error.cause))
         })?;
         for permit in permits.into_parts() {
-            let rule = all.iter().find(|wanted| permit.resource() == name(wanted));
-            if let Some(wanted) = rule {
+            if let Some(wanted) = of_resource(permit.resource()) {
                 hold(wanted.rule, permit, held);
             }
         }
@@ -160,8 +178,7 @@ impl Rules {
     }
 
     /// Takes the tokens of one rule.
-    fn take(&self, wanted: &Wanted<'_>, names: &str, held: &mut Held) -> Decision {
-        let name = &names[wanted.name.clone()];
+    fn take(&self, wanted: &Wanted<'_>, name: &str, held: &mut Held) -> Decision {
         if !wanted.rule.needs_permit() {
             return self.limiter.decide(name, wanted.tokens);
         }

@@ -110,8 +110,7 @@ impl Shared {
             return;
         }
         let told = decisions.iter().filter(|told| !told.is_observed).filter_map(|told| {
-            let rule = self.rules.list.iter().find(|rule| rule.name == told.rule)?;
-            Some((&rule.headers, told.decision.as_ref()?))
+            Some((&self.rules.list[told.index].headers, told.decision.as_ref()?))
         });
         RateLimitHeaders::append(told, headers);
     }
