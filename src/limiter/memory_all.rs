@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::acquire::{self, AcquireAll};
+use super::context::Context;
 use super::decision::Decision;
 use super::error::{AcquireAllError, AllError, NoEntry, ResourceError, TryAcquireError};
 use super::memory::MemoryLimiter;
+#[cfg(feature = "tower")]
+use super::multi::TakeList;
 use super::multi::TakeSet;
 use super::permits::Permits;
 use super::resource::Resource;
@@ -189,13 +192,43 @@ impl MemoryLimiter {
         wanted: &[(&'a Resource, u64)],
         act: impl FnOnce(&mut TakeSet<'a>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let own = |(Resource(entry), n): &(&'a Resource, u64)| {
-            let is_own = Arc::ptr_eq(&entry.context, self.0.context());
-            is_own.then_some((entry, *n)).ok_or(entry)
+        with_take_set_of(self.0.context(), wanted, act)
+    }
+}
+
+/// Acts on handles of one limiter, whose context it is.
+#[inline]
+fn with_take_set_of<'a, T, E: From<ResourceError<NoEntry>>>(
+    context: &Arc<Context>,
+    wanted: &[(&'a Resource, u64)],
+    act: impl FnOnce(&mut TakeSet<'a>) -> Result<T, E>,
+) -> Result<T, E> {
+    let own = |(Resource(entry), n): &(&'a Resource, u64)| {
+        let is_own = Arc::ptr_eq(&entry.context, context);
+        is_own.then_some((entry, *n)).ok_or(entry)
+    };
+    match TakeSet::with(wanted.iter().map(own), act) {
+        Ok(acted) => acted,
+        Err(other) => Err(other.error::<NoEntry>(NoEntry::Unknown).into()),
+    }
+}
+
+/// For those that have handles alone: the limiter is the first one's.
+#[cfg(feature = "tower")]
+#[allow(clippy::redundant_closure_for_method_calls)] // the methods are of one lifetime each
+impl Resource {
+    /// [`MemoryLimiter::try_acquire_all_of`]
+    pub(crate) fn try_acquire_all(wanted: &[(&Self, u64)]) -> Result<Permits, AllError> {
+        let Some((Self(first), _)) = wanted.first() else { return Ok(Permits::new()) };
+        with_take_set_of(&first.context, wanted, TakeSet::try_acquire)
+    }
+
+    /// [`MemoryLimiter::acquire_all_of`]
+    pub(crate) fn acquire_all(wanted: &[(&Self, u64)]) -> AcquireAll {
+        let Some((Self(first), _)) = wanted.first() else {
+            return AcquireAll::of(TakeList::default());
         };
-        match TakeSet::with(wanted.iter().map(own), act) {
-            Ok(acted) => acted,
-            Err(other) => Err(other.error::<NoEntry>(NoEntry::Unknown).into()),
-        }
+        let list = with_take_set_of(&first.context, wanted, |set| Ok(set.to_list()));
+        list.map_or_else(AcquireAll::failed, AcquireAll::of)
     }
 }

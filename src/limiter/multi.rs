@@ -50,7 +50,7 @@ impl<'a> TakeRequest<'a> for Part<'a> {
 }
 
 /// The same, owned.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct TakeList(pub(super) SmallVec<[(Arc<Entry>, u64); 4]>);
 
 impl<'a> TakeSet<'a> {

@@ -198,6 +198,17 @@ impl Resource {
         self.0.observe_remaining_until(left, until);
     }
 
+    #[cfg(feature = "tower")]
+    pub(crate) fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// A reading of the limiter's clock, in nanoseconds.
+    #[cfg(feature = "tower")]
+    pub(crate) fn now(&self) -> u64 {
+        self.0.now()
+    }
+
     /// A snapshot of the resource.
     pub fn capacity(&self) -> Capacity {
         self.0.capacity()
