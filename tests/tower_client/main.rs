@@ -1,7 +1,12 @@
 //! The tower layer for clients: where requests wait, what their answers do, and when their permits end.
 
+mod backpressure;
+mod bodies;
+mod feedback;
 mod modes;
+mod permits;
 mod server;
+mod stacks;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,6 +14,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::{Request, Response};
+use tollgate::http::Unit;
 use tollgate::tower::client::{ClientError, ClientLayer, ClientService, ResponseBody};
 use tollgate::{Limit, ManualClock, MemoryLimiter, Resource};
 use tower::{Layer, Service};
@@ -41,6 +47,21 @@ fn request(tokens: u64) -> Request<u64> {
     Request::new(tokens)
 }
 
+/// A layer whose requests take one of `requests`, and of `tokens` as many as they say.
+fn with_tokens(
+    limiter: &MemoryLimiter,
+    requests: Limit,
+    tokens: Limit,
+) -> ClientLayer<Request<u64>> {
+    let requests = limiter.configure("requests", requests).unwrap();
+    let tokens = limiter.configure("tokens", tokens).unwrap();
+    ClientLayer::new(requests).and(tokens, Unit::Tokens, |request: &Request<u64>| *request.body())
+}
+
+fn available(limiter: &MemoryLimiter, resource: &str) -> u64 {
+    limiter.capacity(resource).unwrap().available
+}
+
 /// One poll, whose wakes nobody hears: what is to happen has happened.
 fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
@@ -64,8 +85,12 @@ fn send(client: &mut Client, tokens: u64) -> Pin<Box<impl Future<Output = Answer
 /// The answer of a request that needs not wait.
 fn answer(client: &mut Client, tokens: u64) -> Answer {
     assert!(is_ready(client));
-    match poll(&mut Box::pin(client.call(request(tokens)))) {
-        Poll::Ready(answer) => answer,
-        Poll::Pending => panic!("the request waits"),
+    ready(&mut Box::pin(client.call(request(tokens))))
+}
+
+fn ready<F: Future + Unpin>(future: &mut F) -> F::Output {
+    match poll(future) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("not ready"),
     }
 }

@@ -5,7 +5,7 @@ use std::error::Error;
 use tollgate::tower::client::ClientLayer;
 use tollgate::{AcquireError, Limit};
 
-use crate::{SECOND, answer, client, limiter, poll, resource, send};
+use crate::{SECOND, answer, client, limiter, poll, ready, resource, send};
 
 #[test]
 fn a_request_waits_for_its_permit_and_is_sent_then() {
@@ -62,10 +62,7 @@ fn a_timeout_ends_the_wait_with_the_time_to_try_again() {
     let _first = send(&mut client, 0);
     let mut second = send(&mut client, 0);
     time.advance(SECOND);
-    let error = match poll(&mut second) {
-        std::task::Poll::Ready(answer) => answer.unwrap_err(),
-        std::task::Poll::Pending => panic!("the timeout has passed"),
-    };
+    let error = ready(&mut second).unwrap_err();
     let limited = error.limited().expect("it was not sent");
     assert_eq!(&*limited.resource, "api");
     assert!(matches!(limited.cause, AcquireError::TimedOut { .. }));

@@ -13,6 +13,8 @@ use pin_project_lite::pin_project;
 use super::held::HeldPermits;
 use super::upstream::{Costs, Upstream};
 
+pub(super) type FrameResult<B> = Result<Frame<<B as Body>::Data>, <B as Body>::Error>;
+
 pin_project! {
     /// The body of an answer: the frames of the inner service's, unchanged. With
     /// [`Hold::Body`](super::Hold::Body) it holds the permits until it has been read, has failed, or is dropped,
@@ -32,7 +34,7 @@ pin_project! {
         /// Nothing was read before.
         Whole { #[pin] body: B },
         /// This was read before. `None` for a body that has ended.
-        Begun { read: VecDeque<Result<Frame<B::Data>, B::Error>>, body: Option<Pin<Box<B>>> },
+        Begun { read: VecDeque<FrameResult<B>>, body: Option<Pin<Box<B>>> },
     }
 }
 
@@ -68,10 +70,7 @@ impl<B: Body> Body for ResponseBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<FrameResult<B>>> {
         let mut this = self.project();
         let polled = ready!(this.content.as_mut().poll_frame(cx));
         if let (Some(Ok(frame)), Some(end)) = (&polled, this.end.as_mut())
@@ -96,10 +95,7 @@ impl<B: Body> Body for ResponseBody<B> {
 }
 
 impl<B: Body> Content<B> {
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<FrameResult<B>>> {
         match self.project() {
             ContentProjection::Whole { body } => body.poll_frame(cx),
             ContentProjection::Begun { read, body } => match read.pop_front() {
@@ -116,7 +112,7 @@ impl<B: Body> Content<B> {
         match self {
             Self::Whole { body } => body.is_end_stream(),
             Self::Begun { read, body } => {
-                read.is_empty() && body.as_ref().is_none_or(|body| body.is_end_stream())
+                read.is_empty() && body.as_ref().is_none_or(Body::is_end_stream)
             }
         }
     }
@@ -128,7 +124,7 @@ impl<B: Body> Content<B> {
         };
         let frames = read.iter().filter_map(|frame| frame.as_ref().ok()?.data_ref());
         let ahead: u64 = frames.map(|data| data.remaining() as u64).sum();
-        let rest = body.as_ref().map_or(SizeHint::with_exact(0), |body| body.size_hint());
+        let rest = body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint);
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(ahead));
         if let Some(upper) = rest.upper() {

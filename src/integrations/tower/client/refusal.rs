@@ -13,7 +13,7 @@ use http::Response;
 use http::response::Parts;
 use http_body::{Body, Frame};
 
-use super::body::{Content, ResponseBody};
+use super::body::{Content, FrameResult, ResponseBody};
 use super::sent::Sent;
 use crate::http::Feedback;
 
@@ -24,7 +24,7 @@ pub(super) struct Refusal<B: Body> {
     /// When the head came, by the limiter's clock.
     at: u64,
     start: Vec<u8>,
-    read: VecDeque<Result<Frame<B::Data>, B::Error>>,
+    read: VecDeque<FrameResult<B>>,
     /// In a box, as it is moved on after it was polled. `None` once it has ended.
     body: Option<Pin<Box<B>>>,
     /// How much of it is read, in bytes.

@@ -1,0 +1,192 @@
+//! Bodies: read ahead of refusals, and handed on as they came.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use futures_util::stream;
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, StreamBody};
+use tollgate::http::Outcome;
+use tollgate::tower::client::ClientLayer;
+use tollgate::{Limit, Resource};
+use tower::{Layer, ServiceExt};
+
+use crate::server::{Frames, response};
+use crate::{SECOND, answer, client, poll, ready, request, resource, send};
+
+const INFO: &str =
+    r#"{"error":{"details":[{"@type":"google.rpc.RetryInfo","retryDelay":"45.5s"}]}}"#;
+
+fn pause(api: &Resource) -> Option<Duration> {
+    api.capacity().paused_until
+}
+
+#[test]
+fn the_wait_in_a_refusals_body_counts_before_the_answer_is_there() {
+    let (api, time) = resource(Limit::per_second(100));
+    let (mut client, server) = client(&ClientLayer::new(api.clone()));
+    let mut future = send(&mut client, 0);
+    let (body, frames) = Frames::new();
+    server.reply(Ok(response(429, &[], frames)));
+    body.data(&INFO[..30]);
+    assert!(poll(&mut future).is_pending());
+    assert_eq!(pause(&api), None);
+    time.advance(SECOND / 2);
+    body.data(&INFO[30..]);
+    body.trailers(&["x-trailer: 1"]);
+    let answer = ready(&mut future).unwrap();
+    assert_eq!(pause(&api), Some(45 * SECOND), "from the head on");
+    assert!(api.capacity().burst < 100);
+    assert_eq!(api.capacity().in_flight, 1, "until the body ends");
+
+    // The same bytes in the same frames, and then what comes.
+    let mut answer = answer.into_body();
+    let mut frame = || ready(&mut answer.frame()).unwrap().unwrap();
+    assert_eq!(frame().into_data().unwrap(), &INFO[..30]);
+    assert_eq!(frame().into_data().unwrap(), &INFO[30..]);
+    assert_eq!(frame().into_trailers().unwrap()["x-trailer"], "1");
+    drop(body);
+    assert!(ready(&mut answer.frame()).is_none());
+    assert_eq!(api.capacity().in_flight, 0);
+    assert!(ready(&mut answer.frame()).is_none(), "also if it is asked again");
+}
+
+#[test]
+fn the_length_of_a_body_that_was_read_stays_the_same() {
+    let (api, _time) = resource(Limit::per_second(100));
+    let (mut client, server) = client(&ClientLayer::new(api));
+    server.reply(Ok(response(429, &[], Frames::full(INFO))));
+    let body = answer(&mut client, 0).unwrap().into_body();
+    assert_eq!(body.size_hint().exact(), Some(INFO.len() as u64));
+    assert!(!body.is_end_stream());
+    assert_eq!(ready(&mut body.collect()).unwrap().to_bytes(), INFO);
+}
+
+#[test]
+fn bodies_of_other_answers_are_not_waited_for() {
+    for (status, bytes) in [(200, 16), (404, 16), (500, 16), (429, 0)] {
+        let (api, _time) = resource(Limit::per_second(100));
+        let (mut client, server) = client(&ClientLayer::new(api).read_refusals(bytes));
+        let (_body, frames) = Frames::new();
+        server.reply(Ok(response(status, &[], frames)));
+        assert_eq!(answer(&mut client, 0).unwrap().status(), status);
+    }
+}
+
+#[test]
+fn no_more_is_read_than_the_limit() {
+    let (api, _time) = resource(Limit::per_second(100));
+    let layer = ClientLayer::new(api.clone()).read_refusals(60);
+    let (mut client, server) = client(&layer);
+    let (body, frames) = Frames::new();
+    body.data(&INFO[..40]);
+    body.data(&INFO[40..]);
+    server.reply(Ok(response(429, &[], frames)));
+    let answer = answer(&mut client, 0).unwrap();
+    assert_eq!(pause(&api), None, "the delay is beyond the limit");
+    drop(body);
+    assert_eq!(ready(&mut answer.into_body().collect()).unwrap().to_bytes(), INFO);
+}
+
+#[test]
+fn a_refusal_that_is_dropped_while_it_is_read_counts_all_the_same() {
+    let (api, time) = resource(Limit::per_second(100));
+    let (mut client, server) = client(&ClientLayer::new(api.clone()));
+    let mut future = send(&mut client, 0);
+    let (body, frames) = Frames::new();
+    server.reply(Ok(response(429, &["retry-after: 20"], frames)));
+    body.data("{");
+    assert!(poll(&mut future).is_pending());
+    time.advance(5 * SECOND);
+    drop(future); // a timeout
+    assert!(body.is_closed());
+    assert_eq!(pause(&api), Some(15 * SECOND));
+    assert!(api.capacity().burst < 100);
+    assert_eq!(api.capacity().in_flight, 0);
+}
+
+#[test]
+fn an_error_of_a_body_that_is_read_is_handed_on() {
+    let (api, _time) = resource(Limit::per_second(100));
+    let (mut client, server) = client(&ClientLayer::new(api.clone()));
+    let (body, frames) = Frames::new();
+    body.data("{");
+    body.error();
+    server.reply(Ok(response(429, &["retry-after: 2"], frames)));
+    let mut answer = answer(&mut client, 0).unwrap().into_body();
+    assert_eq!(pause(&api), Some(2 * SECOND));
+    assert_eq!(ready(&mut answer.frame()).unwrap().unwrap().into_data().unwrap(), "{");
+    assert_eq!(api.capacity().in_flight, 1);
+    assert!(ready(&mut answer.frame()).unwrap().is_err());
+    assert_eq!(api.capacity().in_flight, 0);
+}
+
+#[test]
+fn a_403_of_github_is_told_apart_by_its_body() {
+    let head =
+        ["x-ratelimit-limit: 30", "x-ratelimit-remaining: 14", "x-ratelimit-reset: 1655120964"];
+    let is_cut = |message: &'static str| {
+        let (api, _time) = resource(Limit::per_second(100));
+        let layer = ClientLayer::new(api.clone()).profile(tollgate::http::Profile::GitHub);
+        let (mut client, server) = client(&layer);
+        server.reply(Ok(response(403, &head, Frames::full(message))));
+        answer(&mut client, 0).unwrap();
+        api.capacity().burst < 100
+    };
+    assert!(is_cut("You have exceeded a secondary rate limit"));
+    assert!(!is_cut("Must have admin rights to Repository"));
+}
+
+#[test]
+fn a_classifier_sees_the_bodies_of_all_errors() {
+    let (api, _time) = resource(Limit::per_second(100));
+    let layer = ClientLayer::new(api.clone()).classify(|_, body, feedback| {
+        if body == br#"{"__type":"ThrottlingException"}"# {
+            feedback.outcome = Outcome::Throttled;
+        }
+    });
+    let (mut client, server) = client(&layer);
+    let throttled = Frames::full(r#"{"__type":"ThrottlingException"}"#);
+    server.reply(Ok(response(400, &[], throttled)));
+    answer(&mut client, 0).unwrap();
+    assert!(api.capacity().burst < 100);
+}
+
+#[test]
+fn the_trailers_of_grpc_are_read_as_they_pass() {
+    let (api, _time) = resource(Limit::per_second(100));
+    let (mut client, server) = client(&ClientLayer::new(api.clone()));
+    let (body, frames) = Frames::new();
+    server.reply(Ok(response(200, &[], frames)));
+    let mut answer = answer(&mut client, 0).unwrap().into_body();
+    body.data("a message");
+    assert!(ready(&mut answer.frame()).unwrap().unwrap().is_data());
+    // `RetryInfo` with 2 seconds.
+    let info = "grpc-status-details-bin: CAgaMAoodHlwZS5nb29nbGVhcGlzLmNvbS9nb29nbGUucnBjLlJldHJ5SW5mbxIECgIIAg";
+    body.trailers(&["grpc-status: 8", info]);
+    assert_eq!(pause(&api), None);
+    assert!(ready(&mut answer.frame()).unwrap().unwrap().is_trailers());
+    assert_eq!(pause(&api), Some(2 * SECOND));
+    assert!(api.capacity().burst < 100);
+    assert_eq!(api.capacity().in_flight, 0);
+}
+
+/// Data in two pieces: the first can be seen without taking it.
+#[test]
+fn data_in_pieces_is_handed_on_whole() {
+    let (api, _time) = resource(Limit::per_second(100));
+    let layer = ClientLayer::new(api.clone());
+    let client = layer.layer(tower::service_fn(async |_: Request<u64>| {
+        let [start, rest] =
+            [&INFO[..50], &INFO[50..]].map(|part| Bytes::from_static(part.as_bytes()));
+        let frame = Ok::<_, Infallible>(Frame::data(start.chain(rest)));
+        let mut response = Response::new(StreamBody::new(stream::iter([frame])));
+        *response.status_mut() = http::StatusCode::TOO_MANY_REQUESTS;
+        Ok::<_, Infallible>(response)
+    }));
+    let response = ready(&mut Box::pin(client.oneshot(request(0)))).unwrap();
+    assert!(api.capacity().burst < 100);
+    assert_eq!(ready(&mut response.into_body().collect()).unwrap().to_bytes(), INFO);
+}
