@@ -24,6 +24,7 @@ macro_rules! pages {
 pages! {
     api_client: "api-client.md",
     server: "server.md",
+    tower_client: "tower-client.md",
     http: "http.md",
     tower: "tower.md",
     // Its code is compiled by the package `tests/web`, which has these frameworks.

@@ -79,8 +79,8 @@ impl<Req> ClientLayer<Req> {
         self
     }
 
-    /// Waits at most this long, on the limiter's clock, and fails at once if the rate rules out success before
-    /// then. This is the wait in `call`.
+    /// Waits in `call` for at most this long, on the limiter's clock, and fails at once if the rate rules out
+    /// success before then. Of this, [`shed`](Self::shed) and [`backpressure`](Self::backpressure) the last counts.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         Arc::make_mut(&mut self.0).mode = Mode::Wait(Some(timeout));
