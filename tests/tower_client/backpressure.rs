@@ -148,6 +148,23 @@ fn an_error_is_told_by_the_call() {
 }
 
 #[test]
+fn a_full_queue_is_no_end_of_the_service() {
+    let (api, time) = resource(Limit::per_second(1).max_waiting(1));
+    let (mut client, server) = client(&ClientLayer::new(api).backpressure());
+    let _sent = send(&mut client, 0);
+    let mut waiting = client.clone();
+    assert!(!is_ready(&mut waiting));
+    let error = answer(&mut client, 0).unwrap_err();
+    assert_eq!(error.limited().unwrap().cause, AcquireError::QueueFull);
+    time.advance(SECOND);
+    assert!(is_ready(&mut waiting));
+    assert!(!is_ready(&mut client));
+    time.advance(SECOND);
+    let _sent = send(&mut client, 0);
+    assert_eq!(server.received(), 2);
+}
+
+#[test]
 fn without_poll_ready_the_call_waits() {
     let (api, time) = resource(Limit::per_second(1));
     let (mut client, server) = client(&ClientLayer::new(api).backpressure());

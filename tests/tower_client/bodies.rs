@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, StreamBody};
 use tollgate::http::Outcome;
 use tollgate::tower::client::ClientLayer;
 use tollgate::{Limit, Resource};
-use tower::{Layer, ServiceExt};
+use tower::{Layer, Service, ServiceExt};
 
 use crate::server::{Frames, response};
 use crate::{SECOND, answer, client, poll, ready, request, resource, send};
@@ -173,20 +173,47 @@ fn the_trailers_of_grpc_are_read_as_they_pass() {
     assert_eq!(api.capacity().in_flight, 0);
 }
 
-/// Data in two pieces: the first can be seen without taking it.
+fn service<B: Body>(
+    body: impl Fn() -> B + Clone,
+) -> impl Service<Request<u64>, Response = Response<B>, Error = Infallible, Future: Unpin> + Clone {
+    tower::service_fn(move |_: Request<u64>| {
+        let mut response = Response::new(body());
+        *response.status_mut() = http::StatusCode::TOO_MANY_REQUESTS;
+        std::future::ready(Ok(response))
+    })
+}
+
+/// Of data in two pieces only the first can be seen without taking it, and nothing after it.
 #[test]
 fn data_in_pieces_is_handed_on_whole() {
     let (api, _time) = resource(Limit::per_second(100));
-    let layer = ClientLayer::new(api.clone());
-    let client = layer.layer(tower::service_fn(async |_: Request<u64>| {
-        let [start, rest] =
-            [&INFO[..50], &INFO[50..]].map(|part| Bytes::from_static(part.as_bytes()));
-        let frame = Ok::<_, Infallible>(Frame::data(start.chain(rest)));
-        let mut response = Response::new(StreamBody::new(stream::iter([frame])));
-        *response.status_mut() = http::StatusCode::TOO_MANY_REQUESTS;
-        Ok::<_, Infallible>(response)
-    }));
-    let response = ready(&mut Box::pin(client.oneshot(request(0)))).unwrap();
+    let end = INFO.find("5.5s").unwrap();
+    let frames = || {
+        let [start, rest] = [&INFO[..end], "1h"].map(|part| Bytes::from_static(part.as_bytes()));
+        let next = Bytes::from_static(&INFO.as_bytes()[end..]);
+        let frames = [start.chain(rest), next.chain(Bytes::new())];
+        StreamBody::new(stream::iter(frames.map(|data| Ok::<_, Infallible>(Frame::data(data)))))
+    };
+    let client = ClientLayer::new(api.clone()).layer(service(frames));
+    let response = ready(&mut client.oneshot(request(0))).unwrap();
     assert!(api.capacity().burst < 100);
+    assert_eq!(pause(&api), None, "and not 45.5 s");
+    let body = ready(&mut response.into_body().collect()).unwrap().to_bytes();
+    assert_eq!(body, [&INFO[..end], "1h", &INFO[end..]].concat());
+}
+
+#[test]
+fn a_body_that_was_read_to_its_end_is_not_polled_again() {
+    let (api, _time) = resource(Limit::per_second(100));
+    // It panics after its end.
+    let once = || {
+        let frames = stream::unfold(Some(INFO), |rest| {
+            let data = rest.map(|rest| Frame::data(Bytes::from_static(rest.as_bytes())));
+            std::future::ready(data.map(|data| (Ok::<_, Infallible>(data), None)))
+        });
+        StreamBody::new(frames)
+    };
+    let client = ClientLayer::new(api).layer(service(once));
+    let response = ready(&mut client.oneshot(request(0))).unwrap();
     assert_eq!(ready(&mut response.into_body().collect()).unwrap().to_bytes(), INFO);
 }

@@ -70,6 +70,18 @@ fn what_is_unanswered_is_subtracted_from_what_is_left() {
 }
 
 #[test]
+fn all_clones_of_a_layer_count_what_is_unanswered_together() {
+    let (limiter, _time) = limiter();
+    let layer = with_tokens(&limiter, Limit::per_hour(100), Limit::per_hour(10_000));
+    let (mut first, _) = client(&layer);
+    let (mut other, server) = client(&layer.clone().shed().profile(Profile::OpenAi));
+    let _sent = [send(&mut first, 100), send(&mut first.clone(), 200)];
+    server.reply_head(200, &["x-ratelimit-remaining-tokens: 5000"]);
+    answer(&mut other, 0).unwrap();
+    assert_eq!(available(&limiter, "tokens"), 5_000 - 300);
+}
+
+#[test]
 fn requests_that_wait_are_not_unanswered() {
     let (limiter, _time) = limiter();
     let layer = with_tokens(&limiter, Limit::per_hour(2), Limit::per_hour(10_000));

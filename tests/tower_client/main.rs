@@ -24,6 +24,15 @@ use server::{Frames, Server};
 type Client = ClientService<Server, Request<u64>>;
 type Answer = Result<Response<ResponseBody<Frames>>, ClientError>;
 
+/// For stacks that are boxed or shared between threads.
+const _: () = {
+    const fn is_sync<T: Send + Sync>() {}
+    is_sync::<ClientLayer<Request<u64>>>();
+    is_sync::<Client>();
+    is_sync::<ResponseBody<Frames>>();
+    is_sync::<ClientError>();
+};
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn limiter() -> (MemoryLimiter, ManualClock) {

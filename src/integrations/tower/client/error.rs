@@ -4,8 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use crate::limiter::{AcquireAllError, AllError, TryAcquireError};
-use crate::{AcquireError, ResourceError};
+use crate::limiter::{AcquireAllError, AcquireError, AllError, ResourceError, TryAcquireError};
 
 /// Why a request has no answer: it was not sent, or the inner service failed.
 ///

@@ -11,7 +11,7 @@ use tower_layer::Layer;
 use super::service::ClientService;
 use super::settings::{Cost, Mode, Settings};
 use super::upstream::{Budget, Hold, Upstream};
-use crate::http::{Feedback, Profile, Unit};
+use crate::integrations::http::{Feedback, Profile, Unit};
 use crate::limiter::Resource;
 
 /// How much of a refusal's body is read, in bytes.

@@ -15,7 +15,7 @@ use http_body::{Body, Frame};
 
 use super::body::{Content, FrameResult, ResponseBody};
 use super::sent::Sent;
-use crate::http::Feedback;
+use crate::integrations::http::Feedback;
 
 /// Dropped before it is done, it applies what it has read until then.
 pub(super) struct Refusal<B: Body> {

@@ -10,7 +10,7 @@ use http_body::Body;
 use super::body::{Content, End, ResponseBody};
 use super::held::HeldPermits;
 use super::upstream::{Costs, Hold, Upstream};
-use crate::http::Feedback;
+use crate::integrations::http::Feedback;
 use crate::limiter::Permits;
 
 /// Permits of a request that is not sent yet. Dropping them gives their tokens back.

@@ -11,7 +11,7 @@ use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 use smallvec::SmallVec;
 
-use crate::http::{Feedback, Outcome, Profile, Unit};
+use crate::integrations::http::{Feedback, Outcome, Profile, Unit};
 use crate::limiter::{AcquireAll, AllError, Permits, Resource};
 use crate::sync::{AtomicU64, Ordering};
 
@@ -25,7 +25,8 @@ pub(super) type Costs = SmallVec<[u64; 4]>;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Hold {
-    /// Until the answer's head is there.
+    /// Until the answer's head is there. Then nobody can settle them: the response has no
+    /// [`HeldPermits`](super::HeldPermits).
     Head,
     /// Until the answer's body has been read, has failed, or is dropped: for upstreams that bound the number
     /// of requests in progress, of which a stream is one until it ends.
