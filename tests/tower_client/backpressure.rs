@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use futures_util::task::noop_waker_ref;
 use http::Request;
+use tollgate::http::Unit;
 use tollgate::tower::client::ClientLayer;
-use tollgate::{AcquireError, Limit, MemoryLimiter, OnRelease};
+use tollgate::{AcquireError, Limit, MemoryLimiter, OnRelease, Resource};
 use tower::{Layer, Service, ServiceExt};
 
 use crate::{
@@ -120,18 +121,42 @@ fn a_request_of_a_higher_cost_waits_in_the_call_for_the_rest() {
 }
 
 #[test]
-fn a_wait_in_the_call_that_is_dropped_gives_back_what_was_reserved() {
+fn a_wait_in_the_call_holds_nothing() {
     let (limiter, time) = limiter();
     let layer = with_tokens(&limiter, Limit::per_second(5), Limit::per_second(10)).backpressure();
     let (mut client, server) = client(&layer);
     let _sent = send(&mut client, 8);
     let waiting = send(&mut client, 5);
-    assert_eq!((server.received(), available(&limiter, "requests")), (1, 3));
+    assert_eq!((server.received(), limiter.capacity("requests").unwrap().in_flight), (1, 1));
     drop(waiting);
     assert_eq!((available(&limiter, "requests"), available(&limiter, "tokens")), (4, 2));
-    assert_eq!(limiter.capacity("requests").unwrap().in_flight, 1);
+    let mut waiting = send(&mut client, 5);
     time.advance(SECOND);
-    assert_eq!(available(&limiter, "tokens"), 10);
+    assert!(poll(&mut waiting).is_pending());
+    assert_eq!(server.tokens(), [8, 5]);
+}
+
+/// Two layers that take of the same two pools, more of the one or more of the other.
+#[test]
+fn requests_that_need_more_of_two_pools_do_not_wait_for_each_other() {
+    let (limiter, _time) = limiter();
+    let pool = || Limit::per_hour(1).burst(2).on_release(OnRelease::Refund);
+    let (a, b) = (limiter.configure("a", pool()).unwrap(), limiter.configure("b", pool()).unwrap());
+    let layer = |first: &Resource, second: &Resource| {
+        ClientLayer::new(first.clone())
+            .and(second.clone(), Unit::Other, |request: &Request<u64>| *request.body())
+            .backpressure()
+    };
+    let (mut one, first_server) = client(&layer(&a, &b));
+    let (mut two, second_server) = client(&layer(&b, &a));
+    assert!(is_ready(&mut one) && is_ready(&mut two));
+    let mut calls = [Box::pin(one.call(request(2))), Box::pin(two.call(request(2)))];
+    assert!(calls.iter_mut().all(|call| poll(call).is_pending()));
+    let [first, mut second] = calls;
+    assert_eq!((first_server.received(), second_server.received()), (1, 0));
+    drop(first);
+    assert!(poll(&mut second).is_pending());
+    assert_eq!(second_server.received(), 1);
 }
 
 #[test]

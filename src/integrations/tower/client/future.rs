@@ -15,7 +15,7 @@ use tower_service::Service;
 use super::body::{Content, ResponseBody};
 use super::error::ClientError;
 use super::refusal::Refusal;
-use super::sent::{Sent, Unsent};
+use super::sent::Sent;
 use super::upstream::{Costs, Upstream};
 use crate::limiter::AcquireAll;
 
@@ -46,8 +46,6 @@ pin_project! {
 /// A request that waits for permits.
 pub(super) struct Waiting<S, Req> {
     pub(super) acquire: AcquireAll,
-    /// Those that it has.
-    pub(super) held: Unsent,
     pub(super) upstream: Arc<Upstream>,
     pub(super) costs: Costs,
     /// Is ready.
@@ -88,11 +86,8 @@ where
                     let Some(waiting) = waiting.take() else { return Poll::Pending };
                     match granted {
                         Err(limited) => return Poll::Ready(Err(ClientError::Limited(limited))),
-                        Ok(granted) => {
-                            let Waiting { held, upstream, costs, mut service, request, .. } =
-                                waiting;
-                            let mut permits = held.into_permits();
-                            granted.into_parts().for_each(|permit| permits.push(permit));
+                        Ok(permits) => {
+                            let Waiting { upstream, costs, mut service, request, .. } = waiting;
                             let sent = Sent::new(upstream, costs, permits);
                             State::Sent { future: service.call(request), sent: Some(sent) }
                         }

@@ -98,8 +98,9 @@ impl<Req> ClientLayer<Req> {
     /// Waits in `poll_ready`, not in `call`: a service is ready when it has a token of each resource, which it
     /// holds for the call. It gives them back if it is dropped. A clone has none, and waits for its own.
     ///
-    /// Only `call` knows the request. One that costs more than one token of a resource waits in `call` for
-    /// them.
+    /// Only `call` knows what the request costs. If that is not one token of each, the permits are given back, and
+    /// `call` takes those of the request, and waits for them. Where this is the rule and many tasks wait, leave
+    /// backpressure: each request would queue twice.
     #[must_use]
     pub fn backpressure(mut self) -> Self {
         Arc::make_mut(&mut self.0).mode = Mode::Backpressure;

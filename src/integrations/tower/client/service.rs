@@ -88,35 +88,48 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let costs = self.settings.costs(&request);
         let upstream = &self.settings.upstream;
-        let (held, acquire) = match self.settings.mode {
+        let acquire = match self.settings.mode {
+            Mode::Wait(None) => upstream.acquire(&costs),
+            Mode::Wait(Some(timeout)) => upstream.acquire(&costs).timeout(timeout),
             Mode::Shed => match upstream.try_acquire(&costs) {
-                Ok(permits) => (permits, None),
+                Ok(permits) => return self.send(request, costs, permits),
                 Err(denied) => return ResponseFuture::failed(ClientError::denied(denied)),
             },
-            Mode::Wait(None) => (Permits::new(), Some(upstream.acquire(&costs))),
-            Mode::Wait(Some(timeout)) => {
-                (Permits::new(), Some(upstream.acquire(&costs).timeout(timeout)))
-            }
             Mode::Backpressure => match mem::replace(&mut self.reserved, Reserved::Nothing) {
-                Reserved::Permits(permits) => upstream.adjust(permits.into_permits(), &costs),
+                Reserved::Permits(permits) if costs.iter().all(|cost| *cost == 1) => {
+                    return self.send(request, costs, permits.into_permits());
+                }
                 Reserved::Failed(error) => {
                     return ResponseFuture::failed(ClientError::Limited(error));
                 }
-                Reserved::Nothing | Reserved::Waiting(_) => {
-                    (Permits::new(), Some(upstream.acquire(&costs)))
+                // Gives back what was reserved first: who holds a part and waits for the rest may wait for
+                // another that does so.
+                reserved => {
+                    drop(reserved);
+                    upstream.acquire(&costs)
                 }
             },
-        };
-        let upstream = Arc::clone(upstream);
-        let Some(acquire) = acquire else {
-            let sent = Sent::new(upstream, costs, held);
-            return ResponseFuture::sent(self.inner.call(request), sent);
         };
         // The future gets the service that is ready.
         let clone = self.inner.clone();
         let service = mem::replace(&mut self.inner, clone);
-        let held = Unsent::new(held);
-        ResponseFuture::waiting(Waiting { acquire, held, upstream, costs, service, request })
+        let upstream = Arc::clone(&self.settings.upstream);
+        ResponseFuture::waiting(Waiting { acquire, upstream, costs, service, request })
+    }
+}
+
+impl<S, Req> ClientService<S, Req> {
+    fn send<B: Body>(
+        &mut self,
+        request: Req,
+        costs: Costs,
+        permits: Permits,
+    ) -> ResponseFuture<S, Req, B>
+    where
+        S: Service<Req>,
+    {
+        let sent = Sent::new(Arc::clone(&self.settings.upstream), costs, permits);
+        ResponseFuture::sent(self.inner.call(request), sent)
     }
 }
 

@@ -73,25 +73,6 @@ impl Upstream {
         Resource::acquire_all(&self.wanted(costs))
     }
 
-    /// Keeps the permits that are of these costs, and gives the tokens of the others back. Returns a wait for
-    /// what is lacking then.
-    pub(super) fn adjust(&self, permits: Permits, costs: &[u64]) -> (Permits, Option<AcquireAll>) {
-        let mut wanted = self.wanted(costs);
-        let mut kept = Permits::new();
-        for permit in permits.into_parts() {
-            let is_of = |resource: &Resource| resource.name() == permit.resource();
-            let costs = wanted.iter().filter(|(resource, _)| is_of(resource)).map(|(_, n)| *n);
-            if costs.fold(0, u64::saturating_add) == permit.tokens() {
-                wanted.retain(|(resource, _)| !is_of(resource));
-                kept.push(permit);
-            } else {
-                permit.refund();
-            }
-        }
-        let lacking = (!wanted.is_empty()).then(|| Resource::acquire_all(&wanted));
-        (kept, lacking)
-    }
-
     /// Whether the body of an answer with this head is of use.
     pub(super) fn wants_body(&self, parts: &Parts) -> bool {
         let is_refusal = if self.classifier.is_some() {
