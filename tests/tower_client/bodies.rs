@@ -142,14 +142,14 @@ fn a_403_of_github_is_told_apart_by_its_body() {
 #[test]
 fn a_classifier_sees_the_bodies_of_all_errors() {
     let (api, _time) = resource(Limit::per_second(100));
-    let layer = ClientLayer::new(api.clone()).classify(|_, body, feedback| {
-        if body == br#"{"__type":"ThrottlingException"}"# {
+    let layer = ClientLayer::new(api.clone()).classify(|_, body, mut feedback| {
+        if body == br#"{"error":"quota_exceeded"}"# {
             feedback.outcome = Outcome::Throttled;
         }
+        feedback
     });
     let (mut client, server) = client(&layer);
-    let throttled = Frames::full(r#"{"__type":"ThrottlingException"}"#);
-    server.reply(Ok(response(400, &[], throttled)));
+    server.reply(Ok(response(404, &[], Frames::full(r#"{"error":"quota_exceeded"}"#))));
     answer(&mut client, 0).unwrap();
     assert!(api.capacity().burst < 100);
 }

@@ -152,7 +152,7 @@ fn an_unread_refusal_does_nothing() {
 #[test]
 fn a_classifier_corrects_what_was_read() {
     let (api, _time) = resource(Limit::per_second(100));
-    let layer = ClientLayer::new(api.clone()).classify(|head, body, feedback| {
+    let layer = ClientLayer::new(api.clone()).classify(|head, body, mut feedback| {
         assert!(body.is_empty());
         if head.headers.contains_key("x-slow-down") {
             feedback.outcome = Outcome::Throttled;
@@ -160,6 +160,7 @@ fn a_classifier_corrects_what_was_read() {
             feedback.outcome = Outcome::Passed;
             feedback.retry_after = None;
         }
+        feedback
     });
     let (mut client, server) = client(&layer);
     server.reply_head(429, &["retry-after: 2"]);

@@ -138,18 +138,19 @@ impl<Req> ClientLayer<Req> {
     /// # let limiter = MemoryLimiter::new();
     /// # let api = limiter.configure("api", Limit::per_second(10))?;
     ///
-    /// // AWS throttles with a 400, and says so in the body.
-    /// let layer = ClientLayer::<http::Request<String>>::new(api).classify(|_head, body, feedback| {
-    ///     if body.windows(10).any(|word| word == b"Throttling") {
+    /// // This upstream tells its refusals in the body.
+    /// let layer = ClientLayer::<http::Request<String>>::new(api).classify(|_head, body, mut feedback| {
+    ///     if body.starts_with(br#"{"error":"quota_exceeded""#) {
     ///         feedback.outcome = Outcome::Throttled;
     ///     }
+    ///     feedback
     /// });
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
     pub fn classify(
         mut self,
-        classify: impl Fn(&Parts, &[u8], &mut Feedback) + Send + Sync + 'static,
+        classify: impl Fn(&Parts, &[u8], Feedback) -> Feedback + Send + Sync + 'static,
     ) -> Self {
         self.upstream().classifier = Some(Arc::new(classify));
         self
@@ -158,7 +159,7 @@ impl<Req> ClientLayer<Req> {
     /// How much of the body of a refusal is read before the answer is handed on, in bytes: 16 KiB by default, 0
     /// for nothing. The caller's body has these bytes too.
     ///
-    /// Refusals are answers with a status of 403, 429, 503 or 529; with a [classifier](Self::classify) all of
+    /// Refusals are answers with a status of 400, 403, 429, 503 or 529; with a [classifier](Self::classify) all of
     /// 400 and above. Other bodies are never read ahead.
     #[must_use]
     pub fn read_refusals(mut self, bytes: usize) -> Self {

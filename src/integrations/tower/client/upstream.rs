@@ -16,7 +16,7 @@ use crate::limiter::{AcquireAll, AllError, Permits, Resource};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Corrects what was read of an answer, from its head and, of a refusal, the start of its body.
-pub(super) type Classifier = dyn Fn(&Parts, &[u8], &mut Feedback) + Send + Sync;
+pub(super) type Classifier = dyn Fn(&Parts, &[u8], Feedback) -> Feedback + Send + Sync;
 
 /// Tokens of each resource, in their order.
 pub(super) type Costs = SmallVec<[u64; 4]>;
@@ -78,7 +78,7 @@ impl Upstream {
         let is_refusal = if self.classifier.is_some() {
             parts.status.is_client_error() || parts.status.is_server_error()
         } else {
-            matches!(parts.status.as_u16(), 403 | 429 | 503 | 529)
+            matches!(parts.status.as_u16(), 400 | 403 | 429 | 503 | 529)
         };
         self.profile.is_some() && self.body_limit > 0 && is_refusal
     }
@@ -99,10 +99,10 @@ impl Upstream {
         if !body.is_empty() {
             feedback = feedback.with_body(body);
         }
-        if let Some(classify) = &self.classifier {
-            classify(parts, body, &mut feedback);
+        match &self.classifier {
+            Some(classify) => classify(parts, body, feedback),
+            None => feedback,
         }
-        feedback
     }
 
     /// Counts the tokens of a request that is sent.
