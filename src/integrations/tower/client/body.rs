@@ -17,8 +17,8 @@ pub(super) type FrameResult<B> = Result<Frame<<B as Body>::Data>, <B as Body>::E
 
 pin_project! {
     /// The body of an answer: the frames of the inner service's, unchanged. With
-    /// [`Hold::Body`](super::Hold::Body) it holds the permits until it has been read, has failed, or is dropped,
-    /// unless [`HeldPermits::take`] has handed them out.
+    /// [`Hold::Body`](super::Hold::Body) it holds the permits until it has been read, has failed, or is
+    /// dropped, unless [`HeldPermits::take`] has handed them out.
     ///
     /// The start of a refusal's body was read before, for what it says, and is yielded first.
     pub struct ResponseBody<B: Body> {

@@ -30,8 +30,9 @@ impl HeldPermits {
     /// The permits, for [`settle`](Permits::settle) with what the request has cost. `None` if they were taken
     /// before, or the body has ended.
     ///
-    /// They are the caller's then, and count as in flight until they end, even if the body ends earlier. Where
-    /// the cost is told at the end of a stream, take them before the stream is read, and settle them after it.
+    /// They are the caller's then, and count as in flight until they end, even if the body ends earlier.
+    /// Where the cost is told at the end of a stream, take them before the stream is read, and settle them
+    /// after it.
     #[must_use = "dropping the permits ends them at their estimated cost"]
     pub fn take(&self) -> Option<Permits> {
         self.0.lock().take()

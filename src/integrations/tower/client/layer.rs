@@ -53,16 +53,16 @@ impl<Req> ClientLayer<Req> {
         self
     }
 
-    /// What the first resource counts, if it is not requests: of an answer only the figures of this unit apply
-    /// to it.
+    /// What the first resource counts, if it is not requests: of an answer only the figures of this unit
+    /// apply to it.
     #[must_use]
     pub fn unit(mut self, unit: Unit) -> Self {
         self.upstream().budgets[0].unit = unit;
         self
     }
 
-    /// Each request also takes tokens of this resource, as many as `cost` says: all or none. The resource counts
-    /// `unit`, and must be one of the same limiter; otherwise each request fails with
+    /// Each request also takes tokens of this resource, as many as `cost` says: all or none. The resource
+    /// counts `unit`, and must be one of the same limiter; otherwise each request fails with
     /// [`AcquireError::UnknownResource`](crate::AcquireError::UnknownResource).
     ///
     /// The cost is an estimate. Where the answer tells the real one, settle it by
@@ -80,7 +80,8 @@ impl<Req> ClientLayer<Req> {
     }
 
     /// Waits in `call` for at most this long, on the limiter's clock, and fails at once if the rate rules out
-    /// success before then. Of this, [`shed`](Self::shed) and [`backpressure`](Self::backpressure) the last counts.
+    /// success before then. This, [`shed`](Self::shed) and [`backpressure`](Self::backpressure) replace each
+    /// other.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         Arc::make_mut(&mut self.0).mode = Mode::Wait(Some(timeout));
@@ -95,12 +96,12 @@ impl<Req> ClientLayer<Req> {
         self
     }
 
-    /// Waits in `poll_ready`, not in `call`: a service is ready when it has a token of each resource, which it
-    /// holds for the call. It gives them back if it is dropped. A clone has none, and waits for its own.
+    /// Waits in `poll_ready`, not in `call`: a service is ready when it has a token of each resource, which
+    /// it holds for the call. It gives them back if it is dropped. A clone has none, and waits for its own.
     ///
-    /// Only `call` knows what the request costs. If that is not one token of each, the permits are given back, and
-    /// `call` takes those of the request, and waits for them. Where this is the rule and many tasks wait, leave
-    /// backpressure: each request would queue twice.
+    /// Only `call` knows what the request costs. If that is not one token of each, the permits are given
+    /// back, and `call` takes those of the request, and waits for them. Where this is the rule and many tasks
+    /// wait, leave backpressure: each request would queue twice.
     #[must_use]
     pub fn backpressure(mut self) -> Self {
         Arc::make_mut(&mut self.0).mode = Mode::Backpressure;
@@ -128,8 +129,9 @@ impl<Req> ClientLayer<Req> {
         self
     }
 
-    /// Corrects what was read of an answer, before it is applied. `classify` gets the head, and of an answer with
-    /// a status of 400 or above the start of the body, which may be cut off. Of others the body is empty.
+    /// Corrects what was read of an answer, before it is applied. `classify` gets the head, and of an answer
+    /// with a status of 400 or above the start of the body, which may be cut off. Of others the body is
+    /// empty.
     ///
     /// ```
     /// use tollgate::http::Outcome;
@@ -156,11 +158,11 @@ impl<Req> ClientLayer<Req> {
         self
     }
 
-    /// How much of the body of a refusal is read before the answer is handed on, in bytes: 16 KiB by default, 0
-    /// for nothing. The caller's body has these bytes too.
+    /// How much of the body of a refusal is read before the answer is handed on, in bytes: 16 KiB by default,
+    /// 0 for nothing. The caller's body has these bytes too.
     ///
-    /// Refusals are answers with a status of 400, 403, 429, 503 or 529; with a [classifier](Self::classify) all of
-    /// 400 and above. Other bodies are never read ahead.
+    /// Refusals are answers with a status of 400, 403, 429, 503 or 529; with a [classifier](Self::classify)
+    /// all of 400 and above. Other bodies are never read ahead.
     #[must_use]
     pub fn read_refusals(mut self, bytes: usize) -> Self {
         self.upstream().body_limit = bytes;

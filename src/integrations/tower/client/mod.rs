@@ -1,7 +1,8 @@
 //! A layer that keeps a client within the limits of its upstream.
 //!
-//! [`ClientLayer`] takes a permit for each request before it is sent, and reads the answer: a refusal pauses and
-//! cuts the limit, and what the upstream says is left lowers it, as [`Feedback`](crate::http::Feedback) does.
+//! [`ClientLayer`] takes a permit for each request before it is sent, and reads the answer: a refusal pauses
+//! and cuts the limit, and what the upstream says is left lowers it, as
+//! [`Feedback`](crate::http::Feedback) does.
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -51,37 +52,39 @@
 //!
 //! # What an answer does
 //!
-//! The head is read by a [`Profile`](crate::http::Profile), and each resource is told what it says of the unit that
-//! the resource counts. The other requests that are sent and not answered yet are subtracted from what is left, as
-//! the upstream may not have counted them. The layer counts their tokens itself: send all requests to an upstream
-//! through clones of one layer.
+//! The head is read by a [`Profile`](crate::http::Profile), and each resource is told what it says of the
+//! unit that the resource counts. The other requests that are sent and not answered yet are subtracted from
+//! what is left, as the upstream may not have counted them. The layer counts their tokens itself: send all
+//! requests to an upstream through clones of one layer.
 //!
-//! * A refusal (429) cuts all of the layer's resources; where it says that only some had too little left for the
-//!   request, only those. Its `Retry-After` pauses all.
+//! * A refusal (429) cuts all of the layer's resources; where it says that only some had too little left for
+//!   the request, only those. Its `Retry-After` pauses all.
 //! * Some providers tell in the body of a refusal how long to wait. The layer reads
 //!   [up to 16 KiB](ClientLayer::read_refusals) of it before it hands the answer on, whole. So the pause stands
-//!   before a retry layer sends the next attempt. If the caller gives up meanwhile, what was read until then counts.
-//!   Bodies of other answers pass through untouched. A compressed body tells nothing.
+//!   before a retry layer sends the next attempt. If the caller gives up meanwhile, what was read until then
+//!   counts. Bodies of other answers pass through untouched. A compressed body tells nothing.
 //! * The trailers of gRPC are read as they pass.
 //!
 //! # Permits
 //!
-//! A permit counts as in flight until the answer's body has been read or dropped, or until its head is there: see
-//! [`Hold`]. [`HeldPermits`], in the response's extensions, hands them out for settling.
+//! A permit counts as in flight until the answer's body has been read or dropped, or until its head is there
+//! ([`Hold`]). [`HeldPermits`], in the response's extensions, hands them out for settling.
 //!
-//! The tokens of a request that was sent stay spent, also if it fails or its future is dropped: the upstream may
-//! have counted it. A future that is dropped while it waits takes nothing.
+//! The tokens of a request that was sent stay spent, also if it fails or its future is dropped: the upstream
+//! may have counted it. A future that is dropped while it waits takes nothing.
 //!
 //! # Order of layers
 //!
 //! The first layer of a `ServiceBuilder` is the outermost.
 //!
-//! * **Retries:** put this layer inside, below the retry layer. Then each attempt takes permits, waits for the pause
-//!   that its predecessor has caused, and is read. Outside of it all attempts count as one request.
-//! * **Timeouts:** outside of this layer a timeout includes the wait for permits, inside it is of the request alone.
+//! * **Retries:** put this layer inside, below the retry layer. Then each attempt takes permits, waits for
+//!   the pause that its predecessor has caused, and is read. Outside of it all attempts count as one request.
+//! * **Timeouts:** outside of this layer a timeout includes the wait for permits, inside it is of the request
+//!   alone.
 //! * **Load shedding:** `load_shed` outside of this layer sheds what is not ready, which takes
 //!   [`backpressure`](ClientLayer::backpressure). [`shed`](ClientLayer::shed) alone tells when to try again.
-//! * **Concurrency limits** and buffers inside: a request that waits for permits in `call` occupies a place of them.
+//! * **Concurrency limits** and buffers inside: a request that waits for permits in `call` occupies a place
+//!   of them.
 //!   [`Limit::max_in_flight`](crate::Limit::max_in_flight) needs no second layer.
 
 mod body;

@@ -2,8 +2,8 @@
 //!
 //! # Orderings
 //!
-//! The counts of unanswered tokens are `Relaxed`: each is a number by itself that publishes nothing. An answer
-//! that reads it a moment too early or too late is one that came a moment earlier or later.
+//! The counts of unanswered tokens are `Relaxed`: each is a number by itself that publishes nothing. An
+//! answer that reads it a moment too early or too late is one that came a moment earlier or later.
 
 use std::sync::Arc;
 
@@ -119,8 +119,8 @@ impl Upstream {
         }
     }
 
-    /// Applies what an answer says of each unit to the resources that count it. Its request is no longer among
-    /// the unanswered ones.
+    /// Applies what an answer says of each unit to the resources that count it. Its request is no longer
+    /// among the unanswered ones.
     pub(super) fn apply(&self, feedback: &Feedback, permits: Option<&Permits>, costs: &[u64]) {
         let is_exhausted = |(budget, cost): (&Budget, &u64)| {
             let mut quotas = feedback.quotas.iter().filter(|quota| quota.unit == budget.unit);
