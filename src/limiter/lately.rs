@@ -47,7 +47,8 @@ impl Entry {
     }
 
     /// The rate lately admitted to permits as a factor of the limit, but no more than `in_force`, which also
-    /// stands in where too few were admitted to tell. What is admitted from now on is measured anew.
+    /// stands in where too few were admitted to tell, and during a pace: then little was sent because little was
+    /// left, which tells nothing of the upstream's rate. What is admitted from now on is measured anew.
     pub(super) fn take_lately(&self, settings: &Settings, in_force: f64, now: u64) -> f64 {
         let mut meter = self.admitted.meter.lock();
         let rate = meter.rate(now, self.tokens_granted());
@@ -55,7 +56,8 @@ impl Entry {
         drop(meter);
         self.admitted.due.store(0, Ordering::Relaxed);
         let lately = rate.map(|rate| rate / settings.limit.first().rate());
-        lately.filter(|lately| *lately < in_force).unwrap_or(in_force)
+        let tells = |lately: &f64| settings.pacing.is_none() && *lately < in_force;
+        lately.filter(tells).unwrap_or(in_force)
     }
 
     /// Whether it matters that permits end: see [`CutState::watches_ends`](crate::adapt::CutState).

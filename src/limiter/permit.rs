@@ -66,8 +66,10 @@ impl<'a> Permit<'a> {
     /// * The limit is cut as by [`announce_reduced`](crate::MemoryLimiter::announce_reduced), which takes
     ///   refusals without a permit, and to no more than the same part of the rate that permits were lately
     ///   granted: over the last second or the last 8 grants since the last cut, whichever is longer. If there
-    ///   were fewer, or in more than a minute, the rate in force counts. That ceiling recovers too, faster
-    ///   above the rate that it was cut from; a limit with [no recovery](crate::Limit::no_recovery) has none.
+    ///   were fewer, or in more than a minute, or if an
+    ///   [upstream's window](crate::MemoryLimiter::observe_remaining_until) paces them, the rate in force counts.
+    ///   That ceiling recovers too, faster above the rate that it was cut from; a limit with
+    ///   [no recovery](crate::Limit::no_recovery) has none.
     /// * The first window is emptied, also where the limit is not cut again: a refusal means that nothing is
     ///   left. A debt stays. Only a refusal of a request that was sent before the last cut has no effect.
     /// * If at least 3 requests that were sent since the last cut were refused, and none ended otherwise, the

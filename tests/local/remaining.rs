@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::common::{Dice, Log, Terms, manual, turns};
-use tollgate::{Limit, ManualClock, MemoryLimiter, RateLimiter, Resource, TryAcquireError};
+use tollgate::{
+    Limit, ManualClock, MemoryLimiter, RateLimiter, Recovery, Resource, TryAcquireError,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const SECOND_NANOS: u64 = 1_000_000_000;
@@ -226,6 +228,23 @@ fn a_pace_stays_through_changes() {
             assert_eq!(api.capacity().available, api.capacity().burst);
         }
     }
+}
+
+/// That little was sent while little was left says nothing of the upstream's rate.
+#[test]
+fn a_refusal_during_a_pace_cuts_the_limit_and_not_the_pace() {
+    let (_, api, time) = manual(Limit::per_second(100).recovery(Recovery::default()));
+    api.observe_remaining_until(0, SECOND); // an empty bucket
+    time.advance(SECOND);
+    api.observe_remaining_until(20, 20 * SECOND);
+    for _ in 0..10 {
+        time.advance(SECOND);
+        drop(api.try_acquire().unwrap());
+    }
+    time.advance(SECOND);
+    api.try_acquire().unwrap().throttled("429");
+    time.advance(15 * SECOND);
+    assert_eq!(api.capacity().per_window, 75);
 }
 
 #[test]
