@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use tollgate::http::{Feedback, MAX_WAIT, Profile};
 
-const PROFILES: [Profile; 11] = [
+const PROFILES: [Profile; 12] = [
     Profile::Auto,
     Profile::Generic,
     Profile::Ietf,
@@ -23,6 +23,7 @@ const PROFILES: [Profile; 11] = [
     Profile::Discord,
     Profile::Shopify,
     Profile::Mistral,
+    Profile::Aws,
 ];
 
 fn header(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {

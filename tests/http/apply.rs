@@ -146,10 +146,39 @@ fn each_unit_has_its_resource() {
 #[test]
 fn a_function_of_the_users_classifies() {
     let (_time, _limiter, api) = limiter(Limit::per_second(100));
-    let mut feedback = Feedback::new(Profile::Auto, StatusCode::BAD_REQUEST, &HeaderMap::new());
-    feedback.outcome = Outcome::Throttled;
+    let feedback = Feedback::new(Profile::Auto, StatusCode::BAD_REQUEST, &HeaderMap::new());
+    let mut feedback = feedback.with_outcome(Outcome::Throttled);
     feedback.retry_after = Some(SECOND);
     feedback.apply(&api);
     assert_eq!(api.capacity().burst, 75);
     assert!(api.check().is_err());
+}
+
+/// The wait follows from what was told, whoever classified.
+#[test]
+fn a_function_of_the_users_may_change_its_mind() {
+    let lines = ["x-ratelimit-remaining: 0", "x-ratelimit-reset: 7"];
+    let passed = answer(400, &lines);
+    assert_eq!(passed.retry_after, None);
+    let throttled = passed.clone().with_outcome(Outcome::Throttled);
+    assert_eq!(throttled.retry_after, Some(7 * SECOND));
+    assert_eq!(throttled.with_outcome(Outcome::Passed), passed);
+    let told = answer(503, &["retry-after: 2"]).with_outcome(Outcome::Passed);
+    assert_eq!(told.retry_after, Some(2 * SECOND));
+}
+
+/// The reset of such a quota is the time until it is full: 100 requests in 5 minutes.
+#[test]
+fn a_refusal_without_a_time_pauses_until_there_is_a_request() {
+    let (time, _limiter, api) = limiter(Limit::per_second(100));
+    let lines = [
+        "x-ratelimit-limit-requests: 100",
+        "x-ratelimit-remaining-requests: 0",
+        "x-ratelimit-reset-requests: 5m0s",
+    ];
+    answer(429, &lines).apply(&api);
+    time.advance(3 * SECOND);
+    assert!(api.check().is_err());
+    time.advance(SECOND);
+    assert!(api.check().is_ok());
 }

@@ -22,6 +22,7 @@ fn profile(name: &str) -> Profile {
         "discord" => Profile::Discord,
         "shopify" => Profile::Shopify,
         "mistral" => Profile::Mistral,
+        "aws" => Profile::Aws,
         other => panic!("no profile: {other}"),
     }
 }

@@ -37,9 +37,11 @@
 //! | `X-RateLimit-*`, `X-Rate-Limit-*`, with a dimension (`-requests`, `-tokens-minute`) or without | [`OpenAi`](Profile::OpenAi), [`Azure`](Profile::Azure), [`GitHub`](Profile::GitHub), [`Discord`](Profile::Discord), [`Mistral`](Profile::Mistral) |
 //! | `anthropic-ratelimit-*` | [`Anthropic`](Profile::Anthropic) |
 //! | `X-Shopify-Shop-Api-Call-Limit` and other `*-Api-Call-Limit` | [`Shopify`](Profile::Shopify) |
+//! | `x-amzn-errortype` | [`Aws`](Profile::Aws), and `Auto` |
 //! | `grpc-status`, with the `RetryInfo` in `grpc-status-details-bin` | all profiles |
 //!
-//! [`Generic`](Profile::Generic) and [`Auto`](Profile::Auto) read all of these. Times are relative to the
+//! [`Generic`](Profile::Generic) and [`Auto`](Profile::Auto) read all of these, where the table does not say
+//! otherwise. [`Feedback::with_body`] reads bodies. Times are relative to the
 //! answer's `Date`, so that the local clock does not matter, and are at most [`MAX_WAIT`]. A field that is
 //! malformed or negative is ignored, and so is a quota whose window has ended.
 //!
@@ -48,6 +50,7 @@
 //! [`RateLimitHeaders`] writes `Retry-After`, `RateLimit`, `RateLimit-Policy` and `X-RateLimit-*`.
 
 mod apply;
+mod aws;
 mod body;
 mod feedback;
 mod fields;

@@ -22,6 +22,7 @@ impl Family {
     pub(super) fn is_in(self, profile: Profile) -> bool {
         let family = match profile {
             Profile::Auto | Profile::Generic => return true,
+            Profile::Aws => return false,
             Profile::Ietf | Profile::GitLab => Family::Draft,
             Profile::Anthropic => Family::Anthropic,
             Profile::Shopify => Family::Calls,

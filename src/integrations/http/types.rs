@@ -30,6 +30,9 @@ pub enum Profile {
     Shopify,
     /// Mistral.
     Mistral,
+    /// AWS, which throttles by a code, often under the status 400: see
+    /// [`Feedback::with_body`](super::Feedback::with_body).
+    Aws,
 }
 
 /// How the upstream took the request.
