@@ -31,6 +31,7 @@ cargo clippy --quiet -p tollgate --features tokio --lib -- -D warnings
 cargo clippy --quiet -p tollgate --features serde --lib --test local -- -D warnings
 cargo clippy --quiet -p tollgate --features http --lib --test http -- -D warnings
 cargo clippy --quiet -p tollgate --features tower --lib --test tower -- -D warnings
+cargo clippy --quiet -p tollgate --features stream --lib --test stream -- -D warnings
 
 say "a light library"
 crates=$(cargo tree -p tollgate -e normal --prefix none | sort -u | wc -l)
@@ -44,7 +45,7 @@ cargo test --quiet --features swarm
 say "tests over NATS, with serde, and of HTTP headers"
 cargo test --quiet --all-features --test nats
 cargo test --quiet --all-features --test local text_serde
-cargo test --quiet --all-features --test http --test tower
+cargo test --quiet --all-features --test http --test stream --test tower --test tower_client
 cargo test --quiet --all-features --lib integrations
 cargo test --quiet --all-features --doc
 say "tests, without features"

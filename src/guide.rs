@@ -30,6 +30,7 @@ pages! {
     // Its code is compiled by the package `tests/web`, which has these frameworks.
     #[cfg(not(doctest))]
     axum: "axum.md",
+    streams: "streams.md",
     keys: "keys.md",
     several_limits: "several-limits.md",
     upstream: "upstream.md",

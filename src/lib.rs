@@ -47,7 +47,13 @@
 //! * [`MemoryLimiter::decide`] and [`MemoryLimiter::admit`] say what is left, for an answer's headers.
 //! * [`ManualClock`] is time for tests.
 #![cfg_attr(
-    all(any(doc, doctest), feature = "nats", feature = "serde", feature = "tower"),
+    all(
+        any(doc, doctest),
+        feature = "nats",
+        feature = "serde",
+        feature = "stream",
+        feature = "tower"
+    ),
     doc = "* The [guide] has a page for each task."
 )]
 //!
@@ -81,7 +87,13 @@ mod bucket;
 #[cfg(feature = "swarm")]
 mod bus;
 mod clock;
-#[cfg(all(any(doc, doctest), feature = "nats", feature = "serde", feature = "tower"))]
+#[cfg(all(
+    any(doc, doctest),
+    feature = "nats",
+    feature = "serde",
+    feature = "stream",
+    feature = "tower"
+))]
 pub mod guide;
 mod integrations;
 mod limiter;
@@ -119,6 +131,6 @@ pub use limiter::{
 pub use swarm::{DistributedConfig, DistributedLimiter, SwarmError, SwarmStats};
 
 /// The README's code compiles and runs.
-#[cfg(all(doctest, feature = "nats", feature = "serde", feature = "tower"))]
+#[cfg(all(doctest, feature = "nats", feature = "serde", feature = "stream", feature = "tower"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
