@@ -281,6 +281,65 @@ if not good:
     verdict 'api_client, upstream' "$(tail -n 1 "$out")" "$wrong"
 }
 
+# holds CONDITION: it holds for the JSON on the last line of $out; print it otherwise.
+holds() {
+    tail -n 1 "$out" | python3 -c '
+import json, sys
+try:
+    good = eval(sys.argv[1], json.loads(sys.stdin.read()))
+except (ValueError, NameError, TypeError):
+    good = False
+if not good:
+    print("JSON on the last line, and " + sys.argv[1])
+' "$1"
+}
+
+# llm_client WHAT CONDITION ARGUMENT...: the condition holds for a short run, also on a busy machine.
+# scripts/deep.sh has the minute-long ones.
+llm_client() {
+    local wrong=''
+    example llm_client --requests-per-minute 240 --tokens-per-minute 100000 --window 2 "${@:3}" ||
+        wrong="exit code 0, not $?"
+    verdict "llm_client, $1" "$(tail -n 1 "$out")" "${wrong:-$(holds "$2")}"
+}
+
+# Two clients of one provider, of which the second is given the address.
+llm_client_upstream() {
+    local wrong='' url first
+    timeout 60 cargo run --quiet --release --features web --example llm_client -- --seconds 20 --tasks 5 \
+        >"$work/provider" 2>&1 &
+    first=$!
+    if url=$(soon sed -nE 's/.* at (http:.*)\.$/\1/p' "$work/provider"); then
+        example llm_client --upstream "$url" --seconds 3 --tasks 5 || wrong="exit code 0, not $?"
+        wrong=${wrong:-$(holds 'requests > 0 and status_429 == 0 and 0 < utilisation < 1')}
+    else
+        cp "$work/provider" "$out"
+        wrong='a provider that serves'
+    fi
+    kill "$first" 2>/dev/null || true
+    wait "$first" || true
+    verdict 'llm_client, upstream' "$(tail -n 1 "$out")" "$wrong"
+}
+
+# Bad arguments: an error, the usage and exit code 2. No upstream: exit code 1.
+llm_client_refuses() {
+    local code arguments
+    for arguments in --bogus '--tasks 0' '--foreign 1' '--estimate-factor NaN' '--upstream x' \
+        '--upstream http://127.0.0.1:1/ --foreign 0.1'; do
+        code=0
+        # shellcheck disable=SC2086 # split on purpose
+        example llm_client $arguments || code=$?
+        if ((code != 2)) || ! grep -q '^usage: ' "$out"; then
+            verdict "llm_client $arguments" '' "the usage and exit code 2, not $code"
+            return
+        fi
+    done
+    code=0
+    example llm_client --upstream http://127.0.0.1:1/ --seconds 1 || code=$?
+    ((code == 1)) || { verdict 'llm_client without an upstream' '' "exit code 1, not $code"; return; }
+    verdict 'llm_client, misused' 'exit codes 2 and 1'
+}
+
 # soon COMMAND...: it prints something, within 20 s; print that.
 soon() {
     local said tries=0
@@ -381,4 +440,16 @@ features=nats
 rate_limiting "$nats"
 swarm_nats
 swarm_nats_refuses
+cargo build --quiet --release --examples --features web
+features=web
+llm_client 'honest estimates' 'requests > 0 and status_429 == 0 and utilisation > 0.5' --seconds 6
+llm_client 'estimates three times too high' 'status_429 < requests / 50 and utilisation > 0.3' \
+    --estimate-factor 3 --seconds 6
+llm_client 'estimates three times too low' 'status_429 < requests / 50 and utilisation > 0.5' \
+    --estimate-factor 0.33 --seconds 6
+# The bucket is empty after 4 s. Without feedback a quarter of the requests is refused from then on.
+llm_client 'beside another client' '0 < requests and status_429 < requests / 20 and utilisation > 0.5' \
+    --foreign 0.5 --seconds 8
+llm_client_upstream
+llm_client_refuses
 exit "$failed"

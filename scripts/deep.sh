@@ -11,13 +11,14 @@
 #   faults   each fault of loom-tests/faults.toml, which its model must catch
 #   swarm    ten agents over NATS, and an upstream that allows a third of what they want, in real time
 #   nginx    the api_client example behind a real server that limits, in real time
+#   llm      the llm_client example for a minute each: honest and wrong estimates, and another client
 #   fuzz     each target of fuzz/, for TOLLGATE_FUZZ_SECONDS (60)
 #
 # The summary at the end lists what passed, what failed and what could not run. The exit code is 1 if
 # anything failed; 2 if nothing failed but something could not run, or not to its end; else 0.
 set -euo pipefail
 
-sections=(seeds loom faults swarm nginx fuzz)
+sections=(seeds loom faults swarm nginx llm fuzz)
 for name in "$@"; do
     [[ " ${sections[*]} " == *" $name "* ]] ||
         { echo "usage: scripts/deep.sh [section...], of: ${sections[*]}" >&2; exit 64; }
@@ -103,17 +104,21 @@ swarm() {
         over_nats -- --ignored --nocapture --test-threads 8
 }
 
-# client WHAT CONDITION ARGUMENT...: the condition holds for the numbers of api_client's JSON line.
-client() {
+# json WHAT CONDITION COMMAND...: the condition holds for the numbers of the JSON on the command's last line.
+json() {
     local json
     local holds='import json, sys; assert eval(sys.argv[1], json.loads(sys.argv[2]))'
-    if json=$(cargo run --quiet --release --example api_client -- --upstream "http://127.0.0.1:$port/" \
-        --tasks 16 --seconds 10 "${@:3}" | tail -n 1) &&
-        python3 -c "$holds" "$2" "$json"; then
+    if json=$("${@:3}" | tail -n 1) && python3 -c "$holds" "$2" "$json"; then
         pass "$1: $json"
     else
         fail "$1: expected $2, not $json"
     fi
+}
+
+# client WHAT CONDITION ARGUMENT...
+client() {
+    json "$1" "$2" cargo run --quiet --release --example api_client -- \
+        --upstream "http://127.0.0.1:$port/" --tasks 16 --seconds 10 "${@:3}"
 }
 
 nginx() {
@@ -174,6 +179,28 @@ CONFIG
     done
     kill "$server"
     wait "$server" || true
+}
+
+# A minute of the provider lasts 10 s.
+llm() {
+    command -v python3 >/dev/null || { cannot "there is no python3: apt-get install python3"; return; }
+    local run=(cargo run --quiet --release --features web --example llm_client -- --seconds 60)
+    cargo build --quiet --release --features web --example llm_client ||
+        { fail "the example llm_client does not compile"; return; }
+    json "honest estimates" 'requests > 2000 and status_429 == 0 and utilisation >= 0.95' "${run[@]}"
+    local factor
+    for factor in 3 0.333; do
+        json "$factor times the tokens are estimated, and settled" \
+            'requests > 2000 and status_429 < requests / 100 and utilisation >= 0.9' \
+            "${run[@]}" --estimate-factor "$factor"
+    done
+    # Without feedback 13 % are refused.
+    json "another client uses a third" \
+        'requests > 1500 and status_429 < requests / 200 and utilisation >= 0.9' \
+        "${run[@]}" --foreign 0.333
+    json "another client uses a third, and refusals tell no time" \
+        'requests > 1500 and status_429 < requests / 200 and utilisation >= 0.9' \
+        "${run[@]}" --foreign 0.333 --no-retry-after
 }
 
 fuzz() {
