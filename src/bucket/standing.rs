@@ -33,7 +33,8 @@ impl Snapshot {
         let remaining = self.available().saturating_add(in_stripes).min(burst);
         // As if the word had what the stripes hold, and what they lack were spent.
         let missing = self.reserved.saturating_sub(in_stripes.saturating_mul(self.unit));
-        let position = self.word.position(self.origin).max(self.accrued.floor) + missing;
+        let position = self.word.position(self.origin).max(self.accrued.floor);
+        let position = position.saturating_add(missing); // what accrued past the horizon saturates
         let next = (remaining + 1).saturating_mul(self.unit);
         let full = self.capacity.saturating_add(self.reserved);
         let next = position.saturating_add(next).saturating_sub(full);

@@ -142,6 +142,16 @@ fn a_hot_bucket_counts_its_batches() {
     );
 }
 
+/// What has accrued since saturates, and is not wrapped around.
+#[test]
+fn a_hot_bucket_after_a_year() {
+    let (_, api, time) = manual(Limit::per_second(2_000).burst(4_096));
+    heat(&api);
+    time.advance(Duration::from_secs(400 * 86_400));
+    let decision = api.decide(1); // from a prepaid batch, with which the figures of the word are old
+    assert_eq!((decision.outcome, decision.burst), (Ok(()), 4_096));
+}
+
 #[test]
 fn decisions_without_a_bucket() {
     let (limiter, api, _) = manual(Limit::per_second(5));
