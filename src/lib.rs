@@ -87,6 +87,7 @@ mod bucket;
 #[cfg(feature = "swarm")]
 mod bus;
 mod clock;
+mod counts;
 #[cfg(all(
     any(doc, doctest),
     feature = "nats",
@@ -100,6 +101,7 @@ mod limiter;
 #[cfg(feature = "swarm")]
 mod swarm;
 mod sync;
+mod trace;
 mod wait;
 
 /// The client under [`NatsBus`], in the version that it takes.

@@ -26,14 +26,13 @@ use crossbeam_utils::CachePadded;
 
 use super::counter;
 use super::demand::{Demand, is_sample};
-use super::locked::LockedBucket;
 use super::outcome::{Deficit, Denied, Refused, Retry};
 use super::rate::{Terms, admit};
-use super::reconfigure::SlotChange;
-use super::slot::{Slot, SlotConfig, SlotState};
+use super::slot::{Slot, SlotConfig};
 use super::snapshot::Snapshot;
 use super::stripe::Stripes;
 use super::word::Word;
+use crate::counts::{Count, Counts};
 use crate::sync::{AtomicU64, Ordering};
 
 /// A token bucket, and the count of its permits in flight.
@@ -56,6 +55,8 @@ pub(super) struct Hot {
     /// Of a bucket that has been hot. Here, where every take looks: this line is seldom written while
     /// the stripes are open.
     pub(super) stripes: OnceLock<Box<Stripes>>,
+    /// Here for the same reason.
+    pub(super) counts: Counts,
 }
 
 /// Where a take moves the word, and from where.
@@ -68,7 +69,12 @@ pub(crate) struct Transition {
 impl Bucket {
     /// A full bucket, and the configuration that its owner keeps under the configuration lock.
     /// `max_in_flight` is `u64::MAX` for no bound.
-    pub(crate) fn new(terms: Terms, max_in_flight: u64, now: u64) -> (Self, SlotConfig) {
+    pub(crate) fn new(
+        terms: Terms,
+        max_in_flight: u64,
+        counts: Counts,
+        now: u64,
+    ) -> (Self, SlotConfig) {
         let config = SlotConfig::open(terms, now);
         let bucket = Self {
             hot: CachePadded::new(Hot {
@@ -76,6 +82,7 @@ impl Bucket {
                 in_flight: AtomicU64::new(0),
                 demand: Demand::default(),
                 stripes: OnceLock::new(),
+                counts,
             }),
             slots: [Slot::new(&config), Slot::new(&config)],
             max_in_flight: AtomicU64::new(counter::normalize(max_in_flight)),
@@ -96,6 +103,7 @@ impl Bucket {
     ) -> Result<(), E> {
         let admit = |transition: Transition| {
             if self.commit(&transition) {
+                self.count(Count::Taken, n);
                 if is_sample(now) {
                     self.note_sample(now);
                 }
@@ -114,6 +122,7 @@ impl Bucket {
         self.note_contention(now);
         while let Ok(transition) = self.prepare(n, now) {
             if self.commit(&transition) {
+                self.count(Count::Taken, n);
                 return true;
             }
         }
@@ -164,7 +173,7 @@ impl Bucket {
         }
     }
 
-    /// Takes as prepared, unless another thread was faster.
+    /// Takes as prepared, unless another thread was faster. The caller counts the tokens.
     #[inline]
     pub(crate) fn commit(&self, transition: &Transition) -> bool {
         self.swap(transition.from, transition.to)
@@ -217,6 +226,7 @@ impl Bucket {
             let Ok(next) = snapshot.admit(n) else { continue };
             let word = snapshot.word.moved(snapshot.origin, next);
             if self.swap(snapshot.word, word) {
+                self.count(Count::Taken, n);
                 return (Ok(()), Snapshot { word, ..snapshot });
             }
         }
@@ -333,86 +343,6 @@ impl Bucket {
             };
             if self.word().same_generation(word) {
                 return snapshot;
-            }
-        }
-    }
-
-    /// Swings to another configuration by one CAS: see [`SlotConfig::transition`]. Returns `false` if
-    /// the stripes are open, which must be drained first.
-    ///
-    /// Under the configuration lock, of which `current` is the proof. `clock` is read after the word.
-    /// An earlier reading could be older than that of a take which the word already counts; the time
-    /// between the two, earned at the old rate, would be earned again at the new one.
-    #[must_use]
-    pub(crate) fn swing(
-        &self,
-        current: &mut SlotConfig,
-        to: SlotChange,
-        clock: impl Fn() -> u64,
-    ) -> bool {
-        self.install(
-            current,
-            |word| !word.is_striped(),
-            |current, position| current.transition(position, to, clock()),
-        )
-    }
-
-    /// Moves the anchor up to now. The terms stay, and open stripes stay open.
-    pub(crate) fn reanchor(&self, current: &mut SlotConfig, clock: impl Fn() -> u64) {
-        self.install(current, |_| true, |current, position| current.reanchored(position, clock()));
-    }
-
-    /// This bucket as one under a lock. The caller keeps other threads from taking.
-    pub(crate) fn to_locked(&self, current: &SlotConfig) -> LockedBucket {
-        let position = self.word().position(current.origin);
-        LockedBucket { config: SlotConfig { origin: 0, ..*current }, position }
-    }
-
-    /// Becomes what `from` is.
-    pub(crate) fn restore(&self, current: &mut SlotConfig, from: &LockedBucket) {
-        self.install(current, |_| true, |_, _| (from.config, from.position));
-    }
-
-    /// Marks a bucket as removed that is full at `now`, with nothing in flight, by the CAS that proves
-    /// it: earlier takes are seen, later takes find it removed. Under the configuration lock.
-    pub(crate) fn remove_if_full(&self, current: &mut SlotConfig, now: u64) -> bool {
-        // The level at a reading from before the anchor is unknown by now.
-        if now < current.anchor {
-            return false;
-        }
-        let accrued = current.terms.rate.accrue(current.elapsed(now), current.carry);
-        let origin = current.origin;
-        let is_idle = |word: Word| {
-            // An RMW reads the last count, whichever thread wrote it.
-            self.hot.in_flight.fetch_add(0, Ordering::AcqRel);
-            let is_full = !word.is_striped() && word.position(origin) <= accrued.floor;
-            is_full && self.in_flight() == 0
-        };
-        self.install(current, is_idle, |current, position| {
-            let to = SlotChange { state: SlotState::Removed, ..current.unchanged() };
-            current.transition(position, to, now)
-        })
-    }
-
-    /// Stores the next slot, then swings the word to it, if it satisfies `may_swing`.
-    fn install(
-        &self,
-        current: &mut SlotConfig,
-        may_swing: impl Fn(Word) -> bool,
-        to: impl Fn(&SlotConfig, u64) -> (SlotConfig, u64),
-    ) -> bool {
-        loop {
-            let word = self.word();
-            if !may_swing(word) {
-                return false;
-            }
-            let (config, position) = to(current, word.position(current.origin));
-            let (next, origin) = word.next(position);
-            let config = SlotConfig { origin, ..config };
-            self.slots[next.parity()].store(&config);
-            if self.swap(word, next) {
-                *current = config;
-                return true;
             }
         }
     }

@@ -6,9 +6,10 @@
 //! | `word.rs`, `slot.rs` | the word that takes contend on, and the configuration that they read |
 //! | `atomic.rs` | the bucket: the CAS loops |
 //! | `snapshot.rs` | a consistent look; `standing.rs`: its figures; `outcome.rs`: why a take did not happen |
-//! | `reconfigure.rs` | the next configuration and position, as pure functions |
+//! | `reconfigure.rs` | the next configuration and position, as pure functions; `swing.rs`: how a bucket gets there |
 //! | `stripes.rs` | prepaid batches of a hot bucket; `stripe.rs`: their data, `batch.rs`: their sizes, `demand.rs`: which buckets are hot |
 //! | `in_flight.rs` | permits in flight; `counter.rs`: their count as data |
+//! | `counting.rs` | what it counts for metrics |
 //! | `locked.rs` | a bucket under a lock: a further window of a resource |
 //! | `compact.rs` | many buckets of one configuration, a word each |
 
@@ -16,6 +17,7 @@ mod atomic;
 mod batch;
 mod compact;
 mod counter;
+mod counting;
 mod demand;
 mod in_flight;
 mod locked;
@@ -27,6 +29,7 @@ mod snapshot;
 mod standing;
 mod stripe;
 mod stripes;
+mod swing;
 mod word;
 
 pub(crate) use atomic::{Bucket, Transition};

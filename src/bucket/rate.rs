@@ -238,6 +238,13 @@ impl Terms {
         Self { batch: 0, rate, horizon, period, ..self }
     }
 
+    /// Tokens that accrue in a second.
+    #[cfg(feature = "metrics")]
+    #[allow(clippy::cast_precision_loss)] // a rate
+    pub(crate) fn per_second(&self) -> f64 {
+        self.rate.as_f64() * 1e9 / self.unit as f64
+    }
+
     pub(crate) fn is_paced(&self) -> bool {
         self.rate != self.after
     }

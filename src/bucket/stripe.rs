@@ -5,6 +5,7 @@ use crossbeam_utils::CachePadded;
 
 use super::batch::{STRIPES, cache_size};
 use super::counter::InFlightCounter;
+use crate::counts::Prepaid;
 use crate::sync::{
     AtomicU64, Mutex, Ordering, has_barrier, heavy_barrier, light_barrier, thread_index,
 };
@@ -26,6 +27,7 @@ pub(super) struct Stripes {
     /// The most that a stripe holds in this epoch. Valid if read after the stripe was found open.
     pub(super) batch: AtomicU64,
     pub(super) control: Mutex<StripeControl>,
+    pub(super) prepaid: Prepaid,
 }
 
 /// The state of opening and draining.
@@ -39,8 +41,8 @@ pub(super) struct StripeControl {
     pub(super) drained: u64,
     /// The stripes whose tokens and cache are drained.
     is_drained: [bool; STRIPES],
-    /// Caches as a closer found them: it counted what they held, and charged busy ones for the take in
-    /// progress.
+    /// Caches as a closer last found them, each with its epoch: it counted what they held, and charged busy
+    /// ones for the take in progress. Their owners ask later, maybe after the stripes were opened again.
     seen: [Option<u64>; STRIPES],
     pub(super) reopen_at: u64,
 }
@@ -58,9 +60,15 @@ impl StripeControl {
     /// Starts the next epoch, in which each stripe reserves `batch`, and returns it.
     pub(super) fn begin_epoch(&mut self, batch: u64) -> u64 {
         let epoch = self.epoch.wrapping_add(EPOCH);
-        let (reserve, reopen_at) = (STRIPES as u64 * batch, self.reopen_at);
-        *self = Self { epoch, reserve, reopen_at, ..Self::default() };
+        // What was seen of a cache stays: its owner may still ask.
+        let Self { seen, reopen_at, .. } = *self;
+        let reserve = STRIPES as u64 * batch;
+        *self = Self { epoch, reserve, reopen_at, seen, ..Self::default() };
         epoch
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.is_drained.iter().all(|is_drained| *is_drained)
     }
 }
 
@@ -102,7 +110,25 @@ impl Stripes {
             all: std::array::from_fn(stripe),
             batch: AtomicU64::new(0),
             control: Mutex::new(StripeControl::default()),
+            prepaid: Prepaid::default(),
         }
+    }
+
+    /// What tells one epoch from another, and whether stripe 0 is open.
+    #[cfg(any(feature = "metrics", loom))]
+    pub(super) fn epoch(&self) -> u64 {
+        self.all[0].tokens.load(Ordering::Acquire) & !(COUNT | REFILLING)
+    }
+
+    /// The tokens in all stripes and caches, and in closed stripes what a filler has returned.
+    pub(super) fn held(&self) -> u64 {
+        let in_stripe = |stripe: &Stripe| {
+            let tokens = stripe.tokens.load(Ordering::Acquire);
+            let cache = stripe.cache.load(Ordering::Acquire);
+            let is_current = is_current(cache & !BUSY, tokens & !REFILLING);
+            (tokens & COUNT) + if is_current { cache & COUNT } else { 0 }
+        };
+        self.each().map(in_stripe).sum()
     }
 
     pub(super) fn each(&self) -> impl Iterator<Item = &Stripe> {
@@ -204,17 +230,16 @@ impl Stripes {
     }
 
     /// This thread's stripe was closed while it gave to its cache, which is `cache` now. Returns whether the
-    /// closer counted the token. If that is unknown, because the stripes were opened again, it is lost.
+    /// closer counted the token.
     #[cold]
     #[inline(never)]
     fn resolve_closed_give(&self, thread: usize, cache: u64) -> bool {
         let control = self.control.lock();
-        let is_same_epoch = control.epoch == cache & !COUNT;
-        if is_same_epoch && !control.is_drained[thread] {
+        if control.epoch == cache & !COUNT && !control.is_drained[thread] {
             return true; // the closer has yet to read the cache
         }
         self.all[thread].cache.store(0, Ordering::Release);
-        !is_same_epoch || control.seen[thread] == Some(cache)
+        control.seen[thread] == Some(cache)
     }
 
     /// This thread's stripe was closed while it tried to take from its cache. Returns whether the closer

@@ -37,7 +37,7 @@
 //! reads the stripe. With a full barrier between the two on both sides, either the owner sees `CLOSED`
 //! and takes nothing, or the closer sees `BUSY` and charges for a take that may happen. The owner's
 //! barrier is free: see [`light_barrier`](crate::sync). If the closer already charged for a take that the owner gave
-//! up, the owner keeps the token ([`Stripes::resolve_closed`]), unless the stripes were opened again.
+//! up, the owner keeps the token ([`Stripes::resolve_closed`]).
 //!
 //! A token that the owner gives back is stored in the cache first, and then the owner reads the stripe. If it
 //! finds it closed, it asks which of the two counts the closer saw.
@@ -56,10 +56,9 @@ use super::atomic::Bucket;
 use super::batch::STRIPES;
 use super::outcome::{Refused, Retry};
 use super::snapshot::Snapshot;
-use super::stripe::{
-    BUSY, CLOSED, COUNT, REFILLING, Stripe, Stripes, is_current, is_open, max_cached,
-};
+use super::stripe::{CLOSED, COUNT, REFILLING, Stripes, is_open, max_cached};
 use super::word::Word;
+use crate::counts::Count;
 use crate::sync::{Ordering, has_barrier, thread_index};
 
 /// Nanoseconds before drained stripes may be opened again: draining costs microseconds.
@@ -147,8 +146,13 @@ impl Bucket {
             }
             // An RMW: a closer may be about to change it, to no effect.
             stripe.tokens.swap(epoch | CLOSED | batch, Ordering::AcqRel);
+            // After the stripe has it, as below: see `Prepaid`.
+            stripes.prepaid.add(batch);
             self.drain(clock);
             return false;
+        }
+        if batch > 0 {
+            stripes.prepaid.add(batch);
         }
         if is_low {
             self.drain(clock);
@@ -204,6 +208,7 @@ impl Bucket {
                 for stripe in stripes.each() {
                     stripe.tokens.store(epoch | batch, Ordering::Release);
                 }
+                stripes.prepaid.add(STRIPES as u64 * batch);
                 return;
             }
         }
@@ -219,8 +224,13 @@ impl Bucket {
         if !self.is_striped() {
             return Drained::Done;
         }
+        stripes.prepaid.begin_close();
+        let was_closed = control.is_drained();
         if !stripes.close(&mut control) {
             return Drained::RefillInFlight;
+        }
+        if !was_closed {
+            self.count(Count::Taken, stripes.prepaid.end_close(control.drained));
         }
         // After the stripes were closed.
         let now = clock();
@@ -241,7 +251,16 @@ impl Bucket {
     /// Gives one token back to this thread's cache, if that has room.
     #[inline]
     pub(crate) fn give_cached(&self) -> bool {
-        self.hot.stripes.get().is_some_and(|stripes| stripes.give_cached())
+        self.hot.stripes.get().is_some_and(|stripes| self.give_cached_to(stripes))
+    }
+
+    #[inline]
+    fn give_cached_to(&self, stripes: &Stripes) -> bool {
+        let is_given = stripes.give_cached();
+        if is_given {
+            self.count(Count::GivenBack, 1);
+        }
+        is_given
     }
 
     /// Gives `n` tokens back to this thread's cache or stripe, or to another stripe, if there is room for
@@ -249,7 +268,16 @@ impl Bucket {
     #[inline]
     pub(crate) fn refund_to_stripe(&self, n: u64) -> bool {
         let stripes = self.hot.stripes.get().filter(|_| self.is_striped());
-        stripes.is_some_and(|stripes| n == 1 && stripes.give_cached() || stripes.give(n))
+        stripes.is_some_and(|stripes| {
+            if n == 1 && self.give_cached_to(stripes) {
+                return true;
+            }
+            let is_given = stripes.give(n);
+            if is_given {
+                self.count(Count::GivenBack, n);
+            }
+            is_given
+        })
     }
 
     /// Whether each stripe was seen to hold all that it may. Where a cache of another thread has some of it,
@@ -260,14 +288,7 @@ impl Bucket {
 
     /// What the stripes hold. A cache counts as its owner last stored it.
     pub(crate) fn tokens_in_stripes(&self) -> u64 {
-        let in_stripe = |stripe: &Stripe| {
-            let tokens = stripe.tokens.load(Ordering::Acquire);
-            let cache = stripe.cache.load(Ordering::Acquire);
-            let is_current = is_current(cache & !BUSY, tokens & !REFILLING);
-            let cached = if is_current { cache & COUNT } else { 0 };
-            if tokens & CLOSED == 0 { (tokens & COUNT) + cached } else { 0 }
-        };
-        self.hot.stripes.get().map_or(0, |stripes| stripes.each().map(in_stripe).sum())
+        self.hot.stripes.get().map_or(0, |stripes| stripes.held())
     }
 
     /// Notes an uncontended take at a reading that is a sample.

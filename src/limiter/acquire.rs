@@ -16,6 +16,7 @@ use super::error::{AcquireAllError, AcquireError};
 use super::multi::TakeList;
 use super::permit::Permit;
 use super::permits::Permits;
+use super::wait_record::{WaitEnd, WaitRecord};
 use super::wanted::{One, Part, Parts, Ready, Wanted};
 use crate::bucket::CountedAt;
 use crate::wait::{self, Claims, Parker, Step, Ticket, WaitRequest, Wake};
@@ -110,12 +111,14 @@ struct Waiting {
     empty: Parts,
     deadline: Option<u64>,
     signal: Wake,
+    /// Once it is in the queues.
+    record: Option<WaitRecord>,
 }
 
 impl Waiting {
     fn new(parts: Parts, deadline: Option<u64>) -> Self {
         let (parts, empty) = parts.into_iter().partition(|part| part.grant.n > 0);
-        Self { parts, empty, deadline, signal: Wake::default() }
+        Self { parts, empty, deadline, signal: Wake::default(), record: None }
     }
 
     /// Joins the queues, and tries once more. `None` while the wait continues.
@@ -155,12 +158,24 @@ impl Waiting {
             bring_up_to_date(&self.parts);
         };
         let error = match step {
-            Step::Waiting | Step::SlotExpired => return None,
+            Step::Waiting | Step::SlotExpired => {
+                self.record.get_or_insert_with(|| WaitRecord::begin(&self.parts, now));
+                return None;
+            }
             Step::Taken => {
                 self.parts.iter().for_each(|part| part.note_grant(now));
+                if let Some(record) = self.record.take() {
+                    record.end(&self.parts, WaitEnd::Granted, now);
+                }
                 None
             }
-            Step::GaveUp(index, why) => Some(self.parts[index].entry.error(why)),
+            Step::GaveUp(index, why) => {
+                match self.record.take() {
+                    Some(record) => record.end(&self.parts, why.into(), now),
+                    None => WaitRecord::none(&self.parts, index, why),
+                }
+                Some(self.parts[index].entry.error(why))
+            }
         };
         // Out of the queues, and nothing to cancel.
         let mut parts = std::mem::take(&mut self.parts);
@@ -185,6 +200,9 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let Some(first) = self.parts.first() else { return };
+        if let Some(record) = self.record.take() {
+            record.end(&self.parts, WaitEnd::Cancelled, first.entry.now());
+        }
         let claims: Claims<'_> = self.parts.iter().map(Part::claim).collect();
         while wait::cancel(&claims, first.entry.now()).is_err() {
             bring_up_to_date(&self.parts);

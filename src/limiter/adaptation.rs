@@ -36,6 +36,7 @@ impl Entry {
         }
         let is_changed = changed.is_some();
         for update in recovered.into_iter().chain(resumed).chain(changed.flatten()) {
+            self.note_update(&update);
             self.context.observers.tell(&update);
         }
         is_changed

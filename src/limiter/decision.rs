@@ -59,6 +59,7 @@ impl Entry {
                 if outcome.is_err() && self.bucket.has_waiters_beside_stripes() {
                     self.serve();
                 }
+                outcome.inspect_err(|denied| self.count_denied(denied)).ok();
                 Decision::new(outcome, standing)
             }
             Err(closed) => Decision::failed(closed),
@@ -69,8 +70,12 @@ impl Entry {
     pub(super) fn admit(&self, n: u64) -> Result<(CountedAt, Decision), Decision> {
         let denied = |error: Denied| Decision { outcome: Err(error.into()), ..self.decide(0) };
         let is_bounded = n > 0 && self.bucket.is_bounded_in_flight();
-        let counted =
-            if is_bounded { self.enter_bounded(n).map_err(denied)? } else { CountedAt::COMMON };
+        let counted = if is_bounded {
+            let counted = self.enter_bounded(n).inspect_err(|denied| self.count_denied(denied));
+            counted.map_err(denied)?
+        } else {
+            CountedAt::COMMON
+        };
         let decision = self.decide(n);
         if decision.outcome.is_err() {
             if is_bounded {
@@ -82,7 +87,7 @@ impl Entry {
             return Ok((counted, decision));
         }
         let entered = if is_bounded { Some(counted) } else { self.bucket.enter_unbounded() };
-        let counted = entered.ok_or_else(|| denied(self.step_out()))?;
+        let counted = entered.ok_or_else(|| denied(self.step_out::<Denied>(n)))?;
         self.note_grant(n, counted, self.now());
         Ok((counted, decision))
     }

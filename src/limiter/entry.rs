@@ -8,12 +8,13 @@ use super::admitted::{Admitted, REFUNDS, WATCHES};
 use super::capacity::{Capacity, WindowCapacity};
 use super::context::Context;
 use super::error::{AllError, ConfigError, ResourceError};
-
 use super::limit::Limit;
+use super::refusal::Refusal;
 use super::settings::{PendingChange, Settings};
 use crate::adapt::{CutState, Pauses};
 use crate::bucket::{Bucket, CountedAt, Denied, LockedBucket, NotEntered, Refused, Retry};
 use crate::clock::Clock;
+use crate::counts::{Count, Counts};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::wait::{Claim, FairBucket, Ticket, WaitLimits};
 
@@ -78,9 +79,10 @@ impl Entry {
         now: u64,
         clock: Clock,
         context: Arc<Context>,
+        counts: Counts,
     ) -> Result<Arc<Self>, ConfigError> {
         let terms = limit.full_terms()?;
-        let (bucket, current) = Bucket::new(terms[0], limit.max_in_flight_or_none(), now);
+        let (bucket, current) = Bucket::new(terms[0], limit.max_in_flight_or_none(), counts, now);
         let more = terms[1..].iter().map(|terms| LockedBucket::full(*terms, now)).collect();
         let mut cuts = CutState::new(limit.policy(context.policy));
         cuts.adapt(limit.range(), 1.0, now);
@@ -133,14 +135,14 @@ impl Entry {
     /// Takes `n` tokens, without a permit. The caller chooses the type of the error: a denial that is
     /// converted later costs as much as the decision.
     #[inline]
-    pub(crate) fn check<E: From<Denied>>(&self, n: u64) -> Result<(), E> {
+    pub(crate) fn check<E: Refusal<Denied>>(&self, n: u64) -> Result<(), E> {
         self.check_by(n, self.bucket.clock())
     }
 
     /// The same by another copy of the clock, which saves a cache line where there are many names.
     #[allow(clippy::inline_always)] // otherwise it is called, not inlined, by the lookup of a name
     #[inline(always)]
-    pub(crate) fn check_by<E: From<Denied>>(&self, n: u64, clock: &Clock) -> Result<(), E> {
+    pub(crate) fn check_by<E: Refusal<Denied>>(&self, n: u64, clock: &Clock) -> Result<(), E> {
         match self.bucket.take_prepaid(n) {
             Some(true) => Ok(()),
             Some(false) => self.check_slow(n, None),
@@ -149,21 +151,26 @@ impl Entry {
     }
 
     #[inline]
-    fn check_at<E: From<Denied>>(&self, n: u64, now: u64) -> Result<(), E> {
-        let deny = |deficit| Denied::Exhausted(deficit).into();
+    fn check_at<E: Refusal<Denied>>(&self, n: u64, now: u64) -> Result<(), E> {
+        let deny = |deficit| {
+            if E::IS_FINAL {
+                self.count(Count::Exhausted, 1); // the word decides in no pause
+            }
+            E::new(Denied::Exhausted(deficit))
+        };
         self.bucket.take_at(n, now, deny, || self.check_slow(n, Some(now)))
     }
 
     #[cold]
     #[inline(never)]
-    fn check_slow<E: From<Denied>>(&self, n: u64, mut read: Option<u64>) -> Result<(), E> {
+    fn check_slow<E: Refusal<Denied>>(&self, n: u64, mut read: Option<u64>) -> Result<(), E> {
         let taken = self.up_to_date(|bucket| bucket.take(n, read.take()));
         // A refill of a stripe that failed has returned its batch to the word: too little for this call,
         // but maybe enough for a waiter.
         if taken.is_err() && self.bucket.has_waiters_beside_stripes() {
             self.serve();
         }
-        taken.map_err(E::from)
+        taken.map_err(|denied| self.refuse(denied))
     }
 
     /// Acts, and again after what was due is done, until the slot in force answers.
@@ -201,19 +208,19 @@ impl Entry {
     /// Takes `n` tokens and counts a permit in. The caller reads [`incidents`](Self::incidents) before, and
     /// makes the grant: it is written once, in its place in the permit.
     #[inline]
-    pub(crate) fn try_acquire<E: From<Denied>>(&self, n: u64) -> Result<CountedAt, E> {
+    pub(crate) fn try_acquire<E: Refusal<Denied>>(&self, n: u64) -> Result<CountedAt, E> {
         if n != 1 {
             return self.try_acquire_slower(n);
         }
         match self.bucket.take_and_enter() {
             Ok(counted) => Ok(counted),
             Err(NotEntered::NothingDone) => self.try_acquire_slower(n),
-            Err(NotEntered::TooMany) => Err(self.step_out()),
+            Err(NotEntered::TooMany) => Err(self.step_out(1)),
         }
     }
 
     #[inline(never)]
-    fn try_acquire_slower<E: From<Denied>>(&self, n: u64) -> Result<CountedAt, E> {
+    fn try_acquire_slower<E: Refusal<Denied>>(&self, n: u64) -> Result<CountedAt, E> {
         if self.bucket.is_bounded_in_flight() {
             return self.try_acquire_bounded(n);
         }
@@ -221,14 +228,14 @@ impl Entry {
         if n == 0 {
             return Ok(CountedAt::COMMON);
         }
-        let counted = self.bucket.enter_unbounded().ok_or_else(|| self.step_out())?;
+        let counted = self.bucket.enter_unbounded().ok_or_else(|| self.step_out(n))?;
         self.note_grant(n, counted, now);
         Ok(counted)
     }
 
     /// As [`check`](Self::check). Returns a reading of the clock that is about as old as the decision.
     #[inline]
-    fn check_read<E: From<Denied>>(&self, n: u64) -> Result<u64, E> {
+    fn check_read<E: Refusal<Denied>>(&self, n: u64) -> Result<u64, E> {
         match self.bucket.take_prepaid(n) {
             Some(true) => Ok(self.now()),
             Some(false) => self.check_slow(n, None).map(|()| self.now()),
@@ -239,20 +246,21 @@ impl Entry {
         }
     }
 
-    /// A bound on permits was set this moment. The tokens are void: a refund to a bucket that has
+    /// A bound on permits was set this moment. The `n` tokens are void: a refund to a bucket that has
     /// refilled meanwhile would admit more than a full bucket.
     #[cold]
-    pub(super) fn step_out<E: From<Denied>>(&self) -> E {
+    pub(super) fn step_out<E: Refusal<Denied>>(&self, n: u64) -> E {
+        self.count_void(n);
         self.serve();
-        Denied::TooManyInFlight.into()
+        self.refuse(Denied::TooManyInFlight)
     }
 
     #[inline(never)]
-    fn try_acquire_bounded<E: From<Denied>>(&self, n: u64) -> Result<CountedAt, E> {
+    fn try_acquire_bounded<E: Refusal<Denied>>(&self, n: u64) -> Result<CountedAt, E> {
         if n == 0 {
-            return Ok(self.peek(0).map(|()| CountedAt::COMMON)?);
+            return self.peek(0).map(|()| CountedAt::COMMON).map_err(E::new);
         }
-        let counted = self.enter_bounded(n)?;
+        let counted = self.enter_bounded(n).map_err(|denied| self.refuse(denied))?;
         let now = self.check_read(n).inspect_err(|_| self.end_by(0, counted, false))?;
         self.note_grant(n, counted, now);
         Ok(counted)
@@ -331,6 +339,7 @@ impl Entry {
         // The charge first: the call that this permit's end admits finds it.
         if actual > n {
             let more = actual - n;
+            self.count(Count::Overdrawn, more);
             let dropped = self.bucket.charge(more).unwrap_or_else(|_| self.charge_slow(more));
             if dropped > 0 {
                 // Relaxed: a count, which publishes nothing.

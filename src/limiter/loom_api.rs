@@ -15,13 +15,15 @@ use super::resource::Resource;
 use crate::adapt::Origin;
 use crate::bucket::SlotState;
 use crate::clock::Clock;
+use crate::counts::Counts;
 
 impl Resource {
     /// A resource without a registry.
     pub fn alone(id: u64, limit: Limit, clock: impl Into<Clock>) -> Result<Self, ConfigError> {
         let clock = clock.into();
         let now = clock.now();
-        Entry::new("model".into(), id, &limit, now, clock, Arc::default()).map(Self)
+        let (context, counts) = (Arc::default(), Counts::default());
+        Entry::new("model".into(), id, &limit, now, clock, context, counts).map(Self)
     }
 
     fn with_take_set<'a, R>(
@@ -60,6 +62,12 @@ impl Resource {
         let origin =
             Arc::new(Origin { agent_id, reason, timestamp, is_ours: false, is_measured: false });
         self.0.merge(&RemoteCut { id, size: CutTarget::Factor(factor), age: 0, origin })
+    }
+
+    /// Tokens that were admitted, as metrics count them.
+    pub fn admitted(&self) -> u64 {
+        let counted = self.0.bucket.counts().tally().totals();
+        counted.admitted(self.0.bucket.handed_out())
     }
 
     /// What demand does to a hot bucket.

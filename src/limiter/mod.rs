@@ -5,6 +5,7 @@ mod adaptation;
 mod admitted;
 mod capacity;
 mod context;
+mod counting;
 mod decision;
 mod entry;
 mod error;
@@ -21,11 +22,15 @@ mod permit;
 mod permits;
 mod prepaid;
 mod rate_limiter;
+#[cfg(feature = "metrics")]
+mod readings;
+mod refusal;
 mod registry;
 #[cfg(feature = "swarm")]
 mod remote;
 mod resource;
 mod settings;
+mod wait_record;
 mod wanted;
 
 pub use crate::adapt::Recovery;
@@ -49,6 +54,8 @@ pub use permits::Permits;
 #[cfg(feature = "swarm")]
 pub(crate) use rate_limiter::Local;
 pub use rate_limiter::RateLimiter;
+#[cfg(feature = "metrics")]
+pub(crate) use readings::{Gauges, Reading, State};
 #[cfg(feature = "swarm")]
 pub(crate) use remote::{ActiveCuts, CutTarget, RemoteCut, RemotePause, Told};
 pub use resource::Resource;

@@ -8,6 +8,7 @@ use super::entry::{DeniedAt, Entry, Grant};
 use super::permit::Permit;
 use super::permits::Permits;
 use super::prepaid::Prepaid;
+use super::refusal::Refusal;
 use crate::bucket::{CountedAt, Denied, Refused};
 use crate::wait::{self, Claims, FairBucket, TakeRequest};
 
@@ -79,13 +80,13 @@ impl<'a> TakeSet<'a> {
     }
 
     #[inline]
-    pub(crate) fn check<E: From<DeniedAt<'a>>>(&mut self) -> Result<(), E> {
-        Ok(self.take(false)?)
+    pub(crate) fn check<E: Refusal<DeniedAt<'a>>>(&mut self) -> Result<(), E> {
+        self.take(false).map_err(DeniedAt::refuse)
     }
 
     #[inline]
-    pub(crate) fn try_acquire<E: From<DeniedAt<'a>>>(&mut self) -> Result<Permits, E> {
-        self.take(true)?;
+    pub(crate) fn try_acquire<E: Refusal<DeniedAt<'a>>>(&mut self) -> Result<Permits, E> {
+        self.take(true).map_err(DeniedAt::refuse)?;
         let mut permits = Permits::new();
         for Part { entry, grant } in &self.0 {
             permits.push(Permit::owned(Arc::clone(entry), *grant));

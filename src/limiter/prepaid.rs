@@ -2,6 +2,7 @@
 
 use super::entry::Entry;
 use crate::bucket::{CountedAt, NotEntered};
+use crate::counts::Count;
 
 /// What came of a take from this thread's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +25,10 @@ impl Entry {
                     return Prepaid::Nothing;
                 }
                 Err(NotEntered::NothingDone) => {}
-                Err(NotEntered::TooMany) => return Prepaid::ToServe,
+                Err(NotEntered::TooMany) => {
+                    self.count_void(1);
+                    return Prepaid::ToServe;
+                }
             }
         }
         match self.bucket.take_own() {
@@ -38,7 +42,10 @@ impl Entry {
                     self.note_grant(1, counted, self.now());
                     Prepaid::Taken(counted)
                 }
-                None => Prepaid::ToServe,
+                None => {
+                    self.count_void(1);
+                    Prepaid::ToServe
+                }
             },
         }
     }
@@ -46,6 +53,10 @@ impl Entry {
     /// Gives back a token that was [prepaid](Self::take_prepaid), to the cache that it came from and has
     /// room for it. If that was drained meanwhile the token is void: the bucket may have refilled.
     pub(crate) fn undo_prepaid(&self) {
-        self.bucket.give_cached();
+        // Before the cache has it: see `counts`.
+        self.count_void(1);
+        if self.bucket.give_cached() {
+            self.count(Count::Undone, 1);
+        }
     }
 }

@@ -181,6 +181,23 @@ impl Settings {
         steps
     }
 
+    /// The factor in force at `now`, and the terms of the first window, as after all steps that are due by then.
+    #[cfg(feature = "metrics")]
+    pub(super) fn outlook(&self, now: u64) -> (f64, Terms) {
+        let (scale, current) = (self.cuts.scale(), self.current.terms);
+        if self.due().is_none_or(|due| due > now) {
+            return (scale, current);
+        }
+        let mut cuts = self.cuts.outlook();
+        for _ in 0..MAX_STEPS {
+            let Some(due) = cuts.due().filter(|due| *due <= now) else { break };
+            cuts.advance(due);
+        }
+        let terms = self.limit.first().terms(cuts.scale()).unwrap_or(current);
+        let pacing = self.pacing.filter(|pacing| pacing.end() > now);
+        (cuts.scale(), pacing.map_or(terms, |pacing| pacing.slow(terms)))
+    }
+
     /// What the end of a permit does, as flags.
     pub(super) fn on_end(&self) -> u64 {
         let refunds = if self.limit.refunds() { REFUNDS } else { 0 };

@@ -39,7 +39,8 @@ pub(super) trait Wanted: Sized {
         }
         match self.try_acquire() {
             Ok(grant) => Ok(Some(grant)),
-            Err(DeniedAt(entry, Denied::Never(never))) => {
+            Err(DeniedAt(entry, denied @ Denied::Never(never))) => {
+                entry.count_denied(&denied);
                 Err(entry.error::<AcquireError>(never).into())
             }
             Err(_) => Ok(None),

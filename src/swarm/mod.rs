@@ -252,6 +252,13 @@ impl DistributedLimiter {
         self.0.counters.read(self.0.running.has_changed().is_ok())
     }
 
+    /// [`stats`](Self::stats) for as long as a clone of the limiter exists, which this keeps from no end.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn weak_stats(&self) -> impl Fn() -> Option<SwarmStats> + Send + Sync + 'static {
+        let member = Arc::downgrade(&self.0);
+        move || Some(Self(member.upgrade()?).stats())
+    }
+
     /// The agents whose pauses have held this one, each with the number of pauses; by the ids that the
     /// messages claim. Of the first 256 agents; [`SwarmStats::pauses`] counts all.
     #[must_use]

@@ -59,10 +59,13 @@ pub(crate) use signal::Parker;
 pub(crate) use snapshots::WindowSnapshots;
 pub(crate) use waiter::{Ticket, Wake};
 
+#[cfg(feature = "metrics")]
+use crate::bucket::SlotConfig;
 use crate::bucket::{
     Bucket, CountedAt, Drained, LockedBucket, Never, NotEntered, Refused, Retry, Snapshot, worse,
 };
 use crate::clock::Clock;
+use crate::counts::{Count, Counts};
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, yield_now};
 
 /// The buckets of a resource, and the queue for them.
@@ -139,6 +142,11 @@ impl FairBucket {
         self.bucket.is_exclusive() && !self.is_compound()
     }
 
+    #[cfg(feature = "metrics")]
+    pub(crate) fn was_hot(&self) -> bool {
+        self.bucket.was_hot()
+    }
+
     /// The same of a bucket that has stripes.
     pub(crate) fn has_waiters_beside_stripes(&self) -> bool {
         self.bucket.was_hot() && self.has_waiters()
@@ -188,6 +196,27 @@ impl FairBucket {
             self.clear_exclusive(queue);
             result
         })
+    }
+
+    #[inline]
+    pub(crate) fn counts(&self) -> &Counts {
+        self.bucket.counts()
+    }
+
+    /// See [`Bucket::handed_out`].
+    #[cfg(any(feature = "metrics", loom))]
+    pub(crate) fn handed_out(&self) -> u64 {
+        self.bucket.handed_out()
+    }
+
+    /// See [`Bucket::balance`].
+    #[cfg(feature = "metrics")]
+    pub(crate) fn balance(&self, current: &SlotConfig, now: u64) -> (u64, u64) {
+        self.bucket.balance(current, now)
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.bucket.is_paused()
     }
 
     // ---- permits in flight --------------------------------------------------------------------
@@ -312,10 +341,13 @@ impl FairBucket {
         }
         let now = self.clock.now();
         if self.bucket.refund_plain(n, now) {
+            self.bucket.count(Count::Refunded, n);
             return Ok(false);
         }
         let first = |is_locked| self.bucket.refund(n, now, is_locked);
-        self.settle(now, first, |window| window.refund(n, now))
+        let served = self.settle(now, first, |window| window.refund(n, now))?;
+        self.bucket.count(Count::Refunded, n);
+        Ok(served)
     }
 
     /// Takes `n` tokens, available or not. Fails with [`Retry::SlotExpired`] alone, also if the debt does

@@ -16,6 +16,7 @@ use super::{FairBucket, GiveUp, Queue, Step, Wake, notify};
 use crate::bucket::{
     CountedAt, Deficit, Denied, Never, Refused, Retry, Transition, is_sample, worst_of,
 };
+use crate::counts::Count;
 use crate::sync::MutexGuard;
 
 /// Tokens that a call wants of a bucket.
@@ -130,6 +131,9 @@ pub(crate) fn take<'a, R: TakeRequest<'a>>(
     }
     drop(queues);
     if is_taken {
+        for request in &*requests {
+            request.bucket().bucket.count(Count::Taken, request.tokens());
+        }
         if is_sample(now) {
             note_sample(requests, now);
         }

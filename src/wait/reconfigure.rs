@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use super::{FairBucket, Queue, RecoveryPlan};
 use crate::bucket::{Drained, Level, LockedBucket, SlotChange, SlotConfig, Snapshot};
+use crate::counts::Counts;
 use crate::sync::{Ordering, yield_now};
 
 /// What one window of a resource is to become.
@@ -81,6 +82,18 @@ impl FairBucket {
         self.bucket.reanchor(current, || self.clock.now());
         // Stripes that were closed in a slot that had ended.
         self.bucket.drain(|| self.clock.now());
+    }
+
+    /// Counts to another tally from now on. Open stripes are drained first: what they handed out counts where they
+    /// were opened.
+    pub(crate) fn count_for(&self, current: &mut SlotConfig, counts: Counts) {
+        if self.bucket.counts().is_shared_with(&counts) {
+            return;
+        }
+        let queue = self.queue.lock();
+        self.lock_and_drain(current);
+        self.bucket.counts().move_to(counts);
+        self.clear_exclusive(&queue);
     }
 
     /// What the first window holds now.

@@ -6,6 +6,7 @@
 #![cfg(loom)]
 
 mod clock;
+mod counts;
 mod cuts;
 mod in_flight;
 mod keys;

@@ -35,7 +35,7 @@ impl Registry {
                     return Ok(self.view(name)?.decide(0));
                 }
                 let taken =
-                    self.with_keys(|guard| guard.take_new(name, n, SharedRate::standing))?;
+                    self.with_keys(name, |guard| guard.take_new(name, n, SharedRate::standing))?;
                 match taken {
                     Some(standing) => return Ok(decided((Ok(()), standing))),
                     None => continue,

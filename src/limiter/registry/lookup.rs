@@ -12,6 +12,7 @@ use super::super::permit::Permit;
 use super::keys::KeysGuard;
 use super::{CompactKey, Registration, Registry, Template};
 use crate::bucket::{Refused, Retry, SharedRate, worst_of};
+use crate::counts::Count;
 use crate::sync::{NameRef, borrow};
 
 impl Registry {
@@ -33,8 +34,14 @@ impl Registry {
     fn check_compact(&self, key: &CompactKey, name: &str, n: u64) -> Result<(), TryAcquireError> {
         if n > 0 {
             match key.take(&self.sweep_window, n, self.clock.now()) {
-                Ok(()) => return Ok(()),
-                Err(Refused::Denied(denied)) => return Err(denied.into()),
+                Ok(()) => {
+                    key.count_taken(n);
+                    return Ok(());
+                }
+                Err(Refused::Denied(denied)) => {
+                    key.count_denied(&denied);
+                    return Err(denied.into());
+                }
                 Err(Refused::Retry(_)) => {}
             }
         }
@@ -54,7 +61,7 @@ impl Registry {
             let Some(found) = entries.get(&NameRef(name)) else {
                 self.require_template(name)?;
                 let look = |_: &SharedRate, _, _| ();
-                if self.with_keys(|guard| guard.take_new(name, n, look))?.is_some() {
+                if self.with_keys(name, |guard| guard.take_new(name, n, look))?.is_some() {
                     return Ok(());
                 }
                 continue;
@@ -69,8 +76,14 @@ impl Registry {
                     None => self.wait_for_keys(),
                 },
                 Registration::Compact(ref key) => match key.take(&self.sweep_window, n, now) {
-                    Ok(()) => return Ok(()),
-                    Err(Refused::Denied(denied)) => return Err(denied.into()),
+                    Ok(()) => {
+                        key.count_taken(n);
+                        return Ok(());
+                    }
+                    Err(Refused::Denied(denied)) => {
+                        key.count_denied(&denied);
+                        return Err(denied.into());
+                    }
                     Err(Refused::Retry(Retry::Evicted)) => self.wait_for_keys(),
                     Err(Refused::Retry(Retry::SweepDue(_))) if self.is_closed() => {
                         return Err(TryAcquireError::Closed);
@@ -109,7 +122,7 @@ impl Registry {
             return Ok(entry);
         }
         self.require_template(name)?;
-        self.with_keys(|guard| guard.promote(name))
+        self.with_keys(name, |guard| guard.promote(name))
     }
 
     /// The entry of a name, for use, if it has one.
@@ -143,7 +156,7 @@ impl Registry {
         let promote = |guard: &mut KeysGuard<'_>| {
             if self.has(name) { guard.promote(name).map(Some) } else { Ok(None) }
         };
-        self.with_keys(promote).unwrap_or_default()
+        self.with_keys(name, promote).unwrap_or_default()
     }
 
     #[cfg(feature = "swarm")]
@@ -158,7 +171,7 @@ impl Registry {
             return Ok(entry);
         }
         self.require_template(name)?;
-        self.with_keys(|guard| guard.view(name))
+        self.with_keys(name, |guard| guard.view(name))
     }
 
     /// Whether `n` tokens would be granted now. Creates no key.
@@ -227,25 +240,29 @@ impl Registry {
         acted
     }
 
-    /// Acts under the lock of the keys; again if there was no room for a key, and something was due that
-    /// may have made some.
+    /// Acts for a name under the lock of the keys; again if there was no room for a key, and something was due
+    /// that may have made some.
     pub(super) fn with_keys<T, E>(
         &self,
+        name: &str,
         act: impl Fn(&mut KeysGuard<'_>) -> Result<T, E>,
     ) -> Result<T, E>
     where
         E: Copy + Into<TryAcquireError>,
     {
+        let is_full = |acted: &Result<T, E>| matches!(acted, Err(error) if matches!((*error).into(), TryAcquireError::TooManyKeys { .. }));
         let mut guard = self.lock_keys();
-        let acted = act(&mut guard);
-        let may_have_room = guard.finish();
-        let is_full = matches!(acted, Err(error) if matches!(error.into(), TryAcquireError::TooManyKeys { .. }));
-        if !may_have_room || !is_full {
-            return acted;
+        let mut acted = act(&mut guard);
+        if guard.finish() && is_full(&acted) {
+            let mut guard = self.lock_keys();
+            acted = act(&mut guard);
+            guard.finish();
         }
-        let mut guard = self.lock_keys();
-        let acted = act(&mut guard);
-        guard.finish();
+        if is_full(&acted)
+            && let Some(template) = self.template_of(name)
+        {
+            template.counts.add(Count::Refused, 1);
+        }
         acted
     }
 

@@ -34,6 +34,7 @@
 
 mod decide;
 mod keys;
+mod listed;
 mod lookup;
 mod promote;
 mod sweep;
@@ -47,15 +48,20 @@ use crossbeam_utils::CachePadded;
 
 use super::capacity::Capacity;
 use super::context::Context;
+use super::counting::count_denied;
 use super::entry::Entry;
 use super::error::ConfigError;
 use super::limit::Limit;
+#[cfg(feature = "metrics")]
+use super::readings::{Reading, State};
 use crate::bucket::{CompactBucket, Denied, Refused, Retry, SlotState, Standing, SweepWindow};
 use crate::clock::Clock;
+use crate::counts::{Count, Counts};
 use crate::sync::{
     AtomicBool, AtomicU64, Mutex, Name, NameMap, NameRef, Ordering, fence, has_barrier, new_map,
 };
 use keys::Keys;
+use listed::Listed;
 use template::{Template, Templates};
 
 /// The resources of a limiter.
@@ -71,6 +77,7 @@ pub(super) struct Registry {
     /// On cache lines of its own: creating keys must not slow down using them.
     keys: CachePadded<Mutex<Keys>>,
     context: Arc<Context>,
+    listed: Listed,
 }
 
 /// What a name stands for.
@@ -105,13 +112,23 @@ struct CompactKey {
 }
 
 impl CompactKey {
-    /// One attempt to take `n >= 1` tokens.
+    /// One attempt to take `n >= 1` tokens. The caller counts its outcome.
     #[inline]
     fn take(&self, window: &SweepWindow, n: u64, now: u64) -> Result<(), Refused> {
         match &self.template.rate {
             Some(rate) => self.bucket.take(rate, window, n, now),
             None => Err(Retry::Evicted.into()),
         }
+    }
+
+    #[inline]
+    fn count_taken(&self, n: u64) {
+        self.template.counts.add(Count::Taken, n);
+    }
+
+    #[inline]
+    fn count_denied(&self, denied: &Denied) {
+        count_denied(&self.template.counts, denied);
     }
 
     /// The same for any `n`, and what is left then.
@@ -122,7 +139,14 @@ impl CompactKey {
         now: u64,
     ) -> Result<(Result<(), Denied>, Standing), Refused> {
         match &self.template.rate {
-            Some(rate) => self.bucket.decide(rate, window, n, now),
+            Some(rate) => {
+                let decision = self.bucket.decide(rate, window, n, now)?;
+                match &decision.0 {
+                    Ok(()) => self.count_taken(n),
+                    Err(denied) => self.count_denied(denied),
+                }
+                Ok(decision)
+            }
             None => Err(Retry::Evicted.into()),
         }
     }
@@ -173,6 +197,7 @@ impl Registry {
             templates: Templates::default(),
             keys: CachePadded::new(Mutex::new(Keys::default())),
             context: Arc::new(context),
+            listed: Listed::default(),
         }
     }
 
@@ -230,7 +255,9 @@ impl Registry {
         let mut guard = self.lock_keys();
         let is_new = self.entries.pin().get(&NameRef(name)).is_none();
         let entry = if is_new {
-            self.new_entry(name.into(), limit, self.clock.now())?
+            let entry = self.new_entry(name.into(), limit, self.clock.now(), Counts::default())?;
+            self.listed.add(&entry);
+            entry
         } else {
             limit.full_terms()?;
             guard.leave_template(name)?
@@ -246,9 +273,10 @@ impl Registry {
         name: Arc<str>,
         limit: &Limit,
         now: u64,
+        counts: Counts,
     ) -> Result<Arc<Entry>, ConfigError> {
         let context = Arc::clone(&self.context);
-        Entry::new(name, self.next_id(), limit, now, self.clock.clone(), context)
+        Entry::new(name, self.next_id(), limit, now, self.clock.clone(), context, counts)
     }
 
     /// Removes a resource or a key; returns whether there was one.
@@ -302,5 +330,34 @@ impl Registry {
         }
         all.sort_by(|a: &Capacity, b| a.resource.cmp(&b.resource));
         all
+    }
+
+    /// The readings of all configured resources and of all templates. Counts come before what the stripes of
+    /// their entries have handed out: see [`Reading::add_handed_out`].
+    #[cfg(feature = "metrics")]
+    pub(super) fn readings(&self) -> Vec<Reading> {
+        let mut readings = Vec::new();
+        for template in self.templates.pin().values() {
+            let (name, keys) = (Arc::clone(&template.prefix), template.count());
+            readings.push(Reading::new(name, template.counts.tally(), State::Template { keys }));
+        }
+        let templates = readings.len();
+        for entry in self.listed.all() {
+            let is_listed = |listed: &Arc<Entry>| Arc::ptr_eq(listed, &entry);
+            let tally = entry.bucket.counts().tally();
+            let same = |reading: &Reading| reading.is_same(tally);
+            if self.configured(&entry.name).as_ref().is_some_and(is_listed) {
+                let state = State::Resource(entry.gauges());
+                let mut reading = Reading::new(Arc::clone(&entry.name), tally, state);
+                reading.add_handed_out(&entry);
+                readings.push(reading);
+            } else if entry.bucket.was_hot()
+                && let Some(reading) =
+                    readings[..templates].iter_mut().find(|reading| same(reading))
+            {
+                reading.add_handed_out(&entry);
+            }
+        }
+        readings
     }
 }

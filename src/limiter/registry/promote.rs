@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use super::super::counting::count_denied;
 use super::super::entry::Entry;
 use super::super::error::{ConfigError, NoEntry, TryAcquireError};
 use super::super::settings::PendingChange;
 use super::keys::KeysGuard;
 use super::{CompactKey, Promoted, Registration, Template};
 use crate::bucket::{CompactBucket, Refused, SharedRate};
+use crate::counts::{Count, Counts};
 use crate::sync::{Name, NameRef};
 
 impl KeysGuard<'_> {
@@ -20,6 +22,7 @@ impl KeysGuard<'_> {
             let name = self.room_for(name, &template)?;
             let spent = template.rate.as_ref().map(|rate| self.new_word(rate));
             let entry = self.build_entry(&name, &template, spent)?;
+            self.registry.listed.add(&entry);
             let promoted = Promoted::new(Arc::clone(&entry));
             self.add(name, &template, Registration::Promoted(promoted));
             return Ok(entry);
@@ -33,6 +36,7 @@ impl KeysGuard<'_> {
                 self.restore_from(&entry, template, bucket.retire());
                 let promoted = Registration::Promoted(Promoted::new(Arc::clone(&entry)));
                 entries.insert(Name(Arc::clone(&own.0)), promoted);
+                self.registry.listed.add(&entry);
                 Ok(entry)
             }
         }
@@ -76,13 +80,17 @@ impl KeysGuard<'_> {
         let bucket = CompactBucket::new(self.new_word(rate));
         match bucket.take(rate, &self.registry.sweep_window, n, self.now) {
             Ok(()) => {}
-            Err(Refused::Denied(denied)) => return Err(denied.into()),
+            Err(Refused::Denied(denied)) => {
+                count_denied(&template.counts, &denied);
+                return Err(denied.into());
+            }
             Err(Refused::Retry(_)) => return Ok(None),
         }
         let name = self.room_for(name, &template)?;
         let key = CompactKey { bucket, template: Arc::clone(&template) };
         let seen = look(rate, key.bucket.last_position(), self.now);
         self.add(name, &template, Registration::Compact(key));
+        template.counts.add(Count::Taken, n);
         Ok(Some(seen))
     }
 
@@ -93,6 +101,7 @@ impl KeysGuard<'_> {
         if let Some(template) = self.registry.template_of(name) {
             template.lose();
         }
+        entry.count_for(Counts::default());
         Ok(entry)
     }
 
@@ -146,7 +155,8 @@ impl KeysGuard<'_> {
         spent: Option<u64>,
     ) -> Result<Arc<Entry>, NoEntry> {
         let since = self.now.max(self.keys.evicted);
-        let entry = self.registry.new_entry(Arc::clone(name), &template.limit, since);
+        let counts = template.counts.shared();
+        let entry = self.registry.new_entry(Arc::clone(name), &template.limit, since, counts);
         // The limit was valid when it became a template.
         let entry = entry.map_err(|_| NoEntry::Unknown)?;
         if let Some(spent) = spent {

@@ -8,6 +8,7 @@ use super::super::entry::Entry;
 use super::keys::KeysGuard;
 use super::{CompactKey, Registration, Registry, Template};
 use crate::bucket::{MAX_SWEEP_AGE, SlotState};
+use crate::counts::Count;
 use crate::sync::NameRef;
 
 /// Keys that are visited when one is created: two, so that they go faster than they come.
@@ -127,6 +128,7 @@ impl KeysGuard<'_> {
         let Some(template) = template else { return true };
         self.keys.evicted = self.keys.evicted.max(since);
         template.lose();
+        template.counts.add(Count::Evicted, 1);
         entries.remove(&NameRef(name));
         false
     }

@@ -10,6 +10,7 @@ use super::super::memory::MemoryLimiter;
 use super::keys::KeysGuard;
 use super::{CompactKey, Promoted, Registration, Registry};
 use crate::bucket::{CompactBucket, SharedRate, SlotState};
+use crate::counts::Counts;
 use crate::sync::{AtomicU64, Name, NameRef, Ordering};
 
 /// Keys that a template has at most by default.
@@ -156,6 +157,8 @@ pub(super) struct Template {
     /// The number of its keys; shared with the template of this prefix before it. Changed, and compared with
     /// the maximum, under the lock of the keys, so Relaxed.
     count: Arc<AtomicU64>,
+    /// Of all its keys; shared in the same way.
+    pub(super) counts: Counts,
 }
 
 impl Template {
@@ -190,9 +193,11 @@ impl Registry {
         let from = self.template_of(prefix);
         let same = from.as_ref().filter(|from| *from.prefix == *prefix);
         let count = same.map_or_else(Arc::default, |same| Arc::clone(&same.count));
+        let counts = same.map_or_else(Counts::default, |same| same.counts.shared());
         let rate = if terms.len() == 1 { SharedRate::new(terms[0], guard.now) } else { None };
         let prefix: Arc<str> = prefix.into();
-        let template = Template { prefix: Arc::clone(&prefix), limit, rate, max_keys, count };
+        let template =
+            Template { prefix: Arc::clone(&prefix), limit, rate, max_keys, count, counts };
         self.templates.pin().insert(Name(Arc::clone(&prefix)), Arc::new(template));
         // Without a template until now there are no such keys.
         let migrated = from.map(|from| guard.migrate(&prefix, &from)).unwrap_or_default();
@@ -271,7 +276,10 @@ impl KeysGuard<'_> {
                 if name.starts_with(prefix) && to.as_ref().is_none_or(is_shorter) {
                     from.lose();
                     match &to {
-                        Some(to) => to.gain(),
+                        Some(to) => {
+                            to.gain();
+                            entry.count_for(to.counts.shared());
+                        }
                         None => drop(entries.remove(&NameRef(&name))),
                     }
                     migrated.push((Arc::clone(entry), to.clone()));
@@ -325,6 +333,8 @@ impl KeysGuard<'_> {
         }
         // By the old limit first, and then by the new one.
         let entry = self.build_entry(name, &key.template, Some(spent)).ok()?;
+        entry.count_for(to.counts.shared());
+        self.registry.listed.add(&entry);
         migrated.push((Arc::clone(&entry), Some(to)));
         Some(Registration::Promoted(Promoted::new(entry)))
     }
