@@ -6,6 +6,8 @@
 mod common;
 
 mod admitted;
+#[cfg(feature = "http")]
+mod fields;
 mod keys;
 mod recorder;
 #[cfg(feature = "swarm")]

@@ -57,6 +57,8 @@ mod fields;
 mod grpc;
 #[cfg(feature = "tower")]
 pub(crate) mod grpc_status;
+#[cfg(feature = "metrics")]
+mod ignored;
 mod names;
 mod reader;
 mod server;

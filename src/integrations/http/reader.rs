@@ -32,6 +32,8 @@ type Parse = fn(&str, Duration) -> Option<Duration>;
 
 pub(super) fn read(profile: Profile, headers: &HeaderMap) -> Read {
     let date = values::date(headers.get(http::header::DATE).and_then(text));
+    #[cfg(feature = "metrics")]
+    super::ignored::count(profile, headers, date, &WAITS);
     let told = WAITS.into_iter().find_map(|(name, parse)| {
         let lines = headers.get_all(name).into_iter().filter_map(text);
         lines.filter_map(|text| parse(text, date)).max()

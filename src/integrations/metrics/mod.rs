@@ -136,6 +136,13 @@ impl Exporter {
     }
 }
 
+/// Fields of an upstream's answer that could not be read. Told at once, to the recorder that is in force: an answer
+/// is read without a limiter.
+#[cfg(feature = "http")]
+pub(crate) fn count_ignored_fields(profile: &'static str, n: u64) {
+    ::metrics::counter!(table::FIELDS_IGNORED, "profile" => profile).increment(n);
+}
+
 impl fmt::Debug for Exporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exporter").finish_non_exhaustive()
