@@ -50,7 +50,7 @@ impl Change<'_> {
             tracing::info!(
                 target: "tollgate",
                 resource, kind, agent_id, is_ours, reason, burst, per_window,
-                "a resource's capacity"
+                "a resource changed"
             );
         }
     }
