@@ -194,7 +194,7 @@ llm() {
             'requests > 2000 and status_429 < requests / 100 and utilisation >= 0.9' \
             "${run[@]}" --estimate-factor "$factor"
     done
-    # Without feedback 13 % are refused.
+    # Without feedback 13 % are refused, and 0.2 to 0.5 % if nothing is left for the other client.
     json "another client uses a third" \
         'requests > 1500 and status_429 < requests / 200 and utilisation >= 0.9' \
         "${run[@]}" --foreign 0.333

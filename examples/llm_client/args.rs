@@ -14,7 +14,7 @@ usage: llm_client [options]
   --requests-per-minute N   what the provider allows, and the client believes (600)
   --tokens-per-minute N     the same in tokens (250000)
   --window SECONDS          length of a minute (10)
-  --estimate-factor X       estimate X times the tokens of a call, from 0.1 to 10 (1)
+  --estimate-factor X       estimate X times the most that a call may cost, from 0.1 to 10 (1)
   --foreign X               another client uses this part of the quota, from 0 to 0.9 (0)
   --no-retry-after          the provider does not say when to try again
   --upstream URL            send to this server, http://host:port/path, not to a built-in one

@@ -10,7 +10,7 @@ use axum::http::{Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use tollgate::http::{Profile, Unit};
+use tollgate::http::{Feedback, Profile, Unit};
 use tollgate::tower::client::{ClientLayer, ClientService, HeldPermits, ResponseBody};
 use tollgate::{Limit, MemoryLimiter};
 use tower::util::{MapRequest, MapRequestLayer};
@@ -19,9 +19,8 @@ use tower::{Layer, ServiceExt};
 use crate::args::Args;
 
 const PROMPT: RangeInclusive<u32> = 50..=350;
-/// The most tokens of an answer, and what they are on average.
+/// The most tokens of an answer. On average it has about half of them.
 const MOST_OF_ANSWER: u32 = 550;
-const MEAN_OF_ANSWER: u32 = 300;
 
 type LlmRequest = Request<Full<Bytes>>;
 type Http = MapRequest<HttpClient, fn(LlmRequest) -> LlmRequest>;
@@ -71,7 +70,8 @@ impl Client {
             .and(tokens, Unit::Tokens, |request: &LlmRequest| {
                 request.extensions().get().map_or(1, |Estimate(tokens)| *tokens)
             })
-            .profile(Profile::OpenAi);
+            .profile(Profile::OpenAi)
+            .classify(|_head, _body, feedback| leave_some(feedback));
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
             .build_http::<Full<Bytes>>();
         let http = MapRequestLayer::new(note_sent as fn(_) -> _).layer(http);
@@ -127,7 +127,16 @@ impl Client {
 /// The tokens of a call with such a prompt.
 #[allow(clippy::cast_sign_loss)] // a few thousand at most
 fn estimate(prompt: u32, factor: f64) -> u64 {
-    (f64::from(prompt + MEAN_OF_ANSWER) * factor) as u64
+    (f64::from(prompt + MOST_OF_ANSWER) * factor) as u64
+}
+
+/// Others may use the quota too, and take from what is left before our next request arrives. Leaves a twentieth.
+fn leave_some(mut feedback: Feedback) -> Feedback {
+    for quota in &mut feedback.quotas {
+        let part = quota.limit.unwrap_or(0) / 20;
+        quota.remaining = quota.remaining.map(|left| left.saturating_sub(part));
+    }
+    feedback
 }
 
 fn note_sent(request: LlmRequest) -> LlmRequest {
