@@ -35,6 +35,7 @@ pages! {
     several_limits: "several-limits.md",
     upstream: "upstream.md",
     swarm: "swarm.md",
+    metrics: "metrics.md",
     configuration: "configuration.md",
     testing: "testing.md",
     hot_buckets: "hot-buckets.md",

@@ -49,6 +49,7 @@
 #![cfg_attr(
     all(
         any(doc, doctest),
+        feature = "metrics",
         feature = "nats",
         feature = "serde",
         feature = "stream",
@@ -90,6 +91,7 @@ mod clock;
 mod counts;
 #[cfg(all(
     any(doc, doctest),
+    feature = "metrics",
     feature = "nats",
     feature = "serde",
     feature = "stream",
