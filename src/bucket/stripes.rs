@@ -230,6 +230,7 @@ impl Bucket {
             return Drained::RefillInFlight;
         }
         if !was_closed {
+            // Once, however often the slot has ended by then.
             self.count(Count::Taken, stripes.prepaid.end_close(control.drained));
         }
         // After the stripes were closed.

@@ -2,7 +2,7 @@
 
 use super::Count;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Counts;
 
 #[derive(Debug, Default)]
@@ -10,6 +10,8 @@ pub(crate) struct Prepaid;
 
 #[allow(clippy::inline_always, clippy::unused_self)] // nothing is to be left of it
 impl Counts {
+    pub(crate) const ARE_KEPT: bool = false;
+
     #[inline(always)]
     pub(crate) fn shared(&self) -> Self {
         Self

@@ -24,7 +24,7 @@ use crate::sync::{AtomicU64, IS_MODEL, Ordering, thread_index};
 const SHARDS: usize = if IS_MODEL { 2 } else { 8 };
 
 /// Where something counts.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Counts {
     tally: Arc<Tally>,
     /// Where it counts now, if that has changed: a key that has another template, or a limit of its own. Such
@@ -61,6 +61,8 @@ impl Default for Tally {
 }
 
 impl Counts {
+    pub(crate) const ARE_KEPT: bool = true;
+
     /// Counts to the same tally.
     pub(crate) fn shared(&self) -> Self {
         Self { tally: Arc::clone(self.tally()), moved: OnceLock::new() }

@@ -172,7 +172,7 @@ impl Waiting {
             Step::GaveUp(index, why) => {
                 match self.record.take() {
                     Some(record) => record.end(&self.parts, why.into(), now),
-                    None => WaitRecord::none(&self.parts, index, why),
+                    None => WaitRecord::not_begun(&self.parts, index, why),
                 }
                 Some(self.parts[index].entry.error(why))
             }

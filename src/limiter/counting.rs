@@ -50,6 +50,9 @@ impl Entry {
     /// A call on a resource that was closed or removed is no denial.
     #[inline]
     pub(super) fn count_denied(&self, denied: &Denied) {
+        if !Counts::ARE_KEPT {
+            return; // nor is the bucket looked at
+        }
         let reason = match denied {
             Denied::Exhausted(_) if self.bucket.is_paused() => Count::Paused,
             Denied::Exhausted(_) => Count::Exhausted,

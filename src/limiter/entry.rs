@@ -224,7 +224,7 @@ impl Entry {
         if self.bucket.is_bounded_in_flight() {
             return self.try_acquire_bounded(n);
         }
-        let now = self.check_read(n)?;
+        let now = self.check_read(n).map_err(|denied| self.refuse(denied))?;
         if n == 0 {
             return Ok(CountedAt::COMMON);
         }
@@ -233,9 +233,10 @@ impl Entry {
         Ok(counted)
     }
 
-    /// As [`check`](Self::check). Returns a reading of the clock that is about as old as the decision.
+    /// As [`check`](Self::check), for a caller that refuses the call. Returns a reading of the clock that is about as
+    /// old as the decision.
     #[inline]
-    fn check_read<E: Refusal<Denied>>(&self, n: u64) -> Result<u64, E> {
+    fn check_read(&self, n: u64) -> Result<u64, Denied> {
         match self.bucket.take_prepaid(n) {
             Some(true) => Ok(self.now()),
             Some(false) => self.check_slow(n, None).map(|()| self.now()),
@@ -261,7 +262,10 @@ impl Entry {
             return self.peek(0).map(|()| CountedAt::COMMON).map_err(E::new);
         }
         let counted = self.enter_bounded(n).map_err(|denied| self.refuse(denied))?;
-        let now = self.check_read(n).inspect_err(|_| self.end_by(0, counted, false))?;
+        let now = self.check_read(n).map_err(|denied| {
+            self.end_by(0, counted, false);
+            self.refuse(denied)
+        })?;
         self.note_grant(n, counted, now);
         Ok(counted)
     }

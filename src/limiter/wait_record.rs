@@ -70,7 +70,7 @@ impl WaitRecord {
     }
 
     /// A call that gives up as it would join the queues: because of the part at `index`.
-    pub(super) fn none(parts: &[Part], index: usize, why: GiveUp) {
+    pub(super) fn not_begun(parts: &[Part], index: usize, why: GiveUp) {
         let entry = &parts[index].entry;
         match why {
             GiveUp::TimedOut(_) => {

@@ -408,6 +408,13 @@ impl FairBucket {
         self.bucket.open_stripes(self.clock.now());
     }
 
+    /// While the queue is locked.
+    #[cfg(all(test, feature = "metrics"))]
+    pub(crate) fn with_queue_locked<R>(&self, act: impl FnOnce() -> R) -> R {
+        let _queue = self.queue.lock();
+        act()
+    }
+
     #[cfg(test)]
     pub(crate) fn is_striped(&self) -> bool {
         self.bucket.is_striped()

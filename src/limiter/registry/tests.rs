@@ -208,3 +208,19 @@ fn each_key_counts_where_it_is() {
     assert_eq!(inner.entries.pin().len(), 2);
     assert!(inner.keys.lock().names.is_empty());
 }
+
+/// A scrape takes no lock that a take may take: neither a queue's nor that of the keys. It does not end here if it does.
+#[cfg(feature = "metrics")]
+#[test]
+fn readings_take_no_lock_of_takes() {
+    let (limiter, _) = limiter(Limit::per_second(5_000));
+    limiter.try_acquire("promoted").unwrap().forget();
+    let plain = limiter.configure("plain", Limit::per_second(5_000)).unwrap();
+    let limit = Limit::per_second(10).and(Limit::per_hour(100));
+    let compound = limiter.configure("compound", limit).unwrap();
+    let inner = &limiter.0;
+    let (_admin, _keys) = (inner.admin.lock(), inner.keys.lock());
+    let read = || std::thread::scope(|scope| scope.spawn(|| limiter.readings()).join().unwrap());
+    let readings = plain.0.bucket.with_queue_locked(|| compound.0.bucket.with_queue_locked(read));
+    assert_eq!(readings.len(), 3);
+}
