@@ -425,6 +425,35 @@ swarm_nats_refuses() {
     verdict 'swarm_nats, misused' 'exit codes 2 and 1'
 }
 
+# From several addresses, in Python.
+axum_server() {
+    local wrong=''
+    python3 scripts/check-axum-server.py "${CARGO_TARGET_DIR:-target}/release/examples/axum_server" >"$out" 2>&1 ||
+        wrong='what the assertion says'
+    verdict axum_server "$(tail -n 1 "$out")" "$wrong"
+}
+
+# Bad arguments: an error, the usage and exit code 2. An address that is not to be had: exit code 1.
+axum_server_refuses() {
+    local code arguments
+    for arguments in --bogus --rate '--rate 0' '--listen x' '--trusted-proxies 10.0.0.0/33' '--grace 0'; do
+        code=0
+        # shellcheck disable=SC2086 # split on purpose
+        example axum_server $arguments || code=$?
+        if ((code != 2)) || ! grep -q '^usage: ' "$out"; then
+            verdict "axum_server $arguments" '' "the usage and exit code 2, not $code"
+            return
+        fi
+    done
+    code=0
+    example axum_server --listen 192.0.2.1:1 || code=$?
+    if ((code != 1)) || ! grep -q 'cannot listen on 192.0.2.1:1' "$out"; then
+        verdict 'axum_server without a port' '' "the address and exit code 1, not $code"
+        return
+    fi
+    verdict 'axum_server, misused' 'exit codes 2 and 1'
+}
+
 cargo build --quiet --release --examples
 rate_limiting
 worker_pool
@@ -452,4 +481,6 @@ llm_client 'beside another client' '0 < requests and status_429 < requests / 20 
     --foreign 0.5 --seconds 8
 llm_client_upstream
 llm_client_refuses
+axum_server
+axum_server_refuses
 exit "$failed"
