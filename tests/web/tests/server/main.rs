@@ -1,9 +1,11 @@
 //! The layer for servers, in axum, hyper and tonic over loopback connections.
 
+mod admissions;
 mod forged;
 mod grpc;
 mod in_flight;
 mod load;
+mod wrk;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
