@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body;
 use tollgate::http::{Feedback, Outcome, Profile};
 use tollgate::tower::server::{Key, RateLimitLayer, RateLimitLayerBuilder, Rule};
@@ -83,6 +83,13 @@ fn a_refusal_is_a_problem_that_says_what_to_do() {
 
 type Prepare = fn(&MemoryLimiter);
 
+/// A request as gRPC's.
+fn post(content_type: &str) -> Request<()> {
+    let mut request = with(from("192.0.2.1"), &[("content-type", content_type)]);
+    *request.method_mut() = Method::POST;
+    request
+}
+
 /// What the server says to a request that the first of its rules refuses, and the gRPC status of the same.
 fn refusal(
     limiter: &MemoryLimiter,
@@ -95,8 +102,7 @@ fn refusal(
     let (status, headers) = (refused.status(), refused.headers().clone());
     let problem: serde_json::Value = serde_json::from_slice(&body(refused)).unwrap();
     assert_eq!(problem["status"], status.as_u16());
-    let grpc =
-        server.answer(with(from("192.0.2.1"), &[("content-type", "application/grpc+proto")]));
+    let grpc = server.answer(post("application/grpc+proto"));
     assert_eq!(grpc.status(), StatusCode::OK);
     assert!(grpc.body().is_end_stream());
     let detail = problem["detail"].as_str().unwrap().to_string();
@@ -170,7 +176,7 @@ fn grpc_clients_get_a_status_without_a_body() {
             .rule(Rule::new("50 %", Limit::per_minute(40).burst(1)))
             .on_rejection(|_| Response::new("for HTTP alone")),
     );
-    let call = |kind: &str| server.answer(with(from("192.0.2.1"), &[("content-type", kind)]));
+    let call = |kind: &str| server.answer(post(kind));
     assert_eq!(body(call("application/grpc")), "hello");
     for kind in ["application/grpc", "application/grpc+proto", "Application/gRPC-web"] {
         let refused = call(kind);
@@ -182,9 +188,20 @@ fn grpc_clients_get_a_status_without_a_body() {
         assert_eq!(feedback.outcome, Outcome::Throttled);
         assert_eq!(body(refused), Bytes::new());
     }
-    for kind in ["application/json", "application/grp", ""] {
+    for kind in ["application/json", "application/grp", "application/grpcs", ""] {
         assert_eq!(body(call(kind)), "for HTTP alone");
     }
+}
+
+/// A client could otherwise have an empty answer with the status 200 stored in a cache.
+#[test]
+fn what_a_cache_may_store_is_no_call_of_grpc() {
+    let (_time, limiter) = limiter();
+    let rule = Rule::new("all", Limit::per_minute(1));
+    let server = Server::new(RateLimitLayer::builder(&limiter).rule(rule));
+    let get = || with(from("192.0.2.1"), &[("content-type", "application/grpc")]);
+    assert_eq!(server.status(get()), StatusCode::OK);
+    assert_eq!(server.status(get()), StatusCode::TOO_MANY_REQUESTS);
 }
 
 #[test]

@@ -53,7 +53,7 @@
 //!
 //! # gRPC
 //!
-//! A request whose `Content-Type` is `application/grpc` or one of its kinds is refused by a status of gRPC,
+//! A `POST` whose `Content-Type` is `application/grpc` or one of its kinds is refused by a status of gRPC,
 //! with HTTP's status 200: `RESOURCE_EXHAUSTED` with a `google.rpc.RetryInfo`, or what else [stands for the
 //! cause](Rejection::status).
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use serde_json::json;
 
 use super::decisions::{Cause, Decisions};
@@ -159,11 +159,9 @@ impl<'a> Rejection<'a> {
     /// The user's answer, or the default. A gRPC client gets a status without a body, in any case.
     pub(super) fn answer(&self, on_rejection: Option<&OnRejection>) -> Response<Bytes> {
         let content_type = self.request.headers.get(CONTENT_TYPE);
-        let is_grpc = |value: &&HeaderValue| {
-            let start = value.as_bytes().get(..b"application/grpc".len());
-            start.is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
-        };
-        if let Some(content_type) = content_type.filter(is_grpc) {
+        // All calls of gRPC are a POST. A cache may store the answer to a GET, as its status is 200.
+        let is_post = self.request.method == Method::POST;
+        if let Some(content_type) = content_type.filter(|kind| is_post && is_grpc(kind)) {
             return self.grpc_status(content_type.clone());
         }
         on_rejection.map_or_else(|| self.problem(), |answer| answer(self))
@@ -180,4 +178,12 @@ impl<'a> Rejection<'a> {
         grpc_status::write(code, &self.detail(), self.retry_after, response.headers_mut());
         response
     }
+}
+
+/// `application/grpc`, and `application/grpc+proto`, `application/grpc-web` and the like.
+fn is_grpc(content_type: &HeaderValue) -> bool {
+    let name = b"application/grpc";
+    content_type.as_bytes().split_at_checked(name.len()).is_some_and(|(start, rest)| {
+        start.eq_ignore_ascii_case(name) && rest.first().is_none_or(|next| b"+-; ".contains(next))
+    })
 }
