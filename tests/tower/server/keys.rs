@@ -174,6 +174,20 @@ fn the_client_is_the_rightmost_address_that_is_not_trusted() {
 }
 
 #[test]
+fn a_network_that_is_mapped_to_ipv6_is_one_of_ipv4() {
+    for (network, is_trusted) in [
+        ("::ffff:10.0.0.0/104", true),
+        ("::ffff:10.0.0.1/128", true),
+        ("::ffff:11.0.0.0/104", false),
+    ] {
+        let proxies = TrustedProxies::networks([network.parse().unwrap()]);
+        let request = with(peer("10.0.0.1"), &[("x-forwarded-for", "203.0.113.9")]);
+        let key = key_of(Key::x_forwarded_for(proxies), request);
+        assert_eq!(key, if is_trusted { "203.0.113.9" } else { "10.0.0.1" }, "{network}");
+    }
+}
+
+#[test]
 fn forwarded_is_read_by_its_grammar() {
     for (lines, client) in [
         (&["for=203.0.113.9"][..], "203.0.113.9"),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::{FORWARDED, HeaderName};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -48,7 +48,7 @@ impl TrustedProxies {
     /// ```
     #[must_use]
     pub fn networks(networks: impl IntoIterator<Item = IpNet>) -> Self {
-        Self(Trust::Networks(networks.into_iter().collect()))
+        Self(Trust::Networks(networks.into_iter().map(canonical).collect()))
     }
 
     /// The client by `X-Forwarded-For`.
@@ -97,6 +97,17 @@ impl TrustedProxies {
         }
         client
     }
+}
+
+/// Addresses are compared in their canonical form: a network of addresses that are mapped to IPv6 is one of
+/// IPv4.
+fn canonical(network: IpNet) -> IpNet {
+    let mapped = || {
+        let bits = network.prefix_len().checked_sub(96)?;
+        let IpAddr::V4(address) = network.addr().to_canonical() else { return None };
+        Ipv4Net::new(address, bits).ok().map(IpNet::V4)
+    };
+    if network.addr().is_ipv6() { mapped().unwrap_or(network) } else { network }
 }
 
 /// An address with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`,
