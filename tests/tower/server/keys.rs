@@ -46,6 +46,9 @@ fn addresses_count_by_network() {
     assert_eq!(bits(0), "::/0");
     assert_eq!(bits(128), "2001:db8:1:2:3:4:5:6/128");
     assert_eq!(bits(200), bits(128));
+
+    let pair = Key::method().and(Key::peer_ip()).ipv6_prefix(48);
+    assert_eq!(key_of(pair, peer("2001:db8:1:2::3")), "GET|2001:db8:1::/48");
 }
 
 #[test]
@@ -112,7 +115,10 @@ fn secrets_and_long_texts_are_hashed() {
     assert_eq!(by_text("a".repeat(64)), "a".repeat(64));
     for key in [by_secret, by_text("a".repeat(65)), by_text("a|b".into()), by_text("a\nb".into())] {
         assert!(key.len() == 33 && key.starts_with('#'), "{key}");
+        assert_ne!(by_text(key.clone()), key, "nobody can name the key of another");
     }
+    assert_ne!(by_text("anonymous".into()), "anonymous", "nor that of those without a key");
+    assert_eq!(by_text(String::new()), "");
 }
 
 #[test]

@@ -216,6 +216,20 @@ fn a_request_without_a_key_shares_a_bucket_is_let_through_or_refused() {
     }
 }
 
+/// Otherwise whoever has a key would send it twice and not be counted.
+#[test]
+fn a_rule_is_not_skipped_because_a_header_is_sent_twice() {
+    for key in [Key::header("x-api-key"), Key::peer_ip().and(Key::header("x-api-key"))] {
+        let (_time, limiter) = limiter();
+        let rule =
+            Rule::new("per-key", Limit::per_minute(2)).per(key).on_missing_key(MissingKey::Skip);
+        let server = Server::new(RateLimitLayer::builder(&limiter).rule(rule));
+        let twice = [("x-api-key", "abc"), ("x-api-key", "abc")];
+        assert_eq!(server.admitted(&with(from("192.0.2.1"), &twice)), 2);
+        assert_eq!(limiter.keys("per-key:")[0].resource, "per-key:anonymous");
+    }
+}
+
 #[test]
 fn a_missing_key_that_is_only_observed_is_told() {
     let (_time, limiter) = limiter();

@@ -15,6 +15,10 @@ use super::forwarded::TrustedProxies;
 const LONGEST: usize = 64;
 /// Between the parts of a key: no part has it.
 const SEPARATOR: char = '|';
+/// Before a hash: no text begins with it.
+const HASHED: char = '#';
+/// The key of requests without one: no text is it.
+pub(super) const ANONYMOUS: &str = "anonymous";
 
 /// What a rule counts by: each key has a bucket of its own.
 ///
@@ -22,8 +26,9 @@ const SEPARATOR: char = '|';
 ///
 /// A key is a part of a resource's name: it is kept in memory, and shows in lists of resources and in logs.
 /// So it is bounded: a text that is longer than 64 bytes, or has control characters or `|` in it, is replaced
-/// by a hash of 128 bits with a secret that each process draws (`SipHash`). Values of headers, which may be
-/// secrets, and [`KeyValue::secret`] are always hashed.
+/// by a hash of 128 bits with a secret that each process draws (`SipHash`). So is one that begins with `#` as
+/// hashes do, or is `anonymous`, as it may be a client's. Values of headers, which may be secrets, and
+/// [`KeyValue::secret`] are always hashed.
 #[derive(Clone)]
 pub struct Key {
     source: Source,
@@ -32,6 +37,14 @@ pub struct Key {
 }
 
 type Function = Arc<dyn Fn(&Parts) -> KeyValue + Send + Sync>;
+
+/// Why a request has no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoKey {
+    Absent,
+    /// It has several. The client chose so, and the application may take it for one that has a key.
+    Several,
+}
 
 #[derive(Clone)]
 enum Source {
@@ -83,7 +96,9 @@ impl Key {
     /// key: which of them the application goes by is not known here.
     ///
     /// The value is what the client says. Before it is authenticated a client can send as many as it wants:
-    /// have a rule per address beside this one, or put the layer behind the authentication.
+    /// have a rule per address beside this one, or put the layer behind the authentication. And a client can
+    /// write one value in several ways, such as `Bearer` and `bearer` in `Authorization`: where the application
+    /// does not tell them apart, count by what it has read, by [`extension`](Self::extension).
     #[must_use]
     pub fn header<N>(name: N) -> Self
     where
@@ -92,8 +107,9 @@ impl Key {
         Self::new(Source::Header(HeaderName::try_from(name).ok()))
     }
 
-    /// The path of the request's URI, as it was sent. For a route's pattern use
-    /// [`extension`](Self::extension), with axum's `MatchedPath`.
+    /// The path of the request's URI, as it was sent. A client can send any, also many that lead to one route:
+    /// each has a bucket of its own. For a route's pattern use [`extension`](Self::extension), with axum's
+    /// `MatchedPath`.
     #[must_use]
     pub fn path() -> Self {
         Self::new(Source::Path)
@@ -132,7 +148,8 @@ impl Key {
     /// let by_host = Key::from_fn(|request| request.uri.host().map(str::to_owned));
     /// let by_token = Key::from_fn(|request| {
     ///     let value = request.headers.get("authorization")?.to_str().ok()?;
-    ///     value.strip_prefix("Bearer ").map(KeyValue::secret)
+    ///     let (scheme, token) = value.split_once(' ')?;
+    ///     scheme.eq_ignore_ascii_case("bearer").then(|| KeyValue::secret(token.trim()))
     /// });
     /// ```
     #[must_use]
@@ -156,10 +173,12 @@ impl Key {
     }
 
     /// IPv6 addresses count as one if their first `bits` agree: 64 by default, as that is what one customer
-    /// gets at least. More than 128 counts as 128. IPv4 addresses that are mapped to IPv6 count as IPv4.
+    /// gets at least. More than 128 counts as 128. IPv4 addresses that are mapped to IPv6 count as IPv4. Of a
+    /// [pair](Self::and) it is for both.
     #[must_use]
     pub fn ipv6_prefix(mut self, bits: u8) -> Self {
         self.ipv6_prefix = bits.min(128);
+        self.and = self.and.map(|and| Box::new(and.ipv6_prefix(bits)));
         self
     }
 
@@ -169,31 +188,35 @@ impl Key {
             && self.and.as_ref().is_none_or(|and| and.is_valid())
     }
 
-    /// Appends the key of a request to a name. `None` if it has none.
+    /// Appends the key of a request to a name.
     pub(super) fn write(
         &self,
         request: &Parts,
         peer: Option<IpAddr>,
         name: &mut String,
-    ) -> Option<()> {
+    ) -> Result<(), NoKey> {
         match &self.source {
-            Source::Peer => self.write_ip(peer?, name),
+            Source::Peer => self.write_ip(peer, name)?,
             Source::XForwardedFor(proxies) => {
-                self.write_ip(proxies.by_x_forwarded_for(peer, &request.headers)?, name);
+                self.write_ip(proxies.by_x_forwarded_for(peer, &request.headers), name)?;
             }
             Source::Forwarded(proxies) => {
-                self.write_ip(proxies.by_forwarded(peer, &request.headers)?, name);
+                self.write_ip(proxies.by_forwarded(peer, &request.headers), name)?;
             }
             Source::Header(header) => {
-                let mut lines = request.headers.get_all(header.as_ref()?).into_iter();
-                let line = lines.next().filter(|_| lines.next().is_none())?;
+                let header = header.as_ref().ok_or(NoKey::Absent)?;
+                let mut lines = request.headers.get_all(header).into_iter();
+                let line = lines.next().ok_or(NoKey::Absent)?;
+                if lines.next().is_some() {
+                    return Err(NoKey::Several);
+                }
                 write_hash(line.as_bytes(), name);
             }
             Source::Path => write_text(request.uri.path(), name),
             Source::Method => write_text(request.method.as_str(), name),
             Source::Function(function) => match function(request).0 {
-                Value::None => return None,
-                Value::Ip(address) => self.write_ip(address, name),
+                Value::None => return Err(NoKey::Absent),
+                Value::Ip(address) => self.write_ip(Some(address), name)?,
                 Value::Text(text) => write_text(&text, name),
                 Value::Secret(secret) => write_hash(secret.as_bytes(), name),
             },
@@ -203,12 +226,12 @@ impl Key {
                 name.push(SEPARATOR);
                 and.write(request, peer, name)
             }
-            None => Some(()),
+            None => Ok(()),
         }
     }
 
-    fn write_ip(&self, address: IpAddr, name: &mut String) {
-        let _ = match address.to_canonical() {
+    fn write_ip(&self, address: Option<IpAddr>, name: &mut String) -> Result<(), NoKey> {
+        let _ = match address.ok_or(NoKey::Absent)?.to_canonical() {
             IpAddr::V4(address) => write!(name, "{address}"),
             IpAddr::V6(address) => {
                 let bits = self.ipv6_prefix;
@@ -217,12 +240,15 @@ impl Key {
                 write!(name, "{network}/{bits}")
             }
         };
+        Ok(())
     }
 }
 
 fn write_text(text: &str, name: &mut String) {
     let is_plain = |c: char| c != SEPARATOR && !c.is_control();
-    if text.len() <= LONGEST && text.chars().all(is_plain) {
+    // A client could otherwise choose the key of others.
+    let is_taken = text.starts_with(HASHED) || text == ANONYMOUS;
+    if text.len() <= LONGEST && text.chars().all(is_plain) && !is_taken {
         name.push_str(text);
     } else {
         write_hash(text.as_bytes(), name);
@@ -232,7 +258,7 @@ fn write_text(text: &str, name: &mut String) {
 /// The seeds are one pair for the process, so that layers that share a limiter share its keys.
 fn write_hash(bytes: &[u8], name: &mut String) {
     static SEEDS: LazyLock<[RandomState; 2]> = LazyLock::new(Default::default);
-    name.push('#');
+    name.push(HASHED);
     for seed in &*SEEDS {
         let _ = write!(name, "{:016x}", seed.hash_one(bytes));
     }

@@ -6,14 +6,12 @@ use std::sync::Arc;
 
 use http::{request, response};
 
-use super::key::Key;
+use super::key::{ANONYMOUS, Key, NoKey};
 use crate::integrations::http::RateLimitHeaders;
 use crate::limiter::{ConfigError, Limit, MemoryLimiter, OnRelease};
 
 /// Keys of a rule at a time: 14 MB if they are compact, and 180 MB if they are not.
 const MAX_KEYS: u64 = 100_000;
-/// The key of requests without one.
-const ANONYMOUS: &str = "anonymous";
 
 pub(super) type ForRequest<T> = Arc<dyn Fn(&request::Parts) -> T + Send + Sync>;
 pub(super) type ForResponse = Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>;
@@ -57,7 +55,8 @@ pub enum MissingKey {
     /// All requests without a key share one bucket, whose key is `anonymous`.
     #[default]
     Share,
-    /// The rule does not apply.
+    /// The rule does not apply. If the request has several lines of the [header](Key::header), it does: then the
+    /// request shares the bucket of those without a key. Otherwise a client could choose not to be counted.
     Skip,
     /// It is refused with the status 400.
     Reject,
@@ -195,20 +194,19 @@ impl Rule {
         self.holds() || self.charge_if.is_some()
     }
 
-    /// Appends the name of the request's resource. `None` if it has no key: then the name is that of requests
-    /// without one.
+    /// Appends the name of the request's resource; that of requests without a key if it has none.
     pub(super) fn write_resource(
         &self,
         request: &request::Parts,
         peer: Option<IpAddr>,
         name: &mut String,
-    ) -> Option<()> {
+    ) -> Result<(), NoKey> {
         name.push_str(&self.name);
-        let Some(key) = &self.key else { return Some(()) };
+        let Some(key) = &self.key else { return Ok(()) };
         name.push(':');
         let start = name.len();
         let written = key.write(request, peer, name);
-        if written.is_none() {
+        if written.is_err() {
             name.truncate(start);
             name.push_str(ANONYMOUS);
         }

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::decisions::{Cause, Decided, Decisions, RuleDecision};
 use super::held::{Held, HeldPermit};
-use super::key::PeerAddr;
+use super::key::{NoKey, PeerAddr};
 use super::rule::{ForRequest, MissingKey, Rule};
 use crate::limiter::{Decision, MemoryLimiter, Permit};
 
@@ -123,11 +123,12 @@ impl Rules {
                 continue;
             }
             let start = names.len();
-            let has_key = rule.write_resource(request, peer, names).is_some();
-            if !has_key && rule.missing == MissingKey::Skip {
+            let written = rule.write_resource(request, peer, names);
+            if written == Err(NoKey::Absent) && rule.missing == MissingKey::Skip {
                 names.truncate(start);
                 continue;
             }
+            let has_key = written.is_ok();
             let tokens = rule.cost.as_ref().map_or(1, |cost| cost(request));
             let wanted = Wanted { index, rule, name: start..names.len(), tokens, has_key };
             if rule.is_observed {
