@@ -1,10 +1,12 @@
 //! Bodies: read ahead of refusals, and handed on as they came.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, StreamBody};
@@ -90,19 +92,53 @@ fn no_more_is_read_than_the_limit() {
     assert_eq!(ready(&mut answer.into_body().collect()).unwrap().to_bytes(), INFO);
 }
 
+/// A slow body would hold back the pause, and others would send meanwhile.
+#[test]
+fn a_head_that_tells_the_wait_counts_at_once() {
+    for status in [429, 503] {
+        let (api, _time) = resource(Limit::per_second(100));
+        let (mut client, server) = client(&ClientLayer::new(api.clone()));
+        let (_body, frames) = Frames::new();
+        server.reply(Ok(response(status, &["retry-after: 20"], frames)));
+        assert_eq!(answer(&mut client, 0).unwrap().status(), status);
+        assert_eq!(pause(&api), Some(20 * SECOND));
+    }
+}
+
+#[test]
+fn any_number_of_empty_frames_is_not_kept() {
+    let (api, _time) = resource(Limit::per_second(100));
+    let polled = Arc::new(AtomicUsize::new(0));
+    let frames = {
+        let polled = Arc::clone(&polled);
+        move || {
+            let polled = Arc::clone(&polled);
+            let empty = stream::iter(0..100_000).map(move |_| {
+                polled.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, Infallible>(Frame::data(Bytes::new()))
+            });
+            StreamBody::new(empty)
+        }
+    };
+    let client = ClientLayer::new(api.clone()).layer(service(frames));
+    ready(&mut client.oneshot(request(0))).unwrap();
+    assert!(api.capacity().burst < 100);
+    assert_eq!(polled.load(Ordering::Relaxed), 1_024);
+}
+
 #[test]
 fn a_refusal_that_is_dropped_while_it_is_read_counts_all_the_same() {
     let (api, time) = resource(Limit::per_second(100));
     let (mut client, server) = client(&ClientLayer::new(api.clone()));
     let mut future = send(&mut client, 0);
     let (body, frames) = Frames::new();
-    server.reply(Ok(response(429, &["retry-after: 20"], frames)));
-    body.data("{");
+    server.reply(Ok(response(429, &[], frames)));
+    body.data(INFO);
     assert!(poll(&mut future).is_pending());
     time.advance(5 * SECOND);
     drop(future); // a timeout
     assert!(body.is_closed());
-    assert_eq!(pause(&api), Some(15 * SECOND));
+    assert_eq!(pause(&api), Some(SECOND * 81 / 2));
     assert!(api.capacity().burst < 100);
     assert_eq!(api.capacity().in_flight, 0);
 }
@@ -112,12 +148,12 @@ fn an_error_of_a_body_that_is_read_is_handed_on() {
     let (api, _time) = resource(Limit::per_second(100));
     let (mut client, server) = client(&ClientLayer::new(api.clone()));
     let (body, frames) = Frames::new();
-    body.data("{");
+    body.data(INFO);
     body.error();
-    server.reply(Ok(response(429, &["retry-after: 2"], frames)));
+    server.reply(Ok(response(429, &[], frames)));
     let mut answer = answer(&mut client, 0).unwrap().into_body();
-    assert_eq!(pause(&api), Some(2 * SECOND));
-    assert_eq!(ready(&mut answer.frame()).unwrap().unwrap().into_data().unwrap(), "{");
+    assert_eq!(pause(&api), Some(SECOND * 91 / 2));
+    assert_eq!(ready(&mut answer.frame()).unwrap().unwrap().into_data().unwrap(), INFO);
     assert_eq!(api.capacity().in_flight, 1);
     assert!(ready(&mut answer.frame()).unwrap().is_err());
     assert_eq!(api.capacity().in_flight, 0);
@@ -127,16 +163,19 @@ fn an_error_of_a_body_that_is_read_is_handed_on() {
 fn a_403_of_github_is_told_apart_by_its_body() {
     let head =
         ["x-ratelimit-limit: 30", "x-ratelimit-remaining: 14", "x-ratelimit-reset: 1655120964"];
-    let is_cut = |message: &'static str| {
+    let is_cut = |encoding: &str, message: &'static str| {
         let (api, _time) = resource(Limit::per_second(100));
         let layer = ClientLayer::new(api.clone()).profile(tollgate::http::Profile::GitHub);
         let (mut client, server) = client(&layer);
+        let encoding = format!("content-encoding: {encoding}");
+        let head: Vec<_> = head.into_iter().chain([&*encoding]).collect();
         server.reply(Ok(response(403, &head, Frames::full(message))));
         answer(&mut client, 0).unwrap();
         api.capacity().burst < 100
     };
-    assert!(is_cut("You have exceeded a secondary rate limit"));
-    assert!(!is_cut("Must have admin rights to Repository"));
+    assert!(is_cut("identity", "You have exceeded a secondary rate limit"));
+    assert!(!is_cut("identity", "Must have admin rights to Repository"));
+    assert!(is_cut("gzip", "compressed"), "the head alone counts");
 }
 
 #[test]

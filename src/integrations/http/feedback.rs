@@ -165,6 +165,12 @@ impl Feedback {
         self
     }
 
+    /// Whether a body would add nothing to the outcome and the wait.
+    #[cfg(feature = "tower")]
+    pub(crate) fn is_complete(&self) -> bool {
+        self.outcome != Outcome::Passed && self.told.is_some()
+    }
+
     /// Whether the rules of this provider apply.
     fn may_be_of(&self, provider: Profile) -> bool {
         let is_error = self.status.is_client_error() || self.status.is_server_error();

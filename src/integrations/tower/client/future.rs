@@ -105,7 +105,7 @@ where
                     let Some(feedback) = sent.upstream().read(&parts) else {
                         return Poll::Ready(Ok(sent.into_response(parts, Content::Whole { body })));
                     };
-                    if !sent.upstream().wants_body(&parts) || body.is_end_stream() {
+                    if !sent.upstream().wants_body(&parts, &feedback) || body.is_end_stream() {
                         sent.apply(feedback, &parts, &[], sent.now());
                         return Poll::Ready(Ok(sent.into_response(parts, Content::Whole { body })));
                     }

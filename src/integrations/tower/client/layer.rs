@@ -130,8 +130,8 @@ impl<Req> ClientLayer<Req> {
     }
 
     /// Corrects what was read of an answer, before it is applied. `classify` gets the head, and of an answer
-    /// with a status of 400 or above the start of the body, which may be cut off. Of others the body is
-    /// empty.
+    /// with a status of 400 or above the start of the body, which may be cut off or compressed. Of others the
+    /// body is empty.
     ///
     /// ```
     /// use tollgate::http::Outcome;
@@ -161,8 +161,9 @@ impl<Req> ClientLayer<Req> {
     /// How much of the body of a refusal is read before the answer is handed on, in bytes: 16 KiB by default,
     /// 0 for nothing. The caller's body has these bytes too.
     ///
-    /// Refusals are answers with a status of 400, 403, 429, 503 or 529; with a [classifier](Self::classify)
-    /// all of 400 and above. Other bodies are never read ahead.
+    /// Refusals are answers with a status of 400, 403, 429, 503 or 529 whose head does not tell how long to wait
+    /// and whose body is not compressed; with a [classifier](Self::classify) all of 400 and above. Other bodies
+    /// are never read ahead.
     #[must_use]
     pub fn read_refusals(mut self, bytes: usize) -> Self {
         self.upstream().body_limit = bytes;

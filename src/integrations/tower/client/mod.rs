@@ -59,7 +59,7 @@
 //!
 //! * A refusal (429) cuts all of the layer's resources; where it says that only some had too little left for
 //!   the request, only those. Its `Retry-After` pauses all.
-//! * Some providers tell in the body of a refusal how long to wait. The layer reads
+//! * Some providers tell in the body of a refusal how long to wait. If the head does not, the layer reads
 //!   [up to 16 KiB](ClientLayer::read_refusals) of it before it hands the answer on, whole. So the pause stands
 //!   before a retry layer sends the next attempt. If the caller gives up meanwhile, what was read until then
 //!   counts. Bodies of other answers pass through untouched. A compressed body tells nothing.

@@ -17,6 +17,10 @@ use super::body::{Content, FrameResult, ResponseBody};
 use super::sent::Sent;
 use crate::integrations::http::Feedback;
 
+/// Frames that are kept: empty ones do not count towards the limit in bytes, and an upstream can send any
+/// number of them.
+const MOST_FRAMES: usize = 1_024;
+
 /// Dropped before it is done, it applies what it has read until then.
 pub(super) struct Refusal<B: Body> {
     /// `None` once it was applied.
@@ -47,6 +51,7 @@ impl<B: Body> Refusal<B> {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Response<ResponseBody<B>>>> {
         while let Some(body) = &mut self.body
             && self.start.len() < self.limit
+            && self.read.len() < MOST_FRAMES
             && !body.is_end_stream()
         {
             let Some(frame) = ready!(body.as_mut().poll_frame(cx)) else {

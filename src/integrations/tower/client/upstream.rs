@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use http::header::CONTENT_ENCODING;
 use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 use smallvec::SmallVec;
@@ -73,14 +74,16 @@ impl Upstream {
         Resource::acquire_all(&self.wanted(costs))
     }
 
-    /// Whether the body of an answer with this head is of use.
-    pub(super) fn wants_body(&self, parts: &Parts) -> bool {
-        let is_refusal = if self.classifier.is_some() {
+    /// Whether the body of an answer with this head is of use. If it is not, nothing waits for it: other
+    /// requests would be sent meanwhile.
+    pub(super) fn wants_body(&self, parts: &Parts, feedback: &Feedback) -> bool {
+        let is_of_use = if self.classifier.is_some() {
             parts.status.is_client_error() || parts.status.is_server_error()
         } else {
-            matches!(parts.status.as_u16(), 400 | 403 | 429 | 503 | 529)
+            let may_tell = matches!(parts.status.as_u16(), 400 | 403 | 429 | 503 | 529);
+            may_tell && !feedback.is_complete() && is_readable(parts)
         };
-        self.profile.is_some() && self.body_limit > 0 && is_refusal
+        self.body_limit > 0 && is_of_use
     }
 
     /// What the head of an answer says; `None` if answers are not read.
@@ -96,7 +99,7 @@ impl Upstream {
 
     /// Adds the start of the body, and what the classifier says.
     pub(super) fn complete(&self, mut feedback: Feedback, parts: &Parts, body: &[u8]) -> Feedback {
-        if !body.is_empty() {
+        if !body.is_empty() && is_readable(parts) {
             feedback = feedback.with_body(body);
         }
         match &self.classifier {
@@ -139,4 +142,10 @@ impl Upstream {
             feedback.apply_as(budget.unit, &budget.resource, permit, unanswered);
         }
     }
+}
+
+/// Whether the body is not compressed.
+fn is_readable(parts: &Parts) -> bool {
+    let encoding = parts.headers.get(CONTENT_ENCODING);
+    encoding.is_none_or(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
