@@ -25,8 +25,6 @@ pub(super) struct Rules {
 
 /// What becomes of a request.
 pub(super) enum Verdict {
-    /// No rule applies.
-    Skipped,
     Admitted(Held, Decisions),
     Refused(Refusal),
 }
@@ -81,12 +79,11 @@ impl AllWanted<'_> {
 
 impl Rules {
     pub(super) fn apply(&self, request: &request::Parts) -> Verdict {
-        if self.skip_if.as_ref().is_some_and(|skip| skip(request)) {
-            return Verdict::Skipped;
-        }
-        let all = self.wanted(request);
+        let is_skipped = self.skip_if.as_ref().is_some_and(|skip| skip(request));
+        let all = if is_skipped { AllWanted::default() } else { self.wanted(request) };
         if all.enforced.is_empty() && all.observed.is_empty() {
-            return Verdict::Skipped;
+            // Without decisions a handler that extracts them would fail, whenever a client has no key.
+            return Verdict::Admitted(Held::default(), Decisions::new(Decided::new()));
         }
         let mut held = Held::default();
         let mut decided = Decided::new();

@@ -75,7 +75,6 @@ where
                 let response = Some(self.shared.refuse(&parts, refusal));
                 return ResponseFuture { state: State::Refused { response } };
             }
-            Verdict::Skipped => (Held::default(), None),
             Verdict::Admitted(held, decisions) => {
                 decisions.add_to_request(&mut parts.extensions);
                 (held, Some(decisions))
