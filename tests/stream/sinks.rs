@@ -1,3 +1,4 @@
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -113,6 +114,25 @@ fn items_cost_what_the_function_says() {
     time.advance(SECOND / 10);
     assert_eq!(now(sink.flush()), Some(Ok(())));
     assert_eq!(sink.get_ref().items, [7, 0, 4]);
+}
+
+#[test]
+fn an_error_of_a_feed_is_of_the_item_before() {
+    let (_limiter, api, _time) = manual(Limit::per_second(10));
+    let mut sink = Kept::default().rate_limited_sink_by(&api, |item| *item);
+    assert_eq!(now(sink.feed(11)), Some(Ok(())));
+    let Some(Err(SinkError::Limit(error))) = now(sink.feed(1)) else { panic!("too much") };
+    assert_eq!(error.item, 11);
+    assert_eq!(now(sink.flush()), Some(Ok(())));
+    assert_eq!(sink.get_ref().items, [0; 0], "the other was not taken");
+
+    // Whoever waits before the item is handed over still has it.
+    assert_eq!(now(sink.feed(11)), Some(Ok(())));
+    let mut is_ready = || now(poll_fn(|cx| sink.poll_ready_unpin(cx)));
+    assert!(is_ready().unwrap().is_err());
+    assert_eq!(is_ready(), Some(Ok(())));
+    assert_eq!(now(sink.send(1)), Some(Ok(())));
+    assert_eq!(sink.get_ref().items, [1]);
 }
 
 #[test]

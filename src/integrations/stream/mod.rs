@@ -45,12 +45,17 @@
 //! if the limiter was closed each further item comes with an error, and if an item costs more than the bucket
 //! ever holds, only this one.
 //!
+//! A sink tells the error of an item in the next call. So a `feed`, or a `send` after it, may fail for the item
+//! before. Then the sink has not taken the new one, and `feed`, `send` and `forward` drop it. Where no item may be
+//! lost, wait for `poll_ready`, and then call `start_send`.
+//!
 //! # Cancel safety
 //!
 //! A `next()` or a `send()` that is dropped, in a `select!` or a timeout, loses neither an item nor tokens: the
-//! item and its place in the queue stay in the adaptor. One that is not polled for more than 10 ms after its
-//! tokens are there lets others pass, until it is polled again. An adaptor that is dropped takes no tokens, and
-//! drops the item that it holds; `into_parts` returns it.
+//! item and its place in the queue stay in the adaptor. Only a `send()` that still waits for an earlier item drops
+//! its own. One that is not polled for more than 10 ms after its tokens are there lets others pass, until it is
+//! polled again. An adaptor that is dropped takes no tokens, and drops the item that it holds; `into_parts`
+//! returns it.
 
 mod error;
 mod held;
