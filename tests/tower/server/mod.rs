@@ -1,6 +1,7 @@
 //! The layer for servers.
 
 mod answers;
+mod any_rules;
 mod keys;
 mod permits;
 mod rules;
