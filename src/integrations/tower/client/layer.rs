@@ -97,7 +97,8 @@ impl<Req> ClientLayer<Req> {
     }
 
     /// Waits in `poll_ready`, not in `call`: a service is ready when it has a token of each resource, which
-    /// it holds for the call. It gives them back if it is dropped. A clone has none, and waits for its own.
+    /// it holds for the call, which is sent also if a pause has begun meanwhile. It gives them back if it is
+    /// dropped. A clone has none, and waits for its own.
     ///
     /// Only `call` knows what the request costs. If that is not one token of each, the permits are given
     /// back, and `call` takes those of the request, and waits for them. Where this is the rule and many tasks

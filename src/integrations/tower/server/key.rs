@@ -85,8 +85,9 @@ impl Key {
         Self::new(Source::XForwardedFor(proxies))
     }
 
-    /// As [`x_forwarded_for`](Self::x_forwarded_for), by the header `Forwarded` (RFC 7239). An address that a
-    /// proxy hides, such as `for=unknown`, ends the walk too.
+    /// As [`x_forwarded_for`](Self::x_forwarded_for), by the header `Forwarded` (RFC 7239). Most proxies do not
+    /// write it unless they are told to, and pass on what a client wrote. An address that a proxy hides, such as
+    /// `for=unknown`, ends the walk too.
     #[must_use]
     pub fn forwarded(proxies: TrustedProxies) -> Self {
         Self::new(Source::Forwarded(proxies))
