@@ -117,6 +117,9 @@ fn only_the_limit_that_was_exceeded_is_cut() {
     let none = ["x-ratelimit-remaining-requests: 50", "x-ratelimit-remaining-tokens: 5000"];
     assert_eq!(bursts(&[wait, none[0], none[1]]), (true, true));
     assert_eq!(bursts(&[wait, "x-ratelimit-remaining-tokens: 5000"]), (true, true));
+    // The reset has passed.
+    let ended = "x-ratelimit-reset-requests: 0s";
+    assert_eq!(bursts(&[wait, requests[0], requests[1], ended]), (true, true));
 }
 
 #[test]

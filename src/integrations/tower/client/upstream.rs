@@ -12,7 +12,7 @@ use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 use smallvec::SmallVec;
 
-use crate::integrations::http::{Feedback, Outcome, Profile, Unit};
+use crate::integrations::http::{Feedback, Outcome, Profile, Quota, Unit};
 use crate::limiter::{AcquireAll, AllError, Permits, Resource};
 use crate::sync::{AtomicU64, Ordering};
 
@@ -126,7 +126,11 @@ impl Upstream {
     /// among the unanswered ones.
     pub(super) fn apply(&self, feedback: &Feedback, permits: Option<&Permits>, costs: &[u64]) {
         let is_exhausted = |(budget, cost): (&Budget, &u64)| {
-            let mut quotas = feedback.quotas.iter().filter(|quota| quota.unit == budget.unit);
+            // What was left of a window that has ended says nothing.
+            let counts = |quota: &&Quota| {
+                quota.unit == budget.unit && quota.reset.is_none_or(|reset| !reset.is_zero())
+            };
+            let mut quotas = feedback.quotas.iter().filter(counts);
             quotas.any(|quota| quota.remaining.is_some_and(|left| left < *cost))
         };
         let budgets = || self.budgets.iter().zip(costs);
