@@ -35,6 +35,8 @@ struct Step {
     costs: [u64; RULES],
     /// Whether a client that is refused waits as long as it is told.
     obeys: bool,
+    /// Whether the answer stays in flight until the end.
+    is_slow: bool,
     pause: Duration,
 }
 
@@ -45,9 +47,11 @@ fn millis(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
 fn rule() -> impl Strategy<Value = AnyRule> {
     let strict = (1..30_u64, millis(100..20_000));
     let parts = (1..20_u64, millis(1..5_000), proptest::option::of(1..10_u64));
-    (parts, proptest::option::of(strict), any::<bool>(), any::<bool>()).prop_map(
-        |((tokens, window, burst), strict, is_keyed, charges)| {
+    let in_flight = proptest::option::of(1..6_u64);
+    (parts, proptest::option::of(strict), in_flight, any::<bool>(), any::<bool>()).prop_map(
+        |((tokens, window, burst), strict, in_flight, is_keyed, charges)| {
             let limit = Limit::new(tokens, window);
+            let limit = in_flight.map_or(limit, |most| limit.max_in_flight(most));
             let limit = burst.map_or(limit, |burst| limit.burst(burst));
             let limit = strict.map_or(limit, |(n, window)| limit.and(Limit::at_most(n, window)));
             AnyRule { limit, is_keyed, charges }
@@ -57,20 +61,20 @@ fn rule() -> impl Strategy<Value = AnyRule> {
 
 fn step() -> impl Strategy<Value = Step> {
     let costs = proptest::array::uniform3(0..4_u64);
-    (costs, any::<bool>(), millis(0..1_000)).prop_map(|(costs, obeys, pause)| Step {
-        costs,
-        obeys,
-        pause,
-    })
+    (costs, any::<bool>(), any::<bool>(), millis(0..1_000))
+        .prop_map(|(costs, obeys, is_slow, pause)| Step { costs, obeys, is_slow, pause })
 }
 
-/// Tokens of each rule.
-fn available(limiter: &MemoryLimiter, rules: &[AnyRule]) -> Vec<u64> {
+/// Tokens of each rule, and its requests in flight.
+fn standing(limiter: &MemoryLimiter, rules: &[AnyRule]) -> Vec<(u64, u64)> {
     let name = |(index, rule): (usize, &AnyRule)| {
         format!("rule-{index}{}", if rule.is_keyed { ":192.0.2.1" } else { "" })
     };
-    let available = |name: String| limiter.capacity(&name).expect("a resource").available;
-    rules.iter().enumerate().map(name).map(available).collect()
+    let standing = |name: String| {
+        let capacity = limiter.capacity(&name).expect("a resource");
+        (capacity.available, capacity.in_flight)
+    };
+    rules.iter().enumerate().map(name).map(standing).collect()
 }
 
 proptest! {
@@ -87,34 +91,41 @@ proptest! {
             builder.rule(rule.rule(index))
         };
         let server = Server::new(rules.iter().enumerate().fold(builder, add));
-        for Step { costs, obeys, pause } in steps {
+        let mut slow = Vec::new();
+        for Step { costs, obeys, is_slow, pause } in steps {
             let request = || -> Request<()> {
                 let mut request = from("192.0.2.1");
                 request.extensions_mut().insert(costs);
                 request
             };
-            let mut left = available(&limiter, &rules);
+            let mut expected = standing(&limiter, &rules);
             let answer = server.answer(request());
-            let after = available(&limiter, &rules);
             if answer.status() == StatusCode::OK {
-                left.iter_mut().zip(costs).for_each(|(left, cost)| *left -= cost);
+                for ((rule, (left, in_flight)), cost) in rules.iter().zip(&mut expected).zip(costs) {
+                    *left -= cost;
+                    *in_flight += u64::from(cost > 0 && rule.limit.get_max_in_flight().is_some());
+                }
             }
-            prop_assert_eq!(left, after, "{:?}", costs);
+            prop_assert_eq!(expected, standing(&limiter, &rules), "{:?}", costs);
             match answer.headers().get("retry-after") {
                 Some(seconds) => {
                     prop_assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
                     if obeys {
+                        slow.clear(); // nobody knows when a place in flight is free
                         let seconds = seconds.to_str().unwrap().parse().unwrap();
                         time.advance(Duration::from_secs(seconds));
                         prop_assert_eq!(server.status(request()), StatusCode::OK);
                     }
                 }
-                None => prop_assert!(matches!(
-                    answer.status(),
-                    StatusCode::OK | StatusCode::PAYLOAD_TOO_LARGE
-                )),
+                None if answer.status() == StatusCode::OK => {
+                    slow.extend(Some(answer).filter(|_| is_slow));
+                }
+                // In flight: 429 of a key, 503 of all.
+                None => prop_assert!(matches!(answer.status().as_u16(), 413 | 429 | 503)),
             }
             time.advance(pause);
         }
+        drop(slow);
+        prop_assert!(standing(&limiter, &rules).iter().all(|(_, in_flight)| *in_flight == 0));
     }
 }
