@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body;
 use tollgate::http::{Feedback, Outcome, Profile};
-use tollgate::tower::server::{Key, RateLimitLayer, RateLimitLayerBuilder, Rule};
+use tollgate::tower::server::{Key, RateLimitLayer, RateLimitLayerBuilder, Rejection, Rule};
 use tollgate::{Limit, MemoryLimiter};
 
 use super::{Server, body, from, limiter, with};
@@ -228,6 +228,23 @@ fn an_answer_of_ones_own_keeps_its_headers() {
     assert_eq!(refused.headers()["retry-after"], "60");
     assert_eq!(refused.headers()["ratelimit"], r#""all";r=0;t=60"#);
     assert_eq!(own.headers(from("192.0.2.1"))["retry-after"], "7200");
+}
+
+#[test]
+fn a_refusal_that_is_logged_holds_nothing_of_the_request() {
+    let (_time, limiter) = limiter();
+    let log = |rejection: &Rejection<'_>| Response::new(format!("{rejection:?}"));
+    let rule = Rule::new("per-key", Limit::per_minute(1)).per(Key::header("x-api-key"));
+    let server = Server::new(RateLimitLayer::builder(&limiter).rule(rule).on_rejection(log));
+    let request = || {
+        let mut request = with(from("192.0.2.1"), &[("x-api-key", "secret")]);
+        *request.uri_mut() = "/?token=secret".parse().unwrap();
+        request
+    };
+    server.status(request());
+    let logged = String::from_utf8(body(server.answer(request())).to_vec()).unwrap();
+    assert!(logged.contains("per-key") && logged.contains("Exhausted"), "{logged}");
+    assert!(!logged.contains("secret"), "{logged}");
 }
 
 #[test]

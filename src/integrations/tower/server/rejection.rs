@@ -1,6 +1,6 @@
 //! Answers to requests that are refused.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::limiter::TryAcquireError;
 
 /// A request that is refused, for an answer of your own: see
 /// [`on_rejection`](super::RateLimitLayerBuilder::on_rejection).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Rejection<'a> {
     /// The name of the rule: if several refuse, of the one that does for longest.
@@ -110,7 +110,7 @@ impl<'a> Rejection<'a> {
             }
             Cause::MissingKey => {
                 format!(
-                    "The request lacks what the limit {rule:?} counts by, such as an API key: send it."
+                    "The request lacks what the limit {rule:?} counts by, such as an API key, or has several: send one."
                 )
             }
         };
@@ -177,6 +177,19 @@ impl<'a> Rejection<'a> {
         response.headers_mut().insert(CONTENT_TYPE, content_type);
         grpc_status::write(code, &self.detail(), self.retry_after, response.headers_mut());
         response
+    }
+}
+
+/// Without the request: its headers and its URI may hold secrets, and refusals are logged.
+impl fmt::Debug for Rejection<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejection")
+            .field("rule", &self.rule)
+            .field("cause", &self.cause)
+            .field("status", &self.status)
+            .field("retry_after", &self.retry_after)
+            .field("decisions", &self.decisions)
+            .finish_non_exhaustive()
     }
 }
 
