@@ -151,8 +151,15 @@ async fn a_server_of_hyper() {
     let limiter = MemoryLimiter::new();
     let service = layer(&limiter).layer(tower::service_fn(
         |request: http::Request<hyper::body::Incoming>| async move {
-            let body = if request.uri().path() == "/endless" { endless() } else { "hello".into() };
-            Ok::<_, Infallible>(http::Response::new(body))
+            let path = request.uri().path();
+            let mut response = http::Response::new("hello".into());
+            if path != "/hello" {
+                *response.body_mut() = endless();
+            }
+            if path == "/unmodified" {
+                *response.status_mut() = StatusCode::NOT_MODIFIED;
+            }
+            Ok::<_, Infallible>(response)
         },
     ));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -172,4 +179,14 @@ async fn a_server_of_hyper() {
     reaches(&limiter, 1).await;
     drop((client, answer));
     reaches(&limiter, 0).await;
+
+    // A body that is never sent.
+    let mut head = super::get("/endless", &[]);
+    *head.method_mut() = http::Method::HEAD;
+    for request in [head, super::get("/unmodified", &[])] {
+        let mut client = Client::connect(1, server).await;
+        assert_eq!(client.call(request).await.body(), "");
+        reaches(&limiter, 0).await;
+    }
+    assert_eq!(limiter.capacity("api").unwrap().available, 1_000 - 4);
 }
