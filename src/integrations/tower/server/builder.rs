@@ -105,9 +105,9 @@ impl RateLimitLayerBuilder {
         self
     }
 
-    /// Answers refused requests by a function. The layer adds `RateLimit` and `RateLimit-Policy`, and
-    /// `Retry-After` if the answer has none. gRPC requests are answered by a status in any case: see [the
-    /// module](super#grpc).
+    /// Answers refused requests by a function, which sets the status too. The layer adds `RateLimit` and
+    /// `RateLimit-Policy`, and `Retry-After` if the answer has none. gRPC requests are answered by a status in any
+    /// case: see [the module](super#grpc).
     ///
     /// ```
     /// # use http::Response;
