@@ -165,8 +165,9 @@ impl Rate {
         }
         // A floating-point guess brackets the answer to a few nanoseconds. If it did not, the whole range
         // does.
-        let guess = units as f64 / self.as_f64();
-        let slip = guess * 1e-14 + 2.0 + 1.0 / self.as_f64();
+        let per_unit = self.as_f64().recip();
+        let guess = units as f64 * per_unit;
+        let slip = guess * 1e-14 + 2.0 + per_unit;
         let (mut early, mut late) = ((guess - slip) as u64, (guess + slip) as u64);
         if early > 0 && self.accrue(early, carry).floor >= units {
             early = 0;

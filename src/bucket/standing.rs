@@ -39,12 +39,15 @@ impl Snapshot {
         let full = self.capacity.saturating_add(self.reserved);
         let next = position.saturating_add(next).saturating_sub(full);
         let until = |need| self.deficit_of(need).wait();
-        Standing {
-            remaining,
-            burst,
-            until_next: if remaining < burst { until(next) } else { 0 },
-            until_full: until(position),
-        }
+        let until_full = until(position);
+        let until_next = if remaining == burst {
+            0
+        } else if next == position {
+            until_full // by the last token
+        } else {
+            until(next)
+        };
+        Standing { remaining, burst, until_next, until_full }
     }
 }
 
