@@ -172,7 +172,7 @@ impl RateLimitHeaders {
         limits: impl IntoIterator<Item = (&'a Self, &'a Decision)>,
         headers: &mut HeaderMap,
     ) {
-        let (mut policies, mut standings) = (List::default(), List::default());
+        let (mut policies, mut standings) = (List::default(), String::new());
         let mut tightest: Option<Told> = None;
         let mut longest = None;
         let mut all_say_when = true;
@@ -182,19 +182,16 @@ impl RateLimitHeaders {
                 all_say_when &= wait.is_some();
                 longest = longest.max(wait);
             }
-            let Some((policy, told)) = limit.tell(decision) else { continue };
+            let Some((policy, told)) = limit.tell(decision, &mut standings) else { continue };
             policies.push(policy);
-            standings.push(value(&told.standing));
             if limit.is_legacy && tightest.as_ref().is_none_or(|known| known.slack() > told.slack())
             {
                 tightest = Some(told);
             }
         }
-        let lists = [(POLICY, policies), (RATE_LIMIT, standings)];
-        for (name, list) in lists {
-            if let Some(joined) = list.joined() {
-                headers.append(name, joined);
-            }
+        if let Some(policies) = policies.joined() {
+            headers.append(POLICY, policies);
+            headers.append(RATE_LIMIT, value(&standings));
         }
         if let Some(wait) = longest.filter(|_| all_say_when) {
             headers.insert(RETRY_AFTER, retry_after(wait));
@@ -204,13 +201,12 @@ impl RateLimitHeaders {
         }
     }
 
-    /// The policies of the limit, and its standing. `None` if the decision knows no limit.
-    fn tell(&self, decision: &Decision) -> Option<(HeaderValue, Told)> {
+    /// The policies of the limit; appends its standing to those of others. `None` if the decision knows no limit.
+    fn tell(&self, decision: &Decision, standings: &mut String) -> Option<(HeaderValue, Told)> {
         let Decision { outcome, remaining, burst, until_next, .. } = *decision;
         // The decision is of the tightest window. After a cut none has this burst, and all are cut alike.
         let same = self.policies.iter().find(|policy| policy.burst == burst);
         let policy = same.or(self.policies.first()).filter(|_| burst > 0)?;
-        let cut = policy.cut_to(burst, policy.burst);
         let policies = match same {
             Some(_) => self.uncut.clone(),
             None => list(self.policies.iter().map(|each| each.cut_to(burst, policy.burst))),
@@ -219,18 +215,30 @@ impl RateLimitHeaders {
         let reset = match wait {
             Some(wait) => Some(whole_seconds(wait)),
             None if remaining == 0 && until_next > SECOND => Some(whole_seconds(until_next)),
-            None => cut.spread(remaining),
+            None if same.is_some() => policy.spread(remaining),
+            None => policy.cut_to(burst, policy.burst).spread(remaining),
         };
-        let reset_parameter = reset.map_or_else(String::new, |reset| format!(";t={reset}"));
-        let standing = format!("{};r={}{reset_parameter}", policy.name, remaining.min(MOST));
-        let told = Told { standing, is_refusal: outcome.is_err(), wait, burst, remaining, reset };
+        if standings.is_empty() {
+            standings.reserve(64);
+        } else {
+            standings.push_str(", ");
+        }
+        // Not by `write!`, which takes as long as to decide.
+        let mut digits = itoa::Buffer::new();
+        for part in [&policy.name, ";r=", digits.format(remaining.min(MOST))] {
+            standings.push_str(part);
+        }
+        if let Some(reset) = reset {
+            standings.push_str(";t=");
+            standings.push_str(digits.format(reset));
+        }
+        let told = Told { is_refusal: outcome.is_err(), wait, burst, remaining, reset };
         Some((policies, told))
     }
 }
 
 /// What is told of one limit.
 struct Told {
-    standing: String,
     is_refusal: bool,
     wait: Option<Duration>,
     burst: u64,
@@ -257,7 +265,7 @@ impl Told {
     }
 }
 
-/// A field's value: that of one limit as it is, those of several joined.
+/// The value of `RateLimit-Policy`: that of one limit as it is, those of several joined.
 #[derive(Default)]
 struct List {
     first: Option<HeaderValue>,

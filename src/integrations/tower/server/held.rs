@@ -1,7 +1,6 @@
 //! The permits of a request that is being handled.
 
 use http::response;
-use smallvec::SmallVec;
 
 use super::rule::ForResponse;
 use crate::limiter::Permit;
@@ -18,9 +17,9 @@ pub enum Hold {
     Head,
 }
 
-/// The permits of a request. Dropping it ends them.
+/// The permits of a request; mostly none. Dropping it ends them.
 #[derive(Default)]
-pub(super) struct Held(SmallVec<[HeldPermit; 2]>);
+pub(super) struct Held(Vec<HeldPermit>);
 
 pub(super) struct HeldPermit {
     /// `None` once it has ended.

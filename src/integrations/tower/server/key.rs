@@ -232,15 +232,24 @@ impl Key {
     }
 
     fn write_ip(&self, address: Option<IpAddr>, name: &mut String) -> Result<(), NoKey> {
-        let _ = match address.ok_or(NoKey::Absent)?.to_canonical() {
-            IpAddr::V4(address) => write!(name, "{address}"),
+        match address.ok_or(NoKey::Absent)?.to_canonical() {
+            IpAddr::V4(address) => {
+                // Not by `write!`, which takes as long as to decide.
+                let mut digits = itoa::Buffer::new();
+                for (index, octet) in address.octets().into_iter().enumerate() {
+                    if index > 0 {
+                        name.push('.');
+                    }
+                    name.push_str(digits.format(octet));
+                }
+            }
             IpAddr::V6(address) => {
                 let bits = self.ipv6_prefix;
                 let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
                 let network = std::net::Ipv6Addr::from_bits(address.to_bits() & mask);
-                write!(name, "{network}/{bits}")
+                let _ = write!(name, "{network}/{bits}");
             }
-        };
+        }
         Ok(())
     }
 }
