@@ -179,6 +179,14 @@ impl Permit<'static> {
     pub(crate) fn owned(entry: Arc<Entry>, grant: Grant) -> Self {
         Self { entry: Some(Holder::Owned(entry)), grant, is_refused: AtomicBool::new(false) }
     }
+
+    /// A permit of 0 tokens, which is not in flight, to [report](Self::throttled) the same request as refused
+    /// when this one has ended.
+    #[cfg(feature = "tower")]
+    pub(crate) fn witness(&self) -> Option<Self> {
+        let Some(Holder::Owned(entry)) = &self.entry else { return None };
+        Some(Self::owned(Arc::clone(entry), Grant { n: 0, ..self.grant }))
+    }
 }
 
 impl Drop for Permit<'_> {

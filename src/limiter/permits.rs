@@ -37,6 +37,12 @@ impl Permits {
         self.0.push(permit);
     }
 
+    /// The witnesses of all: see [`Permit::witness`].
+    #[cfg(feature = "tower")]
+    pub(crate) fn witnesses(&self) -> Self {
+        Self(self.iter().filter_map(Permit::witness).collect())
+    }
+
     /// One permit per resource, whatever the order in which and how often the request named it.
     pub fn iter(&self) -> impl Iterator<Item = &Permit<'static>> {
         self.0.iter()

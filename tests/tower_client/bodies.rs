@@ -11,7 +11,7 @@ use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, StreamBody};
 use tollgate::http::Outcome;
-use tollgate::tower::client::ClientLayer;
+use tollgate::tower::client::{ClientLayer, HeldPermits, Hold};
 use tollgate::{Limit, Resource};
 use tower::{Layer, Service, ServiceExt};
 
@@ -210,6 +210,31 @@ fn the_trailers_of_grpc_are_read_as_they_pass() {
     assert_eq!(pause(&api), Some(2 * SECOND));
     assert!(api.capacity().burst < 100);
     assert_eq!(api.capacity().in_flight, 0);
+}
+
+/// As many calls are refused together, however long their streams go on, and wherever their permits are.
+#[test]
+fn trailers_of_one_incident_cut_once() {
+    let info = "grpc-status-details-bin: CAgaMAoodHlwZS5nb29nbGVhcGlzLmNvbS9nb29nbGUucnBjLlJldHJ5SW5mbxIECgIIAg";
+    for (hold, takes) in [(Hold::Body, false), (Hold::Body, true), (Hold::Head, false)] {
+        let (api, time) = resource(Limit::per_second(100));
+        let (mut client, server) = client(&ClientLayer::new(api.clone()).hold(hold));
+        let calls = [(); 3].map(|()| {
+            let (body, frames) = Frames::new();
+            server.reply(Ok(response(200, &["content-type: application/grpc"], frames)));
+            let answer = answer(&mut client, 0).unwrap();
+            let taken = answer.extensions().get().filter(|_| takes).and_then(HeldPermits::take);
+            assert_eq!(taken.is_some(), takes);
+            (body, answer.into_body(), taken)
+        });
+        for (body, mut answer, _taken) in calls {
+            body.trailers(&["grpc-status: 8", info]);
+            assert!(ready(&mut answer.frame()).unwrap().unwrap().is_trailers());
+            assert_eq!(api.capacity().burst, 75, "{hold:?} {takes}");
+            time.advance(6 * SECOND); // past the cooldown
+        }
+        assert_eq!(api.capacity().in_flight, 0);
+    }
 }
 
 fn service<B: Body>(

@@ -12,6 +12,7 @@ use pin_project_lite::pin_project;
 
 use super::held::HeldPermits;
 use super::upstream::{Costs, Upstream};
+use crate::limiter::Permits;
 
 pub(super) type FrameResult<B> = Result<Frame<<B as Body>::Data>, <B as Body>::Error>;
 
@@ -43,13 +44,17 @@ pub(super) struct End {
     pub(super) upstream: Arc<Upstream>,
     pub(super) costs: Costs,
     pub(super) held: Option<HeldPermits>,
+    /// Of a call of gRPC, whose trailers may tell of a refusal. The permits may have ended by then, and a refusal
+    /// without one would cut again for each request of an incident.
+    pub(super) witnesses: Option<Box<Permits>>,
 }
 
 impl End {
     fn note_trailers(&mut self, trailers: &http::HeaderMap) {
         if let Some(feedback) = self.upstream.read_trailers(trailers) {
-            let permits = self.held.as_ref().and_then(HeldPermits::take);
-            self.upstream.apply(&feedback, permits.as_ref(), &self.costs);
+            let held = self.held.as_ref().and_then(HeldPermits::take);
+            let permits = held.as_ref().or(self.witnesses.as_deref());
+            self.upstream.apply(&feedback, permits, &self.costs);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Response;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::response::Parts;
 use http_body::Body;
 
@@ -79,13 +80,17 @@ impl Sent {
         mut parts: Parts,
         content: Content<B>,
     ) -> Response<ResponseBody<B>> {
-        let permits = self.permits.take().filter(|_| self.upstream.hold == Hold::Body);
+        let permits = self.permits.take();
+        let kind = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let is_grpc = kind.is_some_and(|kind| kind.starts_with(b"application/grpc"));
+        let witnesses = permits.as_ref().filter(|_| is_grpc).map(Permits::witnesses).map(Box::new);
+        let permits = permits.filter(|_| self.upstream.hold == Hold::Body);
         let held = permits.map(HeldPermits::new);
         if let Some(held) = &held {
             parts.extensions.insert(held.clone());
         }
         let (upstream, costs) = (Arc::clone(&self.upstream), self.costs.clone());
-        let body = ResponseBody::new(content, End { upstream, costs, held });
+        let body = ResponseBody::new(content, End { upstream, costs, held, witnesses });
         Response::from_parts(parts, body)
     }
 }
