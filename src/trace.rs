@@ -41,6 +41,7 @@ pub(crate) struct Change<'a> {
     pub(crate) per_window: u64,
 }
 
+#[cfg_attr(not(feature = "tracing"), allow(clippy::unused_self))]
 impl Change<'_> {
     /// An event at level INFO.
     pub(crate) fn event(self) {

@@ -63,7 +63,7 @@ impl StripeControl {
         // What was seen of a cache stays: its owner may still ask.
         let Self { seen, reopen_at, .. } = *self;
         let reserve = STRIPES as u64 * batch;
-        *self = Self { epoch, reserve, reopen_at, seen, ..Self::default() };
+        *self = Self { epoch, reserve, seen, reopen_at, ..Self::default() };
         epoch
     }
 

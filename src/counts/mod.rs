@@ -27,7 +27,11 @@ pub(crate) use off::{Counts, Prepaid};
 #[cfg(any(feature = "metrics", loom))]
 pub(crate) use tally::{Counts, Prepaid};
 #[cfg(feature = "metrics")]
-pub(crate) use {tally::Tally, totals::Totals, wait_times::WaitTime};
+pub(crate) use {
+    tally::Tally,
+    totals::Totals,
+    wait_times::{WaitTime, WaitTimes},
+};
 
 /// What is counted. The first [`SHARDED`](Self::SHARDED) are counted on hot paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 use super::Count;
 
 #[derive(Debug, Default)]
-pub(crate) struct Counts;
+pub(crate) struct Counts(());
 
 #[derive(Debug, Default)]
-pub(crate) struct Prepaid;
+pub(crate) struct Prepaid(());
 
 #[allow(clippy::inline_always, clippy::unused_self)] // nothing is to be left of it
 impl Counts {
@@ -14,7 +14,7 @@ impl Counts {
 
     #[inline(always)]
     pub(crate) fn shared(&self) -> Self {
-        Self
+        Self(())
     }
     #[inline(always)]
     pub(crate) fn is_shared_with(&self, _: &Self) -> bool {

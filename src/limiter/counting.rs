@@ -94,7 +94,7 @@ impl Entry {
     }
 }
 
-impl<'a> DeniedAt<'a> {
+impl DeniedAt<'_> {
     /// The error of a call that wants several resources, and is denied here.
     #[inline]
     pub(super) fn refuse<E: Refusal<Self>>(self) -> E {

@@ -36,17 +36,15 @@ impl Entry {
             Some(false) if self.bucket.has_waiters_beside_stripes() => Prepaid::ToServe,
             None | Some(false) => Prepaid::Nothing,
             Some(true) if !with_permit => Prepaid::Taken(CountedAt::COMMON),
-            Some(true) => match self.bucket.enter_unbounded() {
-                Some(counted) => {
-                    // The cache was filled: as where one resource is wanted, this is when samples are made.
-                    self.note_grant(1, counted, self.now());
-                    Prepaid::Taken(counted)
-                }
-                None => {
+            Some(true) => {
+                let Some(counted) = self.bucket.enter_unbounded() else {
                     self.count_void(1);
-                    Prepaid::ToServe
-                }
-            },
+                    return Prepaid::ToServe;
+                };
+                // The cache was filled: as where one resource is wanted, this is when samples are made.
+                self.note_grant(1, counted, self.now());
+                Prepaid::Taken(counted)
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::entry::Entry;
 use super::memory::MemoryLimiter;
-use crate::counts::{Tally, Totals, WaitTime};
+use crate::counts::{Tally, Totals, WaitTime, WaitTimes};
 
 /// The counts of a resource, or of all keys of a template.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Reading {
     }
 
     pub(crate) fn wait_times(&self) -> impl Iterator<Item = WaitTime> {
-        self.tally.wait_times().into_iter().flat_map(|times| times.read())
+        self.tally.wait_times().into_iter().flat_map(WaitTimes::read)
     }
 
     /// Whether the two are of one resource or template, and not of two of the same name.

@@ -58,14 +58,18 @@ impl From<GiveUp> for WaitEnd {
 
 impl WaitRecord {
     pub(super) fn begin(parts: &[Part], now: u64) -> Self {
-        parts.iter().for_each(|part| part.entry.count(Count::Waits, 1));
+        for part in parts {
+            part.entry.count(Count::Waits, 1);
+        }
         let span = |part: &Part| WaitSpan::new(&part.entry.name, part.grant.n);
         Self { began: now, spans: parts.iter().map(span).collect() }
     }
 
     pub(super) fn end(self, parts: &[Part], end: WaitEnd, now: u64) {
         let nanos = now.saturating_sub(self.began);
-        parts.iter().for_each(|part| part.entry.bucket.counts().add_wait(end.count(), nanos));
+        for part in parts {
+            part.entry.bucket.counts().add_wait(end.count(), nanos);
+        }
         self.spans.into_iter().for_each(|span| span.end(end.name()));
     }
 

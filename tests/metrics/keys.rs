@@ -78,7 +78,7 @@ fn keys_are_evicted_and_refused() {
     limiter.check("user:2").unwrap();
     assert!(limiter.check("user:3").is_err());
     assert!(limiter.try_acquire("user:4").is_err());
-    assert!(!limiter.decide("user:5", 1).outcome.is_ok());
+    assert!(limiter.decide("user:5", 1).outcome.is_err());
     assert_eq!(count("tollgate_keys_refused_total{template=user:}"), 3);
     assert_eq!(count("tollgate_denied_total{reason=keys,template=user:}"), 3);
     assert_eq!(kept.gauge("tollgate_keys{template=user:}"), 2.0);

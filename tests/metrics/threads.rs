@@ -84,7 +84,9 @@ fn totals_are_exact_at_rest() {
                     last = now;
                 }
             });
-            takers.into_iter().for_each(|taker| taker.join().unwrap());
+            for taker in takers {
+                taker.join().unwrap();
+            }
             is_done.store(true, Ordering::Relaxed);
             scraper.join().unwrap();
         });

@@ -66,9 +66,11 @@ pub(super) const OF_KEYS: [Counted; 3] = [
     plain("tollgate_keys_refused_total", |of| of.totals.get(Count::Refused)),
 ];
 
+type Gauged = (&'static str, fn(&Gauges) -> f64);
+
 /// Gauges of a resource.
 #[allow(clippy::cast_precision_loss)] // the facade's gauges are floats
-pub(super) const GAUGED: [(&str, fn(&Gauges) -> f64); 7] = [
+pub(super) const GAUGED: [Gauged; 7] = [
     ("tollgate_in_flight", |now| now.in_flight as f64),
     ("tollgate_available_tokens", |now| now.available as f64),
     ("tollgate_debt_tokens", |now| now.debt as f64),
