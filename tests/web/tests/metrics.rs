@@ -87,7 +87,7 @@ async fn every_metric_is_scraped() {
         (r#"tollgate_keys_evicted_total{template="user:"}"#, 0.0),
         (r#"tollgate_keys_refused_total{template="user:"}"#, 0.0),
         (r#"tollgate_feedback_fields_ignored_total{profile="auto"}"#, 1.0),
-        (r#"tollgate_swarm_connected"#, 1.0),
+        ("tollgate_swarm_connected", 1.0),
         (r#"tollgate_swarm_messages_total{result="dropped"}"#, 0.0),
     ] {
         assert_eq!(scraped.get(name), Some(&value), "{name} of {scraped:#?}");
