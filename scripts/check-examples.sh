@@ -201,6 +201,18 @@ if not good:
     verdict api_client "$(tail -n 1 "$out")" "$wrong"
 }
 
+# What Prometheus would see: 5 of each user's 9 requests, and all of these from the database.
+prometheus() {
+    local wrong
+    features=web example prometheus || { verdict prometheus '' "exit code 0, not $?"; return; }
+    wrong=$(for line in 'admitted_tokens_total{template="user:"} 4[0-9]' \
+        'admitted_tokens_total{resource="database"} 4[0-9]' 'keys{template="user:"} 8' \
+        'in_flight{resource="database"} 0' 'wait_seconds_count{resource="database"} [1-9]'; do
+        grep -qE "^tollgate_$line" "$out" || echo "a line like '$line'"
+    done)
+    verdict prometheus "$(grep -c '^tollgate_' "$out") metrics of a resource and a template" "$wrong"
+}
+
 # Bad arguments: an error, the usage and exit code 2. A server that is not there: exit code 1.
 api_client_refuses() {
     local code arguments
@@ -462,6 +474,7 @@ llm_budget
 api_client
 api_client_upstream
 api_client_refuses
+prometheus
 cargo build --quiet --release --examples --features nats
 rate_limiting_refuses
 start_nats

@@ -32,6 +32,8 @@ cargo clippy --quiet -p tollgate --features serde --lib --test local -- -D warni
 cargo clippy --quiet -p tollgate --features http --lib --test http -- -D warnings
 cargo clippy --quiet -p tollgate --features tower --lib --test tower -- -D warnings
 cargo clippy --quiet -p tollgate --features stream --lib --test stream -- -D warnings
+cargo clippy --quiet -p tollgate --features metrics --lib --test metrics -- -D warnings
+cargo clippy --quiet -p tollgate --features tracing --lib --test tracing -- -D warnings
 
 say "a light library"
 crates=$(cargo tree -p tollgate -e normal --prefix none | sort -u | wc -l)
@@ -45,7 +47,7 @@ cargo test --quiet --features swarm
 say "tests over NATS, with serde, and of HTTP headers"
 cargo test --quiet --all-features --test nats
 cargo test --quiet --all-features --test local text_serde
-cargo test --quiet --all-features --test http --test stream --test tower --test tower_client
+cargo test --quiet --all-features --test http --test metrics --test stream --test tower --test tower_client --test tracing
 cargo test --quiet --all-features --lib integrations
 cargo test --quiet --all-features --doc
 say "tests, without features"
