@@ -40,7 +40,7 @@ pub(crate) struct Contender {
 /// The peer that ratios are to, by its place in what [`contenders`] returns.
 pub(crate) const PEER: usize = 1;
 
-/// The bare route; then tower_governor as it comes, which writes headers into refusals alone; then with headers in
+/// The bare route; then `tower_governor` as it comes, which writes headers into refusals alone; then with headers in
 /// all answers, as tollgate does by default.
 pub(crate) fn contenders(case: Case) -> Vec<Contender> {
     let route = || Router::new().route("/", get(async || "hello"));

@@ -1,4 +1,4 @@
-//! Requests through the layer for servers, beside tower_governor's:
+//! Requests through the layer for servers, beside `tower_governor`'s:
 //! `cargo bench --features door --bench door`, or `-- direct`, `-- wrk`.
 //!
 //! The second part needs `wrk`, of a package of that name. Server and client have a thread each.

@@ -80,10 +80,10 @@ pub(super) fn assert_within(log: &[Admission], (rate, burst): Bound, what: &str)
         let start = first.arrived;
         let from = by_end.partition_point(|admission| admission.handled < start);
         let inside = by_end[from..].iter().filter(|admission| admission.arrived >= start);
-        for (admitted, last) in (1..).zip(inside) {
+        for (admitted, last) in (1_u64..).zip(inside) {
             let window = last.handled - start;
             let most = u128::from(burst) + u128::from(rate) * u128::from(window) / 1_000_000_000;
-            assert!(u128::from(admitted as u64) <= most, "{what}: {admitted} in {window} ns");
+            assert!(u128::from(admitted) <= most, "{what}: {admitted} in {window} ns");
         }
     }
 }
