@@ -11,6 +11,7 @@
 #   faults   each fault of loom-tests/faults.toml, which its model must catch
 #   swarm    ten agents over NATS, and an upstream that allows a third of what they want, in real time
 #   nginx    the api_client example behind a real server that limits, in real time
+#   door     a server with the layer under wrk for a minute, and its throughput beside tower_governor's
 #   llm      the llm_client example for a minute each: honest and wrong estimates, and another client
 #   fuzz     each target of fuzz/, for TOLLGATE_FUZZ_SECONDS (60)
 #
@@ -18,7 +19,7 @@
 # anything failed; 2 if nothing failed but something could not run, or not to its end; else 0.
 set -euo pipefail
 
-sections=(seeds loom faults swarm nginx llm fuzz)
+sections=(seeds loom faults swarm nginx door llm fuzz)
 for name in "$@"; do
     [[ " ${sections[*]} " == *" $name "* ]] ||
         { echo "usage: scripts/deep.sh [section...], of: ${sections[*]}" >&2; exit 64; }
@@ -179,6 +180,18 @@ CONFIG
     done
     kill "$server"
     wait "$server" || true
+}
+
+# The throughput is compared where most requests are refused, as behind a limit that is needed.
+door() {
+    command -v wrk >/dev/null || { cannot "there is no wrk: apt-get install wrk"; return; }
+    check "what is admitted and refused at many times the limit" cargo test --quiet --release -p web-tests \
+        --test server a_minute_of_wrk -- --ignored --nocapture
+    cargo bench --quiet --features door --bench door -- wrk | tee "$work/door"
+    check "refused requests: at least tower_governor's throughput" awk -F ' *[|] *' '
+        /[*][*]/ { refused = /refused/ }
+        refused && $2 == "tollgate" { seen++; if ($5 < 1) slower = 1 }
+        END { exit slower || seen != 2 }' "$work/door"
 }
 
 # A minute of the provider lasts 10 s.
