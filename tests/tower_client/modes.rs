@@ -88,8 +88,8 @@ fn a_layer_that_sheds_fails_at_once() {
     assert!(error.is_limited());
     assert_eq!(error.retry_after(), Some(SECOND));
     assert_eq!(error.to_string(), r#"request not sent: no permit of "api", retry after 1s"#);
-    let source = error.source().unwrap().downcast_ref::<AcquireError>();
-    assert!(matches!(source, Some(AcquireError::TimedOut { .. })));
+    assert!(matches!(error.limited().unwrap().cause, AcquireError::TimedOut { .. }));
+    assert!(error.source().is_none(), "it is in the text");
     time.advance(SECOND);
     let _third = send(&mut client, 0);
     assert_eq!(server.received(), 2);
@@ -102,12 +102,22 @@ fn shedding_tells_what_no_wait_helps() {
     let layer = ClientLayer::new(api).shed().cost(|request: &http::Request<u64>| *request.body());
     let (mut client, _server) = client(&layer);
     let cause = |answer: crate::Answer| answer.unwrap_err().limited().unwrap().cause;
+    let text = |answer: crate::Answer| answer.unwrap_err().to_string();
     let _sent = send(&mut client, 1);
     assert!(matches!(
         cause(answer(&mut client, 1)),
         AcquireError::TimedOut { retry_after: None, .. }
     ));
+    assert_eq!(
+        text(answer(&mut client, 1)),
+        r#"request not sent: no permit of "api", too many are in flight: retry when one has ended"#
+    );
     assert_eq!(cause(answer(&mut client, 6)), AcquireError::ExceedsCapacity { capacity: 5 });
     limiter.remove("api");
     assert_eq!(cause(answer(&mut client, 1)), AcquireError::UnknownResource);
+    let told = text(answer(&mut client, 1));
+    assert!(
+        told.starts_with(r#"request not sent: "api": unknown resource: configure it"#),
+        "{told}"
+    );
 }

@@ -73,21 +73,29 @@ impl ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Limited(limited) => {
-                write!(f, "request not sent: no permit of {:?}", limited.resource)?;
-                limited.retry_after().map_or(Ok(()), |wait| write!(f, ", retry after {wait:?}"))
+            // A layer that sheds has no timeout to speak of.
+            Self::Limited(ResourceError {
+                resource,
+                cause: AcquireError::TimedOut { retry_after },
+            }) => {
+                write!(f, "request not sent: no permit of {resource:?}")?;
+                match retry_after {
+                    Some(wait) => write!(f, ", retry after {wait:?}"),
+                    None => f.write_str(", too many are in flight: retry when one has ended"),
+                }
             }
+            Self::Limited(limited) => write!(f, "request not sent: {limited}"),
             Self::Service(error) => error.fmt(f),
         }
     }
 }
 
 impl Error for ClientError {
-    /// The [`AcquireError`] of a request that was not sent; the source of the inner service's error, which
-    /// is shown as it is.
+    /// The source of the inner service's error. An error is never its own source: `Display` shows it, and
+    /// [`limited`](Self::limited) returns it.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Limited(limited) => Some(&limited.cause),
+            Self::Limited(_) => None,
             Self::Service(error) => error.source(),
         }
     }

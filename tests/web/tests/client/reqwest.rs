@@ -16,7 +16,7 @@ pub(crate) mod snippet {
     pub(crate) fn limited(
         client: Client,
         layer: ClientLayer<Request>,
-    ) -> impl Service<Request, Response = Response, Error = ClientError> + Clone {
+    ) -> impl Service<Request, Response = Response, Error = ClientError, Future: Send> + Clone {
         ServiceBuilder::new()
             .map_response(|response: http::Response<ResponseBody<Body>>| {
                 Response::from(response.map(Body::wrap))
@@ -62,7 +62,8 @@ async fn a_response_is_what_it_was_and_its_permits_can_be_settled() {
     assert_eq!((in_flight(&requests), tokens.capacity().available), (0, 9_880));
 
     let request = http.get(upstream.url("ok")).build().unwrap();
-    drop(client.clone().oneshot(request).await.unwrap().bytes().await.unwrap());
+    let response = tokio::spawn(client.oneshot(request)).await.unwrap().unwrap();
+    drop(response.bytes().await.unwrap());
     assert_eq!(in_flight(&requests), 0, "nobody has taken them");
 }
 
