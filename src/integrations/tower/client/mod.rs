@@ -1,8 +1,8 @@
 //! A layer that keeps a client within the limits of its upstream.
 //!
-//! [`ClientLayer`] takes a permit for each request before it is sent, and reads the answer: a refusal pauses
-//! and cuts the limit, and what the upstream says is left lowers it, as
-//! [`Feedback`](crate::http::Feedback) does.
+//! [`ClientLayer`] takes a permit for each request before it is sent, and reads the answer as
+//! [`Feedback`](crate::http::Feedback) does. A refusal pauses and cuts the limit. If the upstream says that less is
+//! left than the bucket holds, the bucket is lowered to that.
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -46,46 +46,45 @@
 //!
 //! | | a request that cannot be admitted now | choose it |
 //! | --- | --- | --- |
-//! | by default | waits in `call`, first in, first out; at most for [`timeout`](ClientLayer::timeout) | in tasks that have to send their request |
-//! | [`shed`](ClientLayer::shed) | fails at once | where late is useless, or another upstream can be asked |
-//! | [`backpressure`](ClientLayer::backpressure) | is not accepted: `poll_ready` is pending | below layers that act on it: `load_shed`, `buffer`, load balancers |
+//! | by default | waits in `call`, first come, first served; at most for [`timeout`](ClientLayer::timeout) | in tasks that must send their request |
+//! | [`shed`](ClientLayer::shed) | fails at once | if a late answer is useless, or another upstream can be asked |
+//! | [`backpressure`](ClientLayer::backpressure) | is not accepted: `poll_ready` is pending | inside of layers that act on it: `load_shed`, `buffer`, load balancers |
 //!
 //! # What an answer does
 //!
-//! The head is read by a [`Profile`](crate::http::Profile), and each resource is told what it says of the
-//! unit that the resource counts. The other requests that are sent and not answered yet are subtracted from
-//! what is left, as the upstream may not have counted them. The layer counts their tokens itself: send all
-//! requests to an upstream through clones of one layer.
+//! The layer reads the head by a [`Profile`](crate::http::Profile), and applies to each resource the figures of its
+//! unit. From what the upstream says is left, it subtracts the other requests that are sent and not answered yet,
+//! because the upstream may not have counted them. The layer counts their tokens itself: send all requests to an
+//! upstream through clones of one layer.
 //!
-//! * A refusal (429) cuts all of the layer's resources; where it says that only some had too little left for
-//!   the request, only those. Its `Retry-After` pauses all.
-//! * Some providers tell in the body of a refusal how long to wait. If the head does not, the layer reads
-//!   [up to 16 KiB](ClientLayer::read_refusals) of it before it hands the answer on, whole. So the pause stands
-//!   before a retry layer sends the next attempt. If the caller gives up meanwhile, what was read until then
-//!   counts. Bodies of other answers pass through untouched. A compressed body tells nothing.
-//! * The trailers of gRPC are read as they pass.
+//! * A refusal (429) cuts all resources of the layer. If the answer says which of them had too little left, it cuts
+//!   only those. `Retry-After` pauses all.
+//! * Some providers say in the body of a refusal how long to wait. If the head does not, the layer reads
+//!   [up to 16 KiB](ClientLayer::read_refusals) of the body before it returns the response, with the whole body.
+//!   So the pause begins before a retry layer sends the next attempt. If the caller drops the future meanwhile, what
+//!   was read so far is applied. The layer does not read other bodies, nor what is compressed.
+//! * It reads the trailers of gRPC as they pass.
 //!
 //! # Permits
 //!
-//! A permit counts as in flight until the answer's body has been read or dropped, or until its head is there
-//! ([`Hold`]). [`HeldPermits`], in the response's extensions, hands them out for settling.
+//! A permit counts as in flight until the answer's body has been read or dropped, or, with [`Hold::Head`], until the
+//! head arrives. [`HeldPermits`], in the response's extensions, hands the permits out for settling.
 //!
-//! The tokens of a request that was sent stay spent, also if it fails or its future is dropped: the upstream
+//! The tokens of a request that was sent stay spent, even if it fails or its future is dropped: the upstream
 //! may have counted it. A future that is dropped while it waits takes nothing.
 //!
 //! # Order of layers
 //!
 //! The first layer of a `ServiceBuilder` is the outermost.
 //!
-//! * **Retries:** put this layer inside, below the retry layer. Then each attempt takes permits, waits for
-//!   the pause that its predecessor has caused, and is read. Outside of it all attempts count as one request.
-//! * **Timeouts:** outside of this layer a timeout includes the wait for permits, inside it is of the request
-//!   alone.
-//! * **Load shedding:** `load_shed` outside of this layer sheds what is not ready, which takes
-//!   [`backpressure`](ClientLayer::backpressure). [`shed`](ClientLayer::shed) alone tells when to try again.
-//! * **Concurrency limits** and buffers inside: a request that waits for permits in `call` occupies a place
-//!   of them.
-//!   [`Limit::max_in_flight`](crate::Limit::max_in_flight) needs no second layer.
+//! * **Retries:** put this layer inside of the retry layer. Then each attempt takes permits, waits for the pause
+//!   that the attempt before it has caused, and has its answer read. Outside of the retry layer all attempts count
+//!   as one request.
+//! * **Timeouts:** a timeout outside of this layer includes the wait for permits. One inside covers the request alone.
+//! * **Load shedding:** `load_shed` outside of this layer needs [`backpressure`](ClientLayer::backpressure),
+//!   because it sheds when the service is not ready. The error of [`shed`](ClientLayer::shed) says when to retry.
+//! * **Concurrency limits** and buffers: a request that waits for permits in `call` takes up one of their places. Use
+//!   [`Limit::max_in_flight`](crate::Limit::max_in_flight) instead of a second layer.
 
 mod body;
 mod error;

@@ -17,3 +17,19 @@ fn the_page_shows_what_is_tested() {
         assert!(PAGE.contains(&code), "docs/tower-client.md lacks:\n{code}");
     }
 }
+
+/// Its code that needs axum, or is a part of a program. The pages' programs are compiled as doctests.
+#[test]
+fn the_readme_shows_lines_of_the_pages() {
+    let pages = [PAGE, include_str!("../../../../docs/axum.md")];
+    let blocks = include_str!("../../../../README.md").split("```rust,ignore\n").skip(1);
+    let lines: Vec<_> = blocks
+        .flat_map(|rest| rest.lines().take_while(|line| *line != "```"))
+        .map(str::trim)
+        .collect();
+    assert!(lines.len() > 8, "a server and a client");
+    for line in lines {
+        let is_line = |page: &&str| page.lines().any(|other| other.trim() == line);
+        assert!(pages.iter().any(is_line), "no page has: {line}");
+    }
+}
