@@ -14,6 +14,7 @@ macro_rules! pages {
             #[doc = "[hot]: crate::guide::hot_buckets"]
             #[doc = "[tower]: crate::guide::tower"]
             #[doc = "[axum]: crate::guide::axum"]
+            #[doc = "[client]: crate::guide::tower_client"]
             #[doc = ""]
             #[doc = include_str!(concat!("../docs/", $file))]
             pub mod $page {}

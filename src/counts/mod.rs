@@ -1,17 +1,17 @@
-//! Counts of what a resource does: for metrics, and nothing at all without them.
+//! Counts of what a resource does, for metrics. Empty without the feature `metrics`.
 //!
-//! [`Counts`] is what the code that counts holds. With the feature `metrics`, and in models, it refers to a
-//! [`Tally`](tally::Tally): that of a resource, or one that all keys of a template share. Otherwise it is empty,
-//! and so is what its methods do (`off.rs`).
+//! Code that counts holds a [`Counts`]. With the feature `metrics`, and in models, it refers to a
+//! [`Tally`](tally::Tally): that of a resource, or one that all keys of a template share. Otherwise it is an empty
+//! type whose methods do nothing (`off.rs`).
 //!
 //! # Admitted tokens
 //!
-//! They are counted where a word moves, after it did: by a take and by its tokens, never in a thread's cache, where
-//! a count would cost more than the take. What the stripes hand out is derived: see [`Prepaid`].
+//! A take that moves a word counts its tokens after the move. A take from a thread's cache does not count, because a
+//! count would cost more than the take. What the stripes hand out is derived: see [`Prepaid`].
 //!
-//! The sum is exact once the calls that count have returned. Until then it may be short of their tokens. It is ahead
-//! only of tokens that a call has taken and is about to give back: for several resources from a thread's cache, or
-//! while a bound on permits is being set.
+//! The sum is exact once the calls have returned. Until then it may lack their tokens. It includes tokens that a call
+//! has taken and is about to give back only in two cases: a call for several resources took them from a thread's
+//! cache, or a bound on permits is being set.
 
 #[cfg(not(any(feature = "metrics", loom)))]
 mod off;
@@ -47,11 +47,10 @@ pub(crate) enum Count {
     Paused,
     InFlight,
     ExceedsCapacity,
-
     QueueFull,
-    /// Tokens that were taken by a call which was then denied, and of these, the tokens that went back to a
-    /// thread's cache.
+    /// Tokens that a call took before it was denied.
     Voided,
+    /// Those of them that went back to a thread's cache.
     Undone,
     /// Tokens by which settlements exceeded their permits.
     Overdrawn,
@@ -61,7 +60,7 @@ pub(crate) enum Count {
     TimedOut,
     Cancelled,
     Closed,
-    /// What observers are told.
+    /// Changes that observers are told of.
     Cuts,
     SwarmCuts,
     Recoveries,

@@ -2,10 +2,10 @@
 //!
 //! # Orderings
 //!
-//! A count is stored with Release, or added to by an `AcqRel` RMW, after what it counts, and loaded with Acquire.
-//! So who reads a count sees the tokens that were placed before it: [`Bucket::handed_out`] reads what was given
-//! back, and then the stripes, which have it by then, or have handed it out. A thread that owns a shard is the only
-//! one to write its `own` part. A thread that ends hands its index, and so its shard, over under a mutex: see
+//! A count is written after what it counts, by a Release store or an `AcqRel` RMW, and read by an Acquire load. So
+//! a reader of a count sees the tokens that were placed before it: [`Bucket::handed_out`] reads what was given
+//! back, and then the stripes, which by then hold those tokens or have handed them out. Only the thread that owns a
+//! shard writes its `own` part. A thread that ends passes its index, and so its shard, on under a mutex: see
 //! [`thread_index`].
 //!
 //! [`Bucket::handed_out`]: crate::bucket::Bucket::handed_out
@@ -27,8 +27,8 @@ const SHARDS: usize = if IS_MODEL { 2 } else { 8 };
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     tally: Arc<Tally>,
-    /// Where it counts now, if that has changed: a key that has another template, or a limit of its own. Such
-    /// changes are few.
+    /// Where it counts now, if that has changed: a key got another template, or a limit of its own. Such changes are
+    /// rare.
     moved: OnceLock<Box<Self>>,
 }
 
@@ -41,7 +41,8 @@ pub(crate) struct Tally {
     wait_times: OnceLock<Box<WaitTimes>>,
 }
 
-/// The part of some threads, in one cache line, or two that are fetched together.
+/// The counts of the thread that owns the shard, and of threads that own none: in one cache line, or two that are
+/// fetched together.
 #[derive(Debug, Default)]
 struct Shard {
     /// Counted by the thread of this index alone.
@@ -72,7 +73,7 @@ impl Counts {
         Arc::ptr_eq(self.tally(), other.tally())
     }
 
-    /// From now on counts to another tally. A count in progress may still go to this one.
+    /// Counts to another tally from now on. A count in progress may still go to the old one.
     pub(crate) fn move_to(&self, to: Self) {
         let mut last = self;
         let mut to = Box::new(to);
@@ -101,7 +102,7 @@ impl Counts {
         self.tally().add(count, n);
     }
 
-    /// Counts a wait that ends by `result` after so many nanoseconds.
+    /// Counts a wait that ended with `result` after `nanos` nanoseconds.
     pub(crate) fn add_wait(&self, result: Count, nanos: u64) {
         let tally = self.tally();
         tally.add(result, 1);
@@ -149,12 +150,12 @@ impl Tally {
     }
 }
 
-/// Tokens that are in the hands of a bucket's stripes, or were when they handed them out: what was reserved as they
-/// opened, and every batch since. What calls have of it is this less what the stripes hold. As the stripes close, that
-/// is counted in the tally, and this is 0 again.
+/// Tokens that a bucket's stripes have received since they opened: the first reserve, and every batch since. What
+/// calls have taken from the stripes is this number less what the stripes hold. When the stripes close, that
+/// difference is counted in the tally, and this is 0 again.
 ///
-/// Each step comes when the stripes hold what it adds, or before they are emptied of what it takes away. So the
-/// difference is never more than what calls have, however the steps of several threads follow each other.
+/// Tokens are added once the stripes hold them, and subtracted before the stripes are emptied. So in any interleaving
+/// the difference is never more than what calls have taken.
 #[derive(Debug, Default)]
 pub(crate) struct Prepaid {
     open: AtomicU64,
@@ -173,8 +174,8 @@ impl Prepaid {
         self.closing.fetch_add(open, Ordering::AcqRel);
     }
 
-    /// All are closed, and held `drained` tokens: what they have handed out. A batch that is yet to be
-    /// [added](Self::add) counts there; until then this may be negative, and wraps.
+    /// Returns what the stripes have handed out. All are closed, and held `drained` tokens. The result wraps below 0
+    /// if a batch is not [added](Self::add) yet; its addition makes up for that.
     pub(crate) fn end_close(&self, drained: u64) -> u64 {
         self.closing.swap(0, Ordering::AcqRel).wrapping_sub(drained)
     }

@@ -1,8 +1,8 @@
-//! What is read of a tally at one moment, and what follows from it.
+//! A tally as it was read for a scrape, and the sums derived from it.
 
 use super::Count;
 
-/// A count each. Sums in which something is subtracted wrap while calls run.
+/// One number for each [`Count`]. Differences may wrap below 0 while calls run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Totals(pub(super) [u64; Count::ALL]);
 
@@ -12,7 +12,7 @@ impl Totals {
         self.0[count as usize]
     }
 
-    /// Tokens of calls that were admitted, with those that open stripes have handed out.
+    /// Tokens of admitted calls. `handed_out` are those from stripes that are open.
     pub(crate) fn admitted(&self, handed_out: u64) -> u64 {
         let taken = self.get(Count::Taken).wrapping_add(handed_out);
         let admitted = taken.wrapping_add(self.get(Count::GivenBack));

@@ -2,7 +2,8 @@
 //!
 //! # Orderings
 //!
-//! Relaxed: measures, which publish nothing. A reader may find a wait whose time is yet to be added.
+//! Relaxed: the numbers publish nothing. A reader may see a wait without its time, or a time without
+//! its wait.
 
 use std::array;
 

@@ -1,10 +1,9 @@
-//! Rate limits in HTTP headers: what an upstream's answer says, and what a server tells its clients. Feature
-//! `http`.
+//! Rate limits in HTTP headers: read from an upstream's answers, and written into a server's. Feature `http`.
 //!
 //! # As a client
 //!
-//! [`Feedback`] reads an answer: its status, its headers and, where a provider puts the time there, its body.
-//! [`Feedback::apply_to`] then pauses, cuts and lowers the limit of the resource, and never raises it.
+//! [`Feedback`] reads an answer: its status, its headers and, if the provider puts details there, its body.
+//! [`Feedback::apply_to`] then pauses, cuts or lowers the limit of the resource, and never raises it.
 //!
 //! ```
 //! use std::time::Duration;
@@ -40,10 +39,10 @@
 //! | `x-amzn-errortype` | [`Aws`](Profile::Aws), and `Auto` |
 //! | `grpc-status`, with the `RetryInfo` in `grpc-status-details-bin` | all profiles |
 //!
-//! [`Generic`](Profile::Generic) and [`Auto`](Profile::Auto) read all of these, where the table does not say
-//! otherwise. [`Feedback::with_body`] reads bodies. Times are relative to the
-//! answer's `Date`, so that the local clock does not matter, and are at most [`MAX_WAIT`]. A field that is
-//! malformed or negative is ignored, and so is a quota whose window has ended.
+//! [`Generic`](Profile::Generic) and [`Auto`](Profile::Auto) read all of these, unless the table says otherwise.
+//! [`Feedback::with_body`] reads bodies. Times are relative to the answer's `Date`, so the local clock does not
+//! matter, and are at most [`MAX_WAIT`]. Malformed and negative fields are ignored, and so are quotas whose window
+//! has ended.
 //!
 //! # As a server
 //!

@@ -1,12 +1,12 @@
-//! Counters, gauges and the times of waits, for the facade [`metrics`](::metrics). Feature `metrics`.
+//! Counters, gauges and a histogram of wait times, for the crate [`metrics`](::metrics). Feature `metrics`.
 //!
-//! An [`Exporter`] tells the recorder of a process (Prometheus, OpenTelemetry, `StatsD`) what a limiter has counted.
-//! Call [`update`](Exporter::update) before each scrape, or every few seconds:
+//! An [`Exporter`] exports what a limiter counts to the recorder of the process (Prometheus, OpenTelemetry,
+//! `StatsD`). Call [`update`](Exporter::update) before each scrape, or every few seconds:
 //!
 //! ```
 //! use tollgate::{Limit, MemoryLimiter, metrics::Exporter};
 //!
-//! // First a recorder: PrometheusBuilder::new().install_recorder()?;
+//! // Install the recorder first: PrometheusBuilder::new().install_recorder()?;
 //! let limiter = MemoryLimiter::new();
 //! limiter.configure("api", Limit::per_second(10))?;
 //! limiter.per_key("user:", Limit::per_second(1))?;
@@ -21,11 +21,11 @@
 //!
 //! # What it costs
 //!
-//! Counting costs a call a few instructions, on a cache line of its thread. A call that takes from a thread's cache
-//! counts nothing: what it took is derived at the scrape. Memory: 1.3 KB for each resource and each template, and
-//! nothing for a key; 2.4 KB more for those that have had a wait.
+//! Counting adds a few instructions to a call, on a cache line of its thread. A call that takes from a thread's cache
+//! counts nothing: its tokens are derived at the scrape. Each resource and each template uses 1.3 KB of memory, and
+//! 2.4 KB more after its first wait. Keys use none.
 //!
-//! A scrape takes no lock that a take takes. It looks at every resource, and at every template, not at its keys.
+//! A scrape takes no lock that a take uses. It reads every resource and every template, and no keys.
 
 mod series;
 #[cfg(feature = "swarm")]
@@ -45,26 +45,25 @@ use series::Series;
 use swarm::Swarm;
 pub use table::NAMES;
 
-/// Tells a recorder of the facade [`metrics`](::metrics) what a limiter has counted.
+/// Exports what a limiter counts to a recorder of the crate [`metrics`](::metrics).
 ///
-/// Labels are `resource`, or for keys `template`, whose value is the prefix. No key is a label: all keys of a template
-/// count as one.
+/// The label is `resource`, or `template` for the sum over the keys of a template. A key is never a label.
 ///
 /// # The recorder
 ///
-/// Metrics go to the recorder that is in force where [`update`](Self::update) is first called for them: the global
-/// one, or that of [`with_local_recorder`](::metrics::with_local_recorder). So install the recorder first, and use an
-/// exporter for one recorder only. Each exporter begins with what the limiter has counted so far.
+/// Metrics go to the recorder that is current when [`update`](Self::update) first sees their resource: the global
+/// one, or that of [`with_local_recorder`](::metrics::with_local_recorder). So install the recorder first, and use
+/// an exporter for one recorder only. Each exporter begins with all that the limiter has counted so far.
 ///
 /// # Counters
 ///
-/// They never go down. While calls run they may be short of what those take. At rest they are exact: tokens admitted are
-/// those that calls were granted, whatever was refunded, settled, cut, paused, reconfigured or observed since. The one
-/// exception: a call for several resources that takes from a thread's cache, and is then denied. Its token may be
-/// counted by an update during that call, and then stands for the next token that is admitted.
+/// Counters never decrease. At rest they are exact: the admitted tokens are those that calls were granted, whatever
+/// was refunded, settled, cut, paused, reconfigured or observed since. While calls run, counters may lack what
+/// these calls take. There is one exception: a call for several resources may take a token from a thread's cache,
+/// and then be denied. An update during that call counts the token, and leaves out the next one that is admitted.
 ///
-/// A resource that is removed and configured again continues from where it was, as do two limiters that have a resource
-/// of one name.
+/// A resource that is removed and configured again continues its counters. Resources with the same name in two
+/// limiters are added.
 pub struct Exporter {
     limiter: WeakLimiter,
     told: Mutex<Told>,

@@ -1,9 +1,9 @@
 //! Streams and sinks that take tokens for their items. Feature `stream`.
 //!
-//! [`rate_limited`](RateLimitedStreamExt::rate_limited) yields an item once a token was taken for it,
-//! [`rate_limited_by`](RateLimitedStreamExt::rate_limited_by) once as many tokens were taken as the item costs.
+//! [`rate_limited`](RateLimitedStreamExt::rate_limited) takes a token for each item before it yields the item.
+//! [`rate_limited_by`](RateLimitedStreamExt::rate_limited_by) takes as many tokens as the item costs.
 //! [`rate_limited_sink`](RateLimitedSinkExt::rate_limited_sink) and
-//! [`rate_limited_sink_by`](RateLimitedSinkExt::rate_limited_sink_by) pass items on in the same way. They
+//! [`rate_limited_sink_by`](RateLimitedSinkExt::rate_limited_sink_by) do the same before they send an item on. All
 //! work on every executor.
 //!
 //! ```
@@ -30,32 +30,31 @@
 //!
 //! # Tokens and items
 //!
-//! An item is there before its tokens are taken: it is held until then, and handed on in the moment in which
-//! they are taken. So tokens are taken for items that are handed on, and for nothing else: not for the end of a
-//! stream, not for one that has nothing at present, and not while nobody polls. The tokens stay spent, and are in
-//! one queue with all other waits for the resource, first come, first served: see
-//! [`UntilReady`](crate::UntilReady).
+//! An adaptor holds an item until its tokens are taken, and hands it on at that moment. So it takes tokens only for
+//! items that are handed on: none for the end of a stream, for a source without an item, or while nobody polls. The
+//! tokens stay spent. An adaptor waits in the queue of the resource with all other calls, first come, first served:
+//! see [`UntilReady`](crate::UntilReady).
 //!
-//! As a source is polled before the tokens of its item are taken, put the work behind the adaptor:
+//! The source is polled before the tokens of its item are taken. So do the work after the adaptor:
 //! `urls.rate_limited(&api).map_ok(fetch)`, not `urls.then(fetch).rate_limited(&api)`.
 //!
 //! # Errors
 //!
-//! An item that gets no tokens is handed back: [`ItemError`]. Its stream or sink continues with the next one. So
-//! if the limiter was closed each further item comes with an error, and if an item costs more than the bucket
-//! ever holds, only this one.
+//! An item that gets no tokens is handed back in an [`ItemError`], and the stream or sink continues with the next
+//! item. If one item costs more than the bucket ever holds, only that item fails. If the limiter was closed, every
+//! further item fails.
 //!
-//! A sink tells the error of an item in the next call. So a `feed`, or a `send` after it, may fail for the item
-//! before. Then the sink has not taken the new one, and `feed`, `send` and `forward` drop it. Where no item may be
+//! A sink returns the error of an item from the next call. So a `feed`, or a `send` after it, may fail for the item
+//! before. Then the sink has not taken the new item, and `feed`, `send` and `forward` drop it. If no item may be
 //! lost, wait for `poll_ready`, and then call `start_send`.
 //!
 //! # Cancel safety
 //!
-//! A `next()` or a `send()` that is dropped, in a `select!` or a timeout, loses neither an item nor tokens: the
+//! A `next()` or a `send()` that is dropped, by a `select!` or a timeout, loses neither an item nor tokens: the
 //! item and its place in the queue stay in the adaptor. Only a `send()` that still waits for an earlier item drops
-//! its own. One that is not polled for more than 10 ms after its tokens are there lets others pass, until it is
+//! its own. An adaptor that is not polled within 10 ms after its tokens are available lets others pass until it is
 //! polled again. An adaptor that is dropped takes no tokens, and drops the item that it holds; `into_parts`
-//! returns it.
+//! returns the item.
 
 mod error;
 mod held;

@@ -1,4 +1,4 @@
-//! A layer, set up.
+//! The builder of the layer.
 
 use std::error::Error;
 use std::fmt;
@@ -16,7 +16,7 @@ use super::rules::Rules;
 use super::service::{RateLimitLayer, Shared};
 use crate::limiter::{ConfigError, MemoryLimiter};
 
-/// Sets a [`RateLimitLayer`] up.
+/// Builds a [`RateLimitLayer`].
 #[must_use = "it does nothing until `build` makes a layer of it"]
 pub struct RateLimitLayerBuilder {
     shared: Shared,
@@ -24,11 +24,10 @@ pub struct RateLimitLayerBuilder {
 }
 
 impl RateLimitLayer {
-    /// A layer whose rules are resources of this limiter: keep a clone of it to look at them, to change their
-    /// limits, or to close it.
+    /// A layer whose rules are resources of this limiter. Keep a clone of the limiter to look at them, to change
+    /// their limits, or to close it.
     ///
-    /// Layers of one limiter that have rules of the same name share their buckets, by the limit that was set
-    /// last.
+    /// Layers on one limiter share the buckets of rules with the same name, under the limit that was set last.
     pub fn builder(limiter: &MemoryLimiter) -> RateLimitLayerBuilder {
         let rules = Rules {
             limiter: limiter.clone(),
@@ -50,9 +49,9 @@ impl RateLimitLayerBuilder {
         self
     }
 
-    /// Where to find the peer's address: in an extension of the server's, such as axum's
-    /// `ConnectInfo<SocketAddr>` or tonic's `TcpConnectInfo`. Without it, or if a request lacks the
-    /// extension, it is a [`PeerAddr`](super::PeerAddr) or a `SocketAddr` in the extensions.
+    /// Reads the peer's address from the extension that the server sets, such as axum's
+    /// `ConnectInfo<SocketAddr>` or tonic's `TcpConnectInfo`. Without this, or if a request lacks the
+    /// extension, the layer looks for a [`PeerAddr`](super::PeerAddr) or a `SocketAddr` in the extensions.
     ///
     /// ```
     /// # use std::net::SocketAddr;
@@ -78,7 +77,7 @@ impl RateLimitLayerBuilder {
         self
     }
 
-    /// No rule applies to such requests, for example to health checks.
+    /// Excludes requests from all rules, for example health checks.
     pub fn skip_if(
         mut self,
         skip: impl Fn(&request::Parts) -> bool + Send + Sync + 'static,
@@ -87,7 +86,7 @@ impl RateLimitLayerBuilder {
         self
     }
 
-    /// Until when [permits](Rule#permits) are held. Default: [`Hold::Body`].
+    /// How long [permits](Rule#permits) are held. Default: [`Hold::Body`].
     pub fn hold(mut self, hold: Hold) -> Self {
         self.shared.hold = hold;
         self
@@ -99,15 +98,15 @@ impl RateLimitLayerBuilder {
         self
     }
 
-    /// Writes none of the headers but `Retry-After`.
+    /// Writes no headers except `Retry-After`.
     pub fn no_headers(mut self) -> Self {
         self.shared.writes_headers = false;
         self
     }
 
-    /// Answers refused requests by a function, which sets the status too. The layer adds `RateLimit` and
-    /// `RateLimit-Policy`, and `Retry-After` if the answer has none. gRPC requests are answered by a status in any
-    /// case: see [the module](super#grpc).
+    /// Answers refused requests with what this function returns, including the status. The layer adds `RateLimit` and
+    /// `RateLimit-Policy`, and `Retry-After` if the answer has none. gRPC requests are always refused with a gRPC
+    /// status: see [the module](super#grpc).
     ///
     /// ```
     /// # use http::Response;
@@ -129,8 +128,8 @@ impl RateLimitLayerBuilder {
         self
     }
 
-    /// Calls a function with what the rules said of each request, before it is handled or refused. It should
-    /// return quickly.
+    /// Calls a function with the decisions about each request, before the request is handled or refused. The
+    /// function should return quickly.
     pub fn inspect(
         mut self,
         inspect: impl Fn(&request::Parts, &Decisions) + Send + Sync + 'static,
@@ -139,9 +138,9 @@ impl RateLimitLayerBuilder {
         self
     }
 
-    /// The layer. Adds the rules to the limiter, or changes the limits of those that are there.
+    /// Builds the layer. Adds the rules to the limiter, or changes the limits of those that it has.
     ///
-    /// Fails with a [`BuildError`]. The rules before the one that it names have been added then.
+    /// Fails with a [`BuildError`]. The rules before the one that the error names may have been added.
     pub fn build(mut self) -> Result<RateLimitLayer, BuildError> {
         let rules = &mut self.shared.rules.list;
         for (index, rule) in rules.iter().enumerate() {
@@ -184,15 +183,15 @@ pub enum BuildError {
         /// What is wrong with its limit.
         cause: ConfigError,
     },
-    /// Two rules have the same name, or that of one is a key of the other.
+    /// Two rules have the same name, or the name of one is a key of the other.
     #[non_exhaustive]
     NameClash {
         /// The rule's name.
         rule: String,
-        /// That of the rule before it.
+        /// The name of the rule before it.
         other: String,
     },
-    /// The rule's key is by a header whose name none can have.
+    /// The name that was given to [`Key::header`](super::Key::header) is not a valid header name.
     #[non_exhaustive]
     InvalidHeaderName {
         /// The rule's name.

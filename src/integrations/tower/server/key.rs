@@ -20,14 +20,14 @@ const HASHED: char = '#';
 /// The key of requests without one: no text is it.
 pub(super) const ANONYMOUS: &str = "anonymous";
 
-/// What a rule counts by: each key has a bucket of its own.
+/// What a rule counts by. Each key has its own bucket.
 ///
 /// # What is stored
 ///
-/// A key is a part of a resource's name: it is kept in memory, and shows in lists of resources and in logs.
-/// So it is bounded: a text that is longer than 64 bytes, or has control characters or `|` in it, is replaced
-/// by a hash of 128 bits with a secret that each process draws (`SipHash`). So is one that begins with `#` as
-/// hashes do, or is `anonymous`, as it may be a client's. Values of headers, which may be secrets, and
+/// A key is a part of a resource's name, which is kept in memory, and appears in lists of resources and in logs. So
+/// its length is bounded: a text of more than 64 bytes, or with control characters or `|`, is replaced by a hash of
+/// 128 bits (`SipHash`, with a random secret of the process). So is a text that begins with `#`, as hashes do, or is
+/// `anonymous`: otherwise a client could use the bucket of others. Values of headers, which may be secrets, and
 /// [`KeyValue::secret`] are always hashed.
 #[derive(Clone)]
 pub struct Key {
@@ -73,33 +73,33 @@ impl Key {
         Self::new(Source::Peer)
     }
 
-    /// The client's address by `X-Forwarded-For`, as far as it was written by trusted proxies. A request that
-    /// passed none counts by its peer.
+    /// The client's address in `X-Forwarded-For`, as far as trusted proxies wrote it. If the peer is not a trusted
+    /// proxy, the key is the peer's address.
     ///
-    /// Each trusted proxy must append the address that it was called from, or set the header to it, as nginx
-    /// does with `$proxy_add_x_forwarded_for`. Several lines count as one list, in their order. The walk
-    /// begins at the right; at what is malformed it ends, and the last trusted proxy's own address is the
-    /// key.
+    /// Each trusted proxy must append the address of its peer, as nginx does with `$proxy_add_x_forwarded_for`, or
+    /// set the header to it. Several lines count as one list, in their order. The list is read from the right, up to
+    /// the first address that is not a trusted proxy's, which is the key. If a malformed address comes first, the
+    /// key is the address of the last trusted proxy.
     #[must_use]
     pub fn x_forwarded_for(proxies: TrustedProxies) -> Self {
         Self::new(Source::XForwardedFor(proxies))
     }
 
-    /// As [`x_forwarded_for`](Self::x_forwarded_for), by the header `Forwarded` (RFC 7239). Most proxies do not
-    /// write it unless they are told to, and pass on what a client wrote. An address that a proxy hides, such as
-    /// `for=unknown`, ends the walk too.
+    /// As [`x_forwarded_for`](Self::x_forwarded_for), from the header `Forwarded` (RFC 7239). Most proxies write it
+    /// only if they are configured to, and otherwise pass on what the client wrote. A hidden address, such as
+    /// `for=unknown`, counts as malformed.
     #[must_use]
     pub fn forwarded(proxies: TrustedProxies) -> Self {
         Self::new(Source::Forwarded(proxies))
     }
 
-    /// The value of a header, hashed, for example of an API key. A request with several lines of it has no
-    /// key: which of them the application goes by is not known here.
+    /// The hashed value of a header, for example of an API key. A request with several lines of the header has no
+    /// key, because the layer cannot know which one the application uses.
     ///
-    /// The value is what the client says. Before it is authenticated a client can send as many as it wants:
-    /// have a rule per address beside this one, or put the layer behind the authentication. And a client can
-    /// write one value in several ways, such as `Bearer` and `bearer` in `Authorization`: where the application
-    /// does not tell them apart, count by what it has read, by [`extension`](Self::extension).
+    /// The client chooses the value. Until it is authenticated, it can send a new value with each request: add a
+    /// rule by address, or put the layer behind the authentication. A client can also write one value in several
+    /// ways, such as `Bearer` and `bearer` in `Authorization`. If the application treats these as equal, count by
+    /// the value that it has parsed, with [`extension`](Self::extension).
     #[must_use]
     pub fn header<N>(name: N) -> Self
     where
@@ -173,9 +173,9 @@ impl Key {
         self
     }
 
-    /// IPv6 addresses count as one if their first `bits` agree: 64 by default, as that is what one customer
-    /// gets at least. More than 128 counts as 128. IPv4 addresses that are mapped to IPv6 count as IPv4. Of a
-    /// [pair](Self::and) it is for both.
+    /// IPv6 addresses with the same first `bits` share a bucket: 64 by default, because a customer usually has a /64
+    /// or more. More than 128 counts as 128. IPv4-mapped IPv6 addresses count as IPv4. On a [pair](Self::and) it
+    /// applies to both.
     #[must_use]
     pub fn ipv6_prefix(mut self, bits: u8) -> Self {
         self.ipv6_prefix = bits.min(128);

@@ -1,4 +1,4 @@
-//! A layer that limits the requests a server accepts: for axum, hyper, tonic, and whatever takes a tower
+//! A layer that limits the requests a server accepts: for axum, hyper, tonic, and other servers that take a tower
 //! layer.
 //!
 //! ```
@@ -24,7 +24,7 @@
 //! let mut service = layer.layer(handler);
 //!
 //! let mut request = Request::new(());
-//! request.extensions_mut().insert(PeerAddr("192.0.2.7:4711".parse()?)); // the server's part
+//! request.extensions_mut().insert(PeerAddr("192.0.2.7:4711".parse()?)); // your server does this
 //! let response = service.ready().await?.call(request.clone()).await?;
 //! assert_eq!(response.status(), StatusCode::OK);
 //! assert_eq!(response.headers()["ratelimit-policy"], r#""per-ip";q=1;w=1, "all";q=1000;w=1"#);
@@ -38,24 +38,24 @@
 //!
 //! # What is guaranteed
 //!
-//! * A request takes the tokens of all its [rules](Rule), or of none. What is admitted is within each limit,
-//!   as [exactly](crate::MemoryLimiter#exactness) as the limiter's other calls.
+//! * A request takes the tokens of all its [rules](Rule), or of none. Requests stay within each limit, as
+//!   [exactly](crate::MemoryLimiter#exactness) as other calls of the limiter.
 //! * The service adds no error: a refusal is a response, with a [status and headers](Rejection::status).
 //! * A request never waits in the layer.
-//! * [Permits](Rule#permits) end with the answer's body, and also if the client goes away, the handler
-//!   panics, or a timeout drops the request.
+//! * A [permit](Rule#permits) ends with the answer's body, or when the client goes away, the handler panics, or a
+//!   timeout drops the request.
 //!
 //! # Keys
 //!
-//! [`Key`] is what a rule counts by. Behind a proxy [`Key::peer_ip`] is the proxy: use
-//! [`Key::x_forwarded_for`] or [`Key::forwarded`] and say which [proxies are trusted](TrustedProxies). What a client
-//! writes into these headers itself is not used.
+//! [`Key`] is what a rule counts by. Behind a proxy [`Key::peer_ip`] is the address of the proxy: use
+//! [`Key::x_forwarded_for`] or [`Key::forwarded`], and say which [proxies you trust](TrustedProxies). Addresses
+//! that the client itself writes into these headers are not used.
 //!
 //! # gRPC
 //!
-//! A `POST` whose `Content-Type` is `application/grpc` or one of its kinds is refused by a status of gRPC,
-//! with HTTP's status 200: `RESOURCE_EXHAUSTED` with a `google.rpc.RetryInfo`, or what else [stands for the
-//! cause](Rejection::status).
+//! A `POST` whose `Content-Type` is `application/grpc`, or begins so, as `application/grpc+proto` does, is refused
+//! with a gRPC status and the HTTP status 200: `RESOURCE_EXHAUSTED` with a `google.rpc.RetryInfo`, or
+//! [another for other causes](Rejection::status).
 
 mod body;
 mod builder;

@@ -48,23 +48,23 @@ pub struct Rule {
     max_keys: u64,
 }
 
-/// What becomes of a request that lacks the [key](Rule::per) of a rule.
+/// What happens to a request that lacks the [key](Rule::per) of a rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MissingKey {
     /// All requests without a key share one bucket, whose key is `anonymous`.
     #[default]
     Share,
-    /// The rule does not apply. If the request has several lines of the [header](Key::header), it does: then the
-    /// request shares the bucket of those without a key. Otherwise a client could choose not to be counted.
+    /// The rule does not apply. A request with several lines of the [header](Key::header) is an exception: it shares
+    /// the bucket of requests without a key. Otherwise a client could choose not to be counted.
     Skip,
-    /// It is refused with the status 400.
+    /// The request is refused with the status 400.
     Reject,
 }
 
 impl Rule {
-    /// A rule for all requests together. Clients see the name, in `RateLimit` and in refusals. The limiter's
-    /// resource has it too, or with a [key](Self::per) the prefix `name:`.
+    /// A rule for all requests together. Clients see the name in `RateLimit` and in refusals. It is also the name of
+    /// the limiter's resource or, with a [key](Self::per), `name:` is the prefix of its template.
     #[must_use]
     pub fn new(name: &str, limit: Limit) -> Self {
         Self {
@@ -81,14 +81,14 @@ impl Rule {
         }
     }
 
-    /// The limit is for each key: each address, user or route.
+    /// Applies the limit to each key: each address, user or route.
     #[must_use]
     pub fn per(mut self, key: Key) -> Self {
         self.key = Some(key);
         self
     }
 
-    /// What becomes of a request without a key. Default: [`MissingKey::Share`].
+    /// What happens to a request without a key. Default: [`MissingKey::Share`].
     #[must_use]
     pub fn on_missing_key(mut self, missing: MissingKey) -> Self {
         self.missing = missing;
@@ -121,7 +121,7 @@ impl Rule {
         self
     }
 
-    /// The rule does not apply to such requests.
+    /// Excludes requests from this rule.
     #[must_use]
     pub fn skip_if(
         mut self,
@@ -131,15 +131,15 @@ impl Rule {
         self
     }
 
-    /// Charges the request only if its response is such a one, for example a failed login.
+    /// Charges a request only if `charge` returns true for its response, for example for a failed login.
     ///
-    /// The tokens are taken before the request is handled, and given back when the head of another response
-    /// comes. So the bound holds however many requests are sent at once: those that are charged are at most
-    /// `burst + rate x time`. In return as many requests as there are tokens can be handled at a time, and
-    /// others are refused meanwhile. A request without a response is charged: the client went away, the
-    /// handler panicked, or the service failed.
+    /// The tokens are taken before the request is handled, and given back when the head of a response arrives that
+    /// is not charged. So at most `burst + rate x time` tokens are charged, however many requests are sent at once.
+    /// In return, only as many requests are handled at the same time as there are tokens, and others are refused
+    /// meanwhile. A request without a response is charged: the client went away, the handler panicked, or the
+    /// service failed.
     ///
-    /// If the rule [holds a permit](Self#permits) to the end of the body, its tokens come back then.
+    /// If the rule [holds a permit](Self#permits) to the end of the body, the tokens are given back then.
     #[must_use]
     pub fn charge_if(
         mut self,
@@ -149,11 +149,10 @@ impl Rule {
         self
     }
 
-    /// The rule refuses nothing, and is not in the headers: it only counts. Use it to see what a new limit
-    /// would do. What it would refuse is in the [`Decisions`](super::Decisions), and goes to
-    /// [`inspect`](super::RateLimitLayerBuilder::inspect).
+    /// Counts, and refuses nothing: a dry run of a new limit. The rule is not in the headers. Its refusals are in
+    /// the [`Decisions`](super::Decisions), which [`inspect`](super::RateLimitLayerBuilder::inspect) gets.
     ///
-    /// It takes its tokens alone, after the others have admitted the request.
+    /// The rule takes its tokens separately, after the other rules have admitted the request.
     #[must_use]
     pub fn observe_only(mut self) -> Self {
         self.is_observed = true;
