@@ -11,6 +11,7 @@
 //! [`Bucket::handed_out`]: crate::bucket::Bucket::handed_out
 
 use std::array;
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_utils::CachePadded;
@@ -24,12 +25,19 @@ use crate::sync::{AtomicU64, IS_MODEL, Ordering, thread_index};
 const SHARDS: usize = if IS_MODEL { 2 } else { 8 };
 
 /// Where something counts.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Counts {
     tally: Arc<Tally>,
     /// Where it counts now, if that has changed: a key got another template, or a limit of its own. Such changes are
     /// rare.
     moved: OnceLock<Box<Self>>,
+}
+
+/// Nothing of what it counts, which is no state of a bucket.
+impl fmt::Debug for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Counts").finish_non_exhaustive()
+    }
 }
 
 /// The counts of a resource, or of the keys of a template.
