@@ -44,6 +44,7 @@ pub(crate) struct Change<'a> {
 #[cfg_attr(not(feature = "tracing"), allow(clippy::unused_self))]
 impl Change<'_> {
     /// An event at level INFO.
+    #[cfg_attr(not(feature = "tracing"), allow(clippy::unused_self))]
     pub(crate) fn event(self) {
         #[cfg(feature = "tracing")]
         {
