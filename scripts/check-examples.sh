@@ -437,6 +437,14 @@ swarm_nats_refuses() {
     verdict 'swarm_nats, misused' 'exit codes 2 and 1'
 }
 
+# It makes requests and scrapes itself.
+prometheus() {
+    local wrong
+    example prometheus || { verdict prometheus '' "exit code 0, not $?"; return; }
+    wrong=$(in_order '^tollgate_admitted_tokens_total\{resource="database"\} [1-9]')
+    verdict prometheus "$(grep -c '^tollgate_' "$out") series" "$wrong"
+}
+
 # From several addresses, in Python.
 axum_server() {
     local wrong=''
@@ -494,6 +502,7 @@ llm_client 'beside another client' '0 < requests and status_429 < requests / 20 
     --foreign 0.5 --seconds 8
 llm_client_upstream
 llm_client_refuses
+prometheus
 axum_server
 axum_server_refuses
 exit "$failed"
