@@ -216,12 +216,6 @@ llm() {
         "${run[@]}" --foreign 0.333 --no-retry-after
 }
 
-door() {
-    command -v wrk >/dev/null || { cannot "there is no wrk: apt-get install wrk"; return; }
-    check "an axum server under wrk" cargo test --quiet --release -p web-tests --test server a_minute_of_wrk \
-        -- --ignored --nocapture
-}
-
 fuzz() {
     local target seconds=${TOLLGATE_FUZZ_SECONDS:-60}
     local tool=(cargo +nightly fuzz)
