@@ -1,0 +1,294 @@
+//! What the next table says. A wrong plan wastes a part of the limit, and breaks nothing.
+//!
+//! Each change of a row costs a term: what one agent loses at once, another gains a term later. So rows change only
+//! when agents come or go, when the limit changes, or when an agent wants more than its row and would get it.
+//!
+//! * **Rates** are max-min fair by demand. What nobody wants is split equally.
+//! * **Bursts** are equal, but for an agent whose call waits for more tokens.
+//! * **Turns.** Where the burst is too small for all, as many agents as it suffices for have shares, and the others
+//!   none. A turn ends when its tokens are used. Then it is the turn of the agent that has had none for longest.
+//! * **A silent agent** keeps its row, until three tables of the same writer have been read back without a word of it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::quota::{BURST_UNITS, LEAST_BURST, Quota};
+use super::report::Report;
+use super::table::{Position, Row, Table};
+
+/// Tables that an agent may miss.
+const SILENT_TABLES: u32 = 3;
+/// A turn is as long as it takes to use what accrues in this many terms, where that is more than a few tokens: the
+/// agent after it has nothing for one.
+const TURN_TERMS: u64 = 5;
+/// The tokens of a turn at low rates.
+const TURN_TOKENS: u64 = 2;
+/// Rows change for an agent that gains at least this part of what it has.
+const WORTH: u64 = 16;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Planner {
+    term: u64,
+    agents: BTreeMap<u64, Agent>,
+    /// The last tables that this planner made.
+    made: VecDeque<u128>,
+    /// When rows changed last.
+    changed: Option<u64>,
+}
+
+/// What is known of one agent.
+#[derive(Clone, Debug, Default)]
+struct Agent {
+    report: Option<Report>,
+    /// Tables of this planner that were read back since the last report.
+    missed: u32,
+    /// When its turn began, and what it had spent by then.
+    turn: Option<(u64, u64)>,
+    /// When its last turn ended.
+    turned: u64,
+}
+
+impl Agent {
+    fn is_gone(&self) -> bool {
+        self.missed >= SILENT_TABLES || self.report.is_some_and(|report| report.leaves)
+    }
+
+    /// What it is to have, beside its row so far. Of one that is new, nobody knows yet; a silent one keeps its row.
+    fn want(&self, row: Option<Quota>) -> u64 {
+        let reported = self.report.map(|report| report.want);
+        row.map_or(u64::MAX, |row| reported.unwrap_or(row.rate))
+    }
+
+    fn lacks(&self, row: Quota) -> bool {
+        self.want(Some(row)) > row.rate || self.need() > row.burst
+    }
+
+    /// The burst that it cannot do without; 0 if it wants nothing.
+    fn need(&self) -> u32 {
+        let Some(report) = self.report else { return LEAST_BURST };
+        match report.largest {
+            0 if report.want == 0 => 0,
+            largest => largest.saturating_add(LEAST_BURST - BURST_UNITS).max(LEAST_BURST),
+        }
+    }
+}
+
+impl Planner {
+    pub(crate) fn new(term: u64) -> Self {
+        Self { term, agents: BTreeMap::new(), made: VecDeque::new(), changed: None }
+    }
+
+    pub(crate) fn hear(&mut self, report: Report) {
+        let agent = self.agents.entry(report.label).or_default();
+        *agent = Agent { report: Some(report), missed: 0, ..agent.clone() };
+    }
+
+    /// A table was read. If it is one of this planner's, agents that were silent are so for one more. Returns whether
+    /// it is.
+    pub(crate) fn read(&mut self, table: &Table) -> bool {
+        let is_mine = self.made.contains(&table.id);
+        if is_mine {
+            for agent in self.agents.values_mut() {
+                agent.missed = agent.missed.saturating_add(1);
+            }
+        }
+        is_mine
+    }
+
+    /// Another agent writes the tables: it alone hears of those that have come and gone.
+    pub(crate) fn rests(&mut self) {
+        self.agents.clear();
+        self.made.clear();
+    }
+
+    /// The table after `newest`, which is at `prev`. `own` is this agent's report, `limit` what it knows.
+    pub(crate) fn plan(
+        &mut self,
+        newest: Option<&Table>,
+        prev: Position,
+        own: Report,
+        is_first: bool,
+        id: u128,
+        now: u64,
+    ) -> Table {
+        self.hear(own);
+        let old: &[Row] = newest.map_or(&[], |table| &table.rows);
+        for row in old {
+            self.agents.entry(row.label).or_default();
+        }
+        self.agents.retain(|_, agent| !agent.is_gone() || agent.report.is_some_and(|r| r.leaves));
+
+        // The old rows first, in their order: those of the first three write.
+        let mut labels: Vec<u64> = old.iter().map(|row| row.label).collect();
+        let mut known: Vec<u64> = labels.clone();
+        known.sort_unstable();
+        labels.extend(self.agents.keys().filter(|label| known.binary_search(label).is_err()));
+        labels.retain(|label| self.agents.get(label).is_some_and(|agent| !agent.is_gone()));
+        if is_first {
+            labels.retain(|label| *label != own.label);
+            labels.insert(0, own.label);
+        }
+        labels.dedup();
+        self.agents.retain(|label, agent| !agent.is_gone() || labels.contains(label));
+
+        let limits = labels.iter().filter_map(|label| self.agents[label].report);
+        let limit = limits.fold(own.limit, |least, report| least.min(report.limit));
+
+        let before = |label: &u64| old.iter().find(|row| row.label == *label);
+        let had: Vec<Option<Quota>> =
+            labels.iter().map(|label| before(label).map(|row| row.quota)).collect();
+        let is_same = newest.is_some_and(|table| table.limit == limit && old.len() == labels.len());
+        let kept = had.iter().copied().collect::<Option<Vec<_>>>().filter(|_| is_same);
+        let quotas = match kept {
+            Some(kept) if !self.must_change(&labels, &kept, limit, now) => kept,
+            kept => {
+                let quotas = self.quotas(&labels, &had, limit, now);
+                if kept.as_ref() != Some(&quotas) {
+                    self.changed = Some(now);
+                }
+                quotas
+            }
+        };
+        let rows = std::iter::zip(&labels, quotas).map(|(label, quota)| {
+            let carried = before(label).map_or(0, |row| row.nonce);
+            let nonce = self.agents[label].report.map_or(carried, |report| report.nonce);
+            Row { label: *label, nonce, quota }
+        });
+        let table = Table { id, prev, limit, rows: rows.collect() };
+        if self.made.len() == 8 {
+            self.made.pop_front();
+        }
+        self.made.push_back(id);
+        table
+    }
+
+    /// Whether the rows of the same agents, by the same limit, should be others.
+    fn must_change(&self, labels: &[u64], kept: &[Quota], limit: Quota, now: u64) -> bool {
+        // What the last change gave has only now arrived.
+        if self.changed.is_some_and(|changed| now.saturating_sub(changed) < self.term) {
+            return false;
+        }
+        let agents = || labels.iter().map(|label| &self.agents[label]);
+        // Who took over waits until it knows what all want.
+        if agents().any(|agent| agent.report.is_none()) {
+            return false;
+        }
+        let has_turns = kept.iter().any(|quota| quota.burst < LEAST_BURST);
+        if has_turns
+            && std::iter::zip(labels, kept).any(|(label, quota)| self.is_done(*label, *quota, now))
+        {
+            return true;
+        }
+        if !std::iter::zip(agents(), kept).any(|(agent, row)| agent.lacks(*row)) {
+            return false;
+        }
+        let had: Vec<_> = kept.iter().copied().map(Some).collect();
+        let new = self.clone().quotas(labels, &had, limit, now);
+        std::iter::zip(std::iter::zip(agents(), kept), new).any(|((agent, old), new)| {
+            let gains = new.rate > old.rate.saturating_add(old.rate / WORTH);
+            agent.lacks(*old) && (gains || agent.need() > old.burst && new.burst > old.burst)
+        })
+    }
+
+    /// Whether an agent has used its turn.
+    fn is_done(&self, label: u64, quota: Quota, now: u64) -> bool {
+        let agent = &self.agents[&label];
+        let (Some((began, base)), Some(report)) = (agent.turn, agent.report) else { return false };
+        if quota.burst < LEAST_BURST {
+            return false;
+        }
+        let accrued = u128::from(quota.rate) * u128::from(self.term) / 1_000_000_000;
+        let tokens = (accrued * u128::from(TURN_TERMS) / 1_000_000_000) as u64;
+        let used = report.spent.wrapping_sub(base);
+        // One that wants nothing any more, or not what it has.
+        let most = u128::from(tokens.max(TURN_TOKENS)) * 1_000_000_000_000_000_000 * 2;
+        let longest = most / u128::from(quota.rate.max(1)) + 2 * u128::from(self.term);
+        used >= tokens.max(TURN_TOKENS)
+            || agent.need() == 0
+            || u128::from(now.saturating_sub(began)) > longest
+    }
+
+    /// The rows of the agents, in the order of `labels`, which `had` these so far.
+    fn quotas(
+        &mut self,
+        labels: &[u64],
+        had: &[Option<Quota>],
+        limit: Quota,
+        now: u64,
+    ) -> Vec<Quota> {
+        let bursts = self.bursts(labels, had, limit.burst, now);
+        let holders: Vec<usize> = (0..labels.len()).filter(|at| bursts[*at] > 0).collect();
+        let want = |at: &usize| self.agents[&labels[*at]].want(had[*at]);
+        let wants: Vec<u64> = holders.iter().map(want).collect();
+        let mut quotas: Vec<_> =
+            bursts.iter().map(|burst| Quota { rate: 0, burst: *burst }).collect();
+        for (at, rate) in std::iter::zip(holders, max_min(&wants, limit.rate)) {
+            quotas[at].rate = rate;
+        }
+        quotas
+    }
+
+    fn bursts(&mut self, labels: &[u64], had: &[Option<Quota>], burst: u32, now: u64) -> Vec<u32> {
+        let equal = burst / (labels.len() as u32).max(1);
+        if equal >= LEAST_BURST && labels.iter().all(|label| self.agents[label].need() <= equal) {
+            for label in labels {
+                self.end_turn(*label, now);
+            }
+            return vec![equal; labels.len()];
+        }
+        for (label, row) in std::iter::zip(labels, had) {
+            let row = row.unwrap_or_default();
+            if row.burst < LEAST_BURST || self.is_done(*label, row, now) {
+                self.end_turn(*label, now);
+            }
+        }
+        let mut order: Vec<usize> = (0..labels.len()).collect();
+        order.sort_by_key(|at| {
+            let agent = &self.agents[&labels[*at]];
+            (agent.need() == 0, agent.turn.is_none(), agent.turned, labels[*at])
+        });
+        let mut bursts = vec![0; labels.len()];
+        let (mut left, mut holders) = (burst, 0);
+        for at in &order {
+            let need = self.agents[&labels[*at]].need().max(LEAST_BURST).min(burst);
+            if need <= left {
+                bursts[*at] = need;
+                left -= need;
+                holders += 1;
+            }
+        }
+        let each = left.checked_div(holders).unwrap_or(0);
+        for (burst, label) in std::iter::zip(&mut bursts, labels) {
+            if *burst == 0 {
+                self.end_turn(*label, now);
+                continue;
+            }
+            *burst += each;
+            let agent = self.agents.entry(*label).or_default();
+            let spent = agent.report.map_or(0, |report| report.spent);
+            agent.turn.get_or_insert((now, spent));
+        }
+        bursts
+    }
+
+    fn end_turn(&mut self, label: u64, now: u64) {
+        let agent = self.agents.entry(label).or_default();
+        if agent.turn.take().is_some() {
+            agent.turned = now;
+        }
+    }
+}
+
+/// What each gets of `total`: no more than it wants, as equal as that allows. What is left is split equally.
+fn max_min(wants: &[u64], total: u64) -> Vec<u64> {
+    let count = wants.len();
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by_key(|at| wants[*at]);
+    let (mut shares, mut left) = (vec![0; count], total);
+    for (done, at) in order.iter().enumerate() {
+        let equal = left / (count - done) as u64;
+        shares[*at] = wants[*at].min(equal);
+        left -= shares[*at];
+    }
+    let each = left / count.max(1) as u64;
+    shares.iter().map(|share| share + each).collect()
+}
