@@ -27,16 +27,32 @@ use super::table::{Position, Table};
 /// Reports that an agent remembers: as many as it sends in five terms.
 const REMEMBERED: usize = 32;
 
-/// A rule that a model can drop, to find what breaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A rule, or a part of one, that a test can drop to show what breaks without it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Rule {
-    /// The row is that of a report of this agent's own.
     OwnRow,
-    /// A bad table counts as all zero, and so does one above the limit.
-    BadIsZero,
+    /// What cannot be read counts as a table with no rows.
+    UnreadableIsZero,
+    /// So does a table whose rows exceed its limit.
+    ExcessIsZero,
+    /// Nothing is spent while the newest table's limit is above the agent's.
+    LimitIsKnown,
     Lease,
+    /// The lease is shorter than the term, by the drift.
+    LeaseDrift,
     Window,
-    EmptyTable,
+    /// The window is longer than the term, by the drift.
+    WindowDrift,
+    /// An empty table at the first entry.
+    EmptyAtStart,
+    /// And after [`Member::interrupted`].
+    EmptyAfterInterruption,
+    /// And if the sequence goes back.
+    EmptyWhenBehind,
+    /// And if the writer had read an entry that is newer than all that were read here.
+    EmptyWhenAhead,
+    /// And if the writer had read another entry at the sequence that was read last here.
+    EmptyWhenElsewhere,
 }
 
 /// The term and the drift of a log, which never change in its life: agents that differ in them would break the
@@ -57,12 +73,14 @@ impl Terms {
 
     /// `V (1 - d)`, rounded down.
     pub(crate) fn lease(self) -> u64 {
-        self.term.saturating_sub(self.slack())
+        let slack = if is_dropped(Rule::LeaseDrift) { 0 } else { self.slack() };
+        self.term.saturating_sub(slack)
     }
 
     /// `V (1 + d)`, rounded up.
     pub(crate) fn window(self) -> u64 {
-        self.term.saturating_add(self.slack())
+        let slack = if is_dropped(Rule::WindowDrift) { 0 } else { self.slack() };
+        self.term.saturating_add(slack)
     }
 }
 
@@ -103,7 +121,7 @@ impl Member {
             window: VecDeque::new(),
             newest: Position::default(),
             newest_limit: Quota::ZERO,
-            is_following: is_new,
+            is_following: is_new || is_dropped(Rule::EmptyAtStart),
         }
     }
 
@@ -131,50 +149,50 @@ impl Member {
     /// It is doubtful whether the next entry follows the last one: the log was followed anew, or was made anew, or its end
     /// lies before what was read, or entries were skipped.
     pub(crate) fn interrupted(&mut self) {
-        self.is_following = false;
+        self.is_following &= is_dropped(Rule::EmptyAfterInterruption);
     }
 
-    /// An entry of the log arrives: its sequence, and the table in it, or the id of what is no table.
-    pub(crate) fn read(&mut self, sequence: u64, entry: Result<&Table, u128>, now: u64) {
+    /// An entry of the log arrives: its sequence, and the table in it, or the id of what is no table. `now` is read
+    /// after it has arrived: the window counts from there. Returns whether the entry is a table to plan by.
+    pub(crate) fn read(&mut self, sequence: u64, entry: Result<&Table, u128>, now: u64) -> bool {
         let position = Position { sequence, id: entry.map_or_else(|id| id, |table| table.id) };
         if self.is_following && position == self.newest {
-            return; // delivered twice
+            return false; // delivered twice
         }
-        if !self.follows(position, entry.ok()) && !is_dropped(Rule::EmptyTable) {
+        if !self.follows(position, entry.ok()) {
             self.window.push_back((now, Quota::ZERO));
         }
         self.is_following = true;
         self.newest = position;
-        let row = match entry {
-            Ok(table) if table.is_sound() || is_dropped(Rule::BadIsZero) => {
-                self.newest_limit = table.limit;
-                self.row(table)
-            }
-            _ if is_dropped(Rule::BadIsZero) => return,
-            _ => {
-                self.newest_limit = Quota::ZERO;
-                Quota::ZERO
-            }
-        };
-        self.window.push_back((now, row));
+        let is_good = |table: &&Table| table.is_sound() || is_dropped(Rule::ExcessIsZero);
+        let table = entry.ok().filter(is_good);
+        if table.is_some() || !is_dropped(Rule::UnreadableIsZero) {
+            self.newest_limit = table.map_or(Quota::ZERO, |table| table.limit);
+            let row = table.map_or(Quota::ZERO, |table| self.row(table));
+            self.window.push_back((now, row));
+        }
         let end = |read: u64| read.saturating_add(self.terms.window());
         while self.window.len() > 1
             && self.window.front().is_some_and(|(read, _)| end(*read) <= now)
         {
             self.window.pop_front();
         }
+        table.is_some()
     }
 
     /// Whether the entry comes right after those that were read.
     fn follows(&self, position: Position, table: Option<&Table>) -> bool {
         let last = self.newest;
-        let is_behind = position.sequence <= last.sequence;
-        // Its writer had read an entry that is not here.
-        let is_elsewhere = table.is_some_and(|table| {
-            table.prev.sequence > last.sequence
-                || table.prev.sequence == last.sequence && table.prev != last
-        });
-        self.is_following && !is_behind && !is_elsewhere
+        let is_doubted = |rule, doubt: bool| doubt && !is_dropped(rule);
+        // What its writer had read is not what was read here.
+        let prev = table.map_or(Position::default(), |table| table.prev);
+        self.is_following
+            && !is_doubted(Rule::EmptyWhenBehind, position.sequence <= last.sequence)
+            && !is_doubted(Rule::EmptyWhenAhead, prev.sequence > last.sequence)
+            && !is_doubted(
+                Rule::EmptyWhenElsewhere,
+                prev.sequence == last.sequence && prev.id != last.id,
+            )
     }
 
     /// My row of a table, which also extends the lease.
@@ -200,7 +218,7 @@ impl Member {
         let lease = self.echoed.map(|sent| sent.saturating_add(self.terms.lease()));
         let lease = if is_dropped(Rule::Lease) { Some(u64::MAX) } else { lease };
         let Some(lease) = lease.filter(|end| now < *end) else { return NOTHING };
-        if !self.newest_limit.is_within(self.limit) && !is_dropped(Rule::BadIsZero) {
+        if !self.newest_limit.is_within(self.limit) && !is_dropped(Rule::LimitIsKnown) {
             return NOTHING;
         }
         let Some((_, newest)) = self.window.back() else { return NOTHING };

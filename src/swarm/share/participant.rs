@@ -119,9 +119,11 @@ impl Participant {
         random: u64,
         now: u64,
     ) {
-        self.member.read(sequence, entry.as_ref().map_err(|id| *id), now);
+        let is_table = self.member.read(sequence, entry.as_ref().map_err(|id| *id), now);
         let mut is_mine = false;
-        if let Ok(table) = entry {
+        if let Ok(table) = entry
+            && is_table
+        {
             is_mine = self.planner.read(&table);
             if !self.is_heard() && !table.rows.iter().any(|row| row.label == self.label) {
                 self.next_report = now; // to those that can give it a row

@@ -64,7 +64,7 @@ impl Table {
         bytes
     }
 
-    /// `None` if these are not the bytes of a table, or its rows exceed its limit.
+    /// `None` if these are not the bytes of a table. Its rows may exceed its limit: see [`is_sound`](Self::is_sound).
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
         if reader.take()? != [VERSION] {
@@ -84,8 +84,7 @@ impl Table {
             Some(Row { label, nonce, quota: reader.quota()? })
         };
         let rows = (0..count).map(row).collect::<Option<_>>()?;
-        let table = Self { id, prev, limit, rows };
-        table.is_sound().then_some(table)
+        Some(Self { id, prev, limit, rows })
     }
 
     /// Whether the rows fit into the limit.

@@ -42,7 +42,8 @@ impl Judge {
         for window in &mut self.limits {
             window.drain(now, self.drift);
             window.excess += u128::from(tokens) * TOKEN;
-            let most = level_of(window.limit.burst);
+            // Readings of clocks are whole nanoseconds: one may pass between two that show the same.
+            let most = level_of(window.limit.burst) + u128::from(window.limit.rate);
             if window.excess > most {
                 worst = worst.max(Some(window.excess - most));
             }

@@ -25,14 +25,40 @@ mod judge;
 mod scenarios;
 #[cfg(test)]
 mod storms;
+#[cfg(test)]
+mod traces;
 mod world;
 
+use bucket::Level;
 use member::Rule;
 
+/// What the proof needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Premise {
+    Rule(Rule),
+    Level(Level),
+    // What is assumed, or what the caller sees to:
+    CommonTerm,
+    /// A child of a forked process begins anew.
+    ForkBeginsAnew,
+    /// Entries that were read by some are lost no sooner than a term after they were appended.
+    LossAfterTerm,
+    ClockWithinDrift,
+    ClockCountsSuspend,
+}
+
 thread_local! {
-    static DROPPED: Cell<Option<Rule>> = const { Cell::new(None) };
+    static DROPPED: Cell<Option<Premise>> = const { Cell::new(None) };
 }
 
 fn is_dropped(rule: Rule) -> bool {
-    DROPPED.get() == Some(rule)
+    DROPPED.get() == Some(Premise::Rule(rule))
+}
+
+/// Runs something without one of the premises, or with all.
+fn without<T>(premise: Option<Premise>, run: impl FnOnce() -> T) -> T {
+    DROPPED.set(premise);
+    let result = run();
+    DROPPED.set(None);
+    result
 }

@@ -10,7 +10,15 @@ fn terms(seconds: u64) -> Terms {
 
 /// Machines of a region.
 fn net() -> Net {
-    Net { latency: (MILLI, 20 * MILLI), loss: 2, late: 0, twice: 0, compares: true }
+    Net {
+        latency: (MILLI, 20 * MILLI),
+        loss: 2,
+        late: 0,
+        twice: 0,
+        compares: true,
+        plans: true,
+        wobble: SECOND,
+    }
 }
 
 fn quota(rate: f64, burst: u32) -> Quota {
