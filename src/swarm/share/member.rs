@@ -92,22 +92,22 @@ pub(crate) struct Segment {
     pub(crate) until: Option<u64>,
 }
 
-/// An agent's view of the log.
+/// An agent's view of the log. A model of it compares the times of two views by their age.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Member {
     terms: Terms,
     limit: Quota,
     /// The last reports: nonce, and when it was sent. The newest is last.
-    sent: VecDeque<(u64, u64)>,
+    pub(super) sent: VecDeque<(u64, u64)>,
     /// When the newest report that a table echoed was sent.
-    echoed: Option<u64>,
+    pub(super) echoed: Option<u64>,
     /// My rows in the tables of the window, and when I read each. The newest is last, and stays.
-    window: VecDeque<(u64, Quota)>,
+    pub(super) window: VecDeque<(u64, Quota)>,
     /// The newest entry, and the limit that it tells.
     newest: Position,
-    newest_limit: Quota,
+    pub(super) newest_limit: Quota,
     /// Whether each entry since the last empty table was read.
-    is_following: bool,
+    pub(super) is_following: bool,
 }
 
 impl Member {

@@ -22,6 +22,8 @@ mod table;
 mod bucket;
 mod judge;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod scenarios;
 #[cfg(test)]
 mod storms;
