@@ -4,7 +4,10 @@ use super::participant::Demand;
 
 /// Nanoseconds over which a rate is averaged, about.
 const MEMORY: f64 = 4e9;
-/// Looks at which callers lacked tokens, in a row, before the agent asks for all that it can have.
+/// Nanoseconds in which those that wait are to be served.
+const DRAIN: f64 = 2e9;
+/// Looks at which callers lacked tokens, in a row, before the agent asks for twice what it gets: those that are
+/// refused, or call again when they are served, do not show how much more they would take.
 const SHORT: u32 = 2;
 
 /// A measured demand.
@@ -44,8 +47,10 @@ impl Meter {
         self.last = Some((asked, now));
         self.short = if seen.is_short { self.short.saturating_add(1) } else { 0 };
         // And the deviation of those of a second, as calls come at random.
-        let rate = self.rate + self.rate.sqrt().min(self.rate);
-        let want = if self.short >= SHORT { most } else { ((rate * 1e9) as u64).min(most) };
+        let steady = self.rate + self.rate.sqrt().min(self.rate);
+        let want = steady + seen.waiting as f64 * 1e9 / DRAIN;
+        let want = if self.short >= SHORT { want.max(2.0 * self.rate) } else { want };
+        let want = ((want * 1e9) as u64).min(most);
         Demand { want, largest: seen.largest, spent: seen.spent }
     }
 }

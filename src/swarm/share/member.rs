@@ -232,10 +232,10 @@ impl Member {
             if end <= now {
                 break;
             }
-            let least = quota.min(*row);
-            if least != quota {
+            let lower = quota.min(*row);
+            if lower != quota {
                 // Later tables alone say `quota`: so it grows when this one leaves the window.
-                (quota, until) = (least, end.min(lease));
+                (quota, until) = (lower, end.min(lease));
             }
         }
         Segment { quota, until: Some(until) }

@@ -14,18 +14,21 @@
 //!
 //! # The bound
 //!
-//! Assume that all agents follow one log, in one order, with no gap or loss that goes unnoticed; that they have
-//! the same term `V`, and clocks that run within a drift `d` of real time. Then at each instant the shares sum to at most
-//! `(R, B)`, and in any time `t` at most `B + R (1 + d) t` is admitted. `R` and `B` are the largest limit of
-//! an agent that spends.
+//! Assume that all agents follow one log, in one order, which is that of its appends, with no gap that goes unnoticed; that
+//! an entry which some agent has read is lost, if ever, no sooner than a term after it was appended; that all have the
+//! same term `V`, and clocks that run within a drift `d` of real time, also while a machine is suspended. Then at each
+//! instant the shares sum to at most `(R, B)`, and in any time `t` at most `B + R (1 + d) t` is admitted. `R` and `B` are
+//! the largest limit of an agent that spends.
 //!
 //! *Proof.* At an instant, let `e` be the oldest among the newest tables of the agents that spend, and `a` an
-//! agent whose newest table it is.
+//! agent whose newest table it is. Each of these tables was appended less than `V` ago, as step 1 says of `e`: so none
+//! of them is lost, and one of them is the oldest.
 //!
-//! 1. By [rule 3](member#rules) a report of `a` was sent less than `V` ago, and is echoed in `e` or an
-//!    earlier table. So `e` was read, and appended, after that table; and if the echo is in `e`, less than `V` ago.
-//!    If it is in an earlier table, `e` is later than that, and less than `V` ago too.
-//! 2. Let `b` spend. If `b` had counted its last empty table (rule 5) after `e` was appended, it would have done so
+//! 1. By [rule 3](member#rules) a report of `a` was sent less than `V` ago, and was echoed in a table that `a` read. By
+//!    rule 4, `a` counted its last empty table (rule 5) at least `V` ago, before that report was sent; or it has read the
+//!    log from its first entry. So from the echo to `e` it has followed without a gap: `e` is the table with the echo or a
+//!    later one, and was appended less than `V` ago.
+//! 2. Let `b` spend. If `b` had counted its last empty table after `e` was appended, it would have done so
 //!    less than `V` ago, and rule 4 would leave it nothing. So it has followed the log without a gap since before `e`.
 //! 3. The newest table of `b` is `e` or a later one. So `b` read `e`, after it was appended: less than `V` ago, and
 //!    less than `V (1 + d)` by its own clock. By rule 4 its share is at most its row in `e`.

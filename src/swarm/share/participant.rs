@@ -104,11 +104,19 @@ impl Participant {
         self.member.interrupted();
     }
 
-    /// It leaves: the next report says so.
+    /// It leaves, and says so. Its row is its own until [`has_left`](Self::has_left): so little of it is idle before others
+    /// have it.
     pub(crate) fn leaves(&mut self, now: u64) {
         self.leaves = true;
         self.next_report = now;
-        self.next_write = u64::MAX;
+        if self.rank() != Some(0) {
+            self.next_write = u64::MAX;
+        }
+    }
+
+    /// Whether it leaves, and the newest table has no row of it.
+    pub(crate) fn has_left(&self) -> bool {
+        self.leaves && self.rank().is_none()
     }
 
     /// An entry arrives.
@@ -124,8 +132,8 @@ impl Participant {
         if let Ok(table) = entry
             && is_table
         {
-            is_mine = self.planner.read(&table);
-            if !self.is_heard() && !table.rows.iter().any(|row| row.label == self.label) {
+            is_mine = self.planner.read(&table, now);
+            if self.rank().is_none() && !table.rows.iter().any(|row| row.label == self.label) {
                 self.next_report = now; // to those that can give it a row
             }
             self.newest = Some(table);
@@ -174,7 +182,7 @@ impl Participant {
     pub(crate) fn poll(&mut self, now: u64, mut random: impl FnMut() -> u64) -> Vec<Action> {
         let mut actions = Vec::new();
         if self.next_report <= now {
-            self.next_report = if self.leaves { u64::MAX } else { now.saturating_add(self.period) };
+            self.next_report = now.saturating_add(self.period);
             let to: Vec<u64> = self.writers().filter(|label| *label != self.label).collect();
             if !to.is_empty() {
                 actions.push(Action::Report { report: self.report(random(), now), to });
@@ -211,10 +219,6 @@ impl Participant {
     fn rank(&self) -> Option<usize> {
         let rows = &self.newest.as_ref()?.rows;
         rows.iter().position(|row| row.label == self.label)
-    }
-
-    fn is_heard(&self) -> bool {
-        self.rank().is_some()
     }
 
     fn writers(&self) -> impl Iterator<Item = u64> {

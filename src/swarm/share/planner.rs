@@ -1,15 +1,20 @@
 //! What the next table says. A wrong plan wastes a part of the limit, and breaks nothing.
 //!
 //! Each change of a row costs a term: what one agent loses at once, another gains a term later. So rows change only
-//! when agents come or go, when the limit changes, or when an agent wants more than its row and would get it.
+//! when agents come or go, when the limit changes, or when an agent wants more than its row and would get it; and then
+//! as little as serves.
 //!
-//! * **Rates** are max-min fair by demand. What nobody wants is split equally.
+//! * **Rates.** An agent that wants more than it has gets what is its own by max-min fairness, and as much again where
+//!   nobody wants it: demand is measured, and would soon be short again. This comes from what is free, and then from what
+//!   others have beyond theirs, in proportion. What is left is split equally. All other rows stay: it costs nothing
+//!   to move what nobody wants, and a term of it to move what somebody uses.
 //! * **Bursts** are equal, but for an agent whose call waits for more tokens.
 //! * **Turns.** Where the burst is too small for all, as many agents as it suffices for have shares, and the others
-//!   none. A turn ends when its tokens are used. Then it is the turn of the agent that has had none for longest.
+//!   none. A turn ends when its tokens are used. Then it is the turn of the agent that has had none for longest. Each
+//!   planner knows from the tables who had a turn when, so that turns go on when another writes.
 //! * **A silent agent** keeps its row, until three tables of the same writer have been read back without a word of it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::quota::{BURST_UNITS, LEAST_BURST, Quota};
 use super::report::Report;
@@ -41,8 +46,8 @@ struct Agent {
     report: Option<Report>,
     /// Tables of this planner that were read back since the last report.
     missed: u32,
-    /// When its turn began, and what it had spent by then.
-    turn: Option<(u64, u64)>,
+    /// When its turn began, and what it had spent by then, once that is known.
+    turn: Option<(u64, Option<u64>)>,
     /// When its last turn ended.
     turned: u64,
 }
@@ -79,25 +84,42 @@ impl Planner {
 
     pub(crate) fn hear(&mut self, report: Report) {
         let agent = self.agents.entry(report.label).or_default();
-        *agent = Agent { report: Some(report), missed: 0, ..agent.clone() };
+        (agent.report, agent.missed) = (Some(report), 0);
+        if let Some((_, spent @ None)) = &mut agent.turn {
+            *spent = Some(report.spent);
+        }
     }
 
     /// A table was read. If it is one of this planner's, agents that were silent are so for one more. Returns whether
     /// it is.
-    pub(crate) fn read(&mut self, table: &Table) -> bool {
-        let is_mine = self.made.contains(&table.id);
-        if is_mine {
-            for agent in self.agents.values_mut() {
-                agent.missed = agent.missed.saturating_add(1);
+    pub(crate) fn read(&mut self, table: &Table, now: u64) -> bool {
+        // Whoever writes the next one knows whose turn it is.
+        for row in &table.rows {
+            let agent = self.agents.entry(row.label).or_default();
+            if row.quota.burst >= LEAST_BURST {
+                let spent = agent.report.map(|report| report.spent);
+                agent.turn.get_or_insert((now, spent));
+            } else if agent.turn.take().is_some() {
+                agent.turned = now;
             }
         }
+        let is_mine = self.made.contains(&table.id);
+        let labels: BTreeSet<u64> = table.rows.iter().map(|row| row.label).collect();
+        self.agents.retain(|label, agent| {
+            let has_row = labels.contains(label);
+            // Of those that are heard by others, it is known by their rows that they are there.
+            agent.missed = agent.missed.saturating_add(u32::from(is_mine || !has_row));
+            has_row || agent.report.is_some() && !agent.is_gone()
+        });
         is_mine
     }
 
     /// Another agent writes the tables: it alone hears of those that have come and gone.
     pub(crate) fn rests(&mut self) {
-        self.agents.clear();
         self.made.clear();
+        for agent in self.agents.values_mut() {
+            (agent.report, agent.missed) = (None, 0);
+        }
     }
 
     /// The table after `newest`, which is at `prev`. `own` is this agent's report, `limit` what it knows.
@@ -115,27 +137,20 @@ impl Planner {
         for row in old {
             self.agents.entry(row.label).or_default();
         }
-        self.agents.retain(|_, agent| !agent.is_gone() || agent.report.is_some_and(|r| r.leaves));
-
         // The old rows first, in their order: those of the first three write.
-        let mut labels: Vec<u64> = old.iter().map(|row| row.label).collect();
-        let mut known: Vec<u64> = labels.clone();
-        known.sort_unstable();
-        labels.extend(self.agents.keys().filter(|label| known.binary_search(label).is_err()));
-        labels.retain(|label| self.agents.get(label).is_some_and(|agent| !agent.is_gone()));
-        if is_first {
-            labels.retain(|label| *label != own.label);
-            labels.insert(0, own.label);
-        }
-        labels.dedup();
-        self.agents.retain(|label, agent| !agent.is_gone() || labels.contains(label));
+        let first = is_first.then_some(own.label);
+        let labels = first.into_iter().chain(old.iter().map(|row| row.label));
+        let mut seen = BTreeSet::new();
+        let labels = labels.chain(self.agents.keys().copied());
+        let mut labels: Vec<u64> = labels.filter(|label| seen.insert(*label)).collect();
+        labels.retain(|label| !self.agents[label].is_gone());
 
         let limits = labels.iter().filter_map(|label| self.agents[label].report);
         let limit = limits.fold(own.limit, |least, report| least.min(report.limit));
 
-        let before = |label: &u64| old.iter().find(|row| row.label == *label);
+        let before: BTreeMap<u64, &Row> = old.iter().map(|row| (row.label, row)).collect();
         let had: Vec<Option<Quota>> =
-            labels.iter().map(|label| before(label).map(|row| row.quota)).collect();
+            labels.iter().map(|label| before.get(label).map(|row| row.quota)).collect();
         let is_same = newest.is_some_and(|table| table.limit == limit && old.len() == labels.len());
         let kept = had.iter().copied().collect::<Option<Vec<_>>>().filter(|_| is_same);
         let quotas = match kept {
@@ -149,7 +164,7 @@ impl Planner {
             }
         };
         let rows = std::iter::zip(&labels, quotas).map(|(label, quota)| {
-            let carried = before(label).map_or(0, |row| row.nonce);
+            let carried = before.get(label).map_or(0, |row| row.nonce);
             let nonce = self.agents[label].report.map_or(carried, |report| report.nonce);
             Row { label: *label, nonce, quota }
         });
@@ -182,7 +197,7 @@ impl Planner {
             return false;
         }
         let had: Vec<_> = kept.iter().copied().map(Some).collect();
-        let new = self.clone().quotas(labels, &had, limit, now);
+        let new = self.quotas(labels, &had, limit, now);
         std::iter::zip(std::iter::zip(agents(), kept), new).any(|((agent, old), new)| {
             let gains = new.rate > old.rate.saturating_add(old.rate / WORTH);
             agent.lacks(*old) && (gains || agent.need() > old.burst && new.burst > old.burst)
@@ -193,6 +208,7 @@ impl Planner {
     fn is_done(&self, label: u64, quota: Quota, now: u64) -> bool {
         let agent = &self.agents[&label];
         let (Some((began, base)), Some(report)) = (agent.turn, agent.report) else { return false };
+        let Some(base) = base else { return false };
         if quota.burst < LEAST_BURST {
             return false;
         }
@@ -208,87 +224,87 @@ impl Planner {
     }
 
     /// The rows of the agents, in the order of `labels`, which `had` these so far.
-    fn quotas(
-        &mut self,
-        labels: &[u64],
-        had: &[Option<Quota>],
-        limit: Quota,
-        now: u64,
-    ) -> Vec<Quota> {
+    fn quotas(&self, labels: &[u64], had: &[Option<Quota>], limit: Quota, now: u64) -> Vec<Quota> {
         let bursts = self.bursts(labels, had, limit.burst, now);
         let holders: Vec<usize> = (0..labels.len()).filter(|at| bursts[*at] > 0).collect();
         let want = |at: &usize| self.agents[&labels[*at]].want(had[*at]);
         let wants: Vec<u64> = holders.iter().map(want).collect();
         let mut quotas: Vec<_> =
             bursts.iter().map(|burst| Quota { rate: 0, burst: *burst }).collect();
-        for (at, rate) in std::iter::zip(holders, max_min(&wants, limit.rate)) {
+        let rates_had: Vec<u64> =
+            holders.iter().map(|at| had[*at].unwrap_or_default().rate).collect();
+        for (at, rate) in std::iter::zip(holders, rates(&wants, &rates_had, limit.rate)) {
             quotas[at].rate = rate;
         }
         quotas
     }
 
-    fn bursts(&mut self, labels: &[u64], had: &[Option<Quota>], burst: u32, now: u64) -> Vec<u32> {
+    fn bursts(&self, labels: &[u64], had: &[Option<Quota>], burst: u32, now: u64) -> Vec<u32> {
         let equal = burst / (labels.len() as u32).max(1);
         if equal >= LEAST_BURST && labels.iter().all(|label| self.agents[label].need() <= equal) {
-            for label in labels {
-                self.end_turn(*label, now);
-            }
             return vec![equal; labels.len()];
         }
-        for (label, row) in std::iter::zip(labels, had) {
-            let row = row.unwrap_or_default();
-            if row.burst < LEAST_BURST || self.is_done(*label, row, now) {
-                self.end_turn(*label, now);
-            }
-        }
         let mut order: Vec<usize> = (0..labels.len()).collect();
-        order.sort_by_key(|at| {
-            let agent = &self.agents[&labels[*at]];
-            (agent.need() == 0, agent.turn.is_none(), agent.turned, labels[*at])
+        order.sort_by_cached_key(|at| {
+            let (label, agent) = (labels[*at], &self.agents[&labels[*at]]);
+            let quota = had[*at].unwrap_or_default();
+            let has_turn = quota.burst >= LEAST_BURST && !self.is_done(label, quota, now);
+            let turned = if agent.turn.is_some() { now } else { agent.turned };
+            (agent.need() == 0, !has_turn, turned, label)
         });
         let mut bursts = vec![0; labels.len()];
         let (mut left, mut holders) = (burst, 0);
-        for at in &order {
-            let need = self.agents[&labels[*at]].need().max(LEAST_BURST).min(burst);
+        for at in order {
+            let need = self.agents[&labels[at]].need().max(LEAST_BURST).min(burst);
             if need <= left {
-                bursts[*at] = need;
+                bursts[at] = need;
                 left -= need;
                 holders += 1;
             }
         }
         let each = left.checked_div(holders).unwrap_or(0);
-        for (burst, label) in std::iter::zip(&mut bursts, labels) {
-            if *burst == 0 {
-                self.end_turn(*label, now);
-                continue;
-            }
+        for burst in bursts.iter_mut().filter(|burst| **burst > 0) {
             *burst += each;
-            let agent = self.agents.entry(*label).or_default();
-            let spent = agent.report.map_or(0, |report| report.spent);
-            agent.turn.get_or_insert((now, spent));
         }
         bursts
     }
-
-    fn end_turn(&mut self, label: u64, now: u64) {
-        let agent = self.agents.entry(label).or_default();
-        if agent.turn.take().is_some() {
-            agent.turned = now;
-        }
-    }
 }
 
-/// What each gets of `total`: no more than it wants, as equal as that allows. What is left is split equally.
+/// What each gets of `total`: no more than it wants, as equal as that allows.
 fn max_min(wants: &[u64], total: u64) -> Vec<u64> {
     let count = wants.len();
     let mut order: Vec<usize> = (0..count).collect();
     order.sort_by_key(|at| wants[*at]);
     let (mut shares, mut left) = (vec![0; count], total);
     for (done, at) in order.iter().enumerate() {
-        let equal = left / (count - done) as u64;
-        shares[*at] = wants[*at].min(equal);
+        shares[*at] = wants[*at].min(left / (count - done) as u64);
         left -= shares[*at];
     }
-    let each = left / count.max(1) as u64;
-    shares.iter().map(|share| share + each).collect()
+    shares
+}
+
+/// The rates of those that want so much, and had so much: those that are short get what is theirs by max-min, and as
+/// much again if nobody wants it, from what is free and then from what others have beyond theirs. All else stays.
+fn rates(wants: &[u64], had: &[u64], total: u64) -> Vec<u64> {
+    let fair = max_min(wants, total);
+    let sum = |numbers: &[u64]| numbers.iter().map(|n| u128::from(*n)).sum::<u128>();
+    // Under a smaller limit, all begin with nothing.
+    let fits = sum(had) <= total.into();
+    let had: Vec<u64> = had.iter().map(|had| if fits { *had } else { 0 }).collect();
+    let above = |a: &[u64], b: &[u64]| -> Vec<u64> {
+        std::iter::zip(a, b).map(|(a, b)| a.saturating_sub(*b)).collect()
+    };
+    let (lacking, surplus) = (above(&fair, &had), above(&had, &fair));
+    let (lacks, spare, free) = (sum(&lacking), sum(&surplus), u128::from(total) - sum(&had));
+    let given = (2 * lacks).min(spare + free);
+    let taken = given.saturating_sub(free);
+    let gained = |at: usize| (u128::from(lacking[at]) * given / lacks.max(1)) as u64;
+    // Rounded up: the rates must not sum to more than there is.
+    let lost = |at: usize| (u128::from(surplus[at]) * taken).div_ceil(spare.max(1)) as u64;
+    let mut rates: Vec<u64> = (0..had.len()).map(|at| had[at] + gained(at) - lost(at)).collect();
+    let each = total.saturating_sub(sum(&rates) as u64) / (rates.len() as u64).max(1);
+    for rate in &mut rates {
+        *rate += each;
+    }
+    rates
 }

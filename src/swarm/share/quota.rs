@@ -26,11 +26,6 @@ impl Quota {
         self.rate <= other.rate && self.burst <= other.burst
     }
 
-    /// Whether an agent can spend it: it has both a rate and a token.
-    pub(crate) fn is_usable(self) -> bool {
-        self.rate > 0 && self.burst >= BURST_UNITS
-    }
-
     /// The sum; `None` if it does not fit.
     pub(crate) fn plus(self, other: Self) -> Option<Self> {
         let rate = self.rate.checked_add(other.rate)?;

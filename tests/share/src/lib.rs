@@ -20,6 +20,8 @@ mod report;
 mod table;
 
 mod bucket;
+#[cfg(test)]
+mod bytes;
 mod judge;
 #[cfg(test)]
 mod model;

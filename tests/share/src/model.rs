@@ -102,13 +102,13 @@ struct State {
 /// What an agent's future depends on: ages, not times.
 impl Hash for Agent {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let lease = |at: u64| (self.now - at).min(TERMS.term);
+        let age_of_report = |at: u64| (self.now - at).min(TERMS.term);
         let age = |at: u64| (self.now - at).min(2 * TERMS.term);
         let Self { member, read, reports, .. } = self;
         (read, reports, member.is_following, member.newest_limit).hash(state);
-        member.echoed.map(lease).hash(state);
+        member.echoed.map(age_of_report).hash(state);
         for (nonce, at) in &member.sent {
-            (nonce, lease(*at)).hash(state);
+            (nonce, age_of_report(*at)).hash(state);
         }
         // Of the newest, any age; of others, those that are in the window and say less than all later ones.
         let mut least = None;
@@ -262,7 +262,9 @@ impl Model for Rules {
                 }
             }
         }
-        if left.faults > 0 && log.last().is_some_and(|e| !e.is_read || e.age >= TERMS.term) {
+        let is_any_lost = self.dropped == Some(Premise::LossAfterTerm);
+        let is_lost = |entry: &Entry| !entry.is_read || entry.age >= TERMS.term || is_any_lost;
+        if left.faults > 0 && log.last().is_some_and(is_lost) {
             actions.push(Action::Lose);
         }
     }
@@ -385,9 +387,11 @@ fn each_rule_is_needed() {
         (Rule::EmptyAtStart, one_table(0, 1)),
         (Rule::EmptyAfterInterruption, a_table_is_missed()),
     ];
-    for (rule, rules) in rules {
-        let (path, states) = check(Rules { dropped: Some(Premise::Rule(rule)), ..rules });
-        println!("without {rule:?}: {path:?} steps, {states} states");
-        assert!(path.is_some(), "nothing shows that {rule:?} is needed");
+    let rules = rules.map(|(rule, rules)| (Premise::Rule(rule), rules));
+    let loss = (Premise::LossAfterTerm, a_table_is_missed());
+    for (premise, rules) in rules.into_iter().chain([loss]) {
+        let (path, states) = check(Rules { dropped: Some(premise), ..rules });
+        println!("without {premise:?}: {path:?} steps, {states} states");
+        assert!(path.is_some(), "nothing shows that {premise:?} is needed");
     }
 }

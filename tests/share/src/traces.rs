@@ -236,7 +236,9 @@ fn empty_when_elsewhere(script: &mut Script) {
     script.second_has_a_half(2, Position { sequence: 1, id: missed.id });
 }
 
-fn script(rule: Rule) -> fn(&mut Script) {
+type Run = fn(&mut Script);
+
+fn script(rule: Rule) -> Run {
     match rule {
         Rule::OwnRow => own_row,
         Rule::UnreadableIsZero => unreadable_is_zero,
@@ -274,7 +276,7 @@ fn fork_begins_anew(script: &mut Script) {
 }
 
 /// Runs a script without a premise, and with all. Returns the largest sums of the shares.
-fn most(script: fn(&mut Script), premise: Premise) -> (u64, u64) {
+fn most(script: Run, premise: Premise) -> (u64, u64) {
     let most = |dropped| {
         without(dropped, || {
             let mut state = Script::new();
@@ -288,7 +290,7 @@ fn most(script: fn(&mut Script), premise: Premise) -> (u64, u64) {
 #[test]
 fn each_rule_is_needed() {
     let rules = RULES.map(|rule| (Premise::Rule(rule), script(rule)));
-    let others: [(Premise, fn(&mut Script)); 2] =
+    let others: [(Premise, Run); 2] =
         [(Premise::CommonTerm, common_term), (Premise::ForkBeginsAnew, fork_begins_anew)];
     for (premise, script) in rules.into_iter().chain(others) {
         let (dropped, kept) = most(script, premise);

@@ -71,6 +71,8 @@ pub(crate) struct Agent {
     /// Counts what makes old events void: crashes, and connections to the log.
     life: u32,
     connection: u32,
+    /// And other calls.
+    calls: u32,
     is_connected: bool,
     feed: u64,
     /// It cannot read what a newer version wrote.
@@ -84,7 +86,7 @@ pub(crate) struct Agent {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Take { agent: usize },
-    Arrive { agent: usize, life: u32 },
+    Arrive { agent: usize, calls: u32 },
     Poll { agent: usize, life: u32 },
     Measure { agent: usize, life: u32 },
     Deliver { agent: usize, connection: u32, index: usize, log: u32 },
@@ -92,6 +94,7 @@ enum Event {
     Hear { agent: usize, bytes: Vec<u8> },
     Append { bytes: Vec<u8>, after: Option<u64> },
     Drift { agent: usize },
+    Stop { agent: usize, life: u32 },
 }
 
 pub(crate) struct World {
@@ -151,8 +154,8 @@ impl World {
     }
 
     fn newest_table(&self) -> Option<(u64, Table)> {
-        let entries = self.log.entries.iter().enumerate().rev();
-        entries.filter_map(|(at, bytes)| Some((at as u64 + 1, Table::decode(bytes)?))).next()
+        let mut entries = self.log.entries.iter().enumerate().rev();
+        entries.find_map(|(at, bytes)| Some((at as u64 + 1, Table::decode(bytes)?)))
     }
 
     pub(crate) fn run_until(&mut self, end: u64) {
@@ -213,7 +216,7 @@ impl World {
             | Event::Deliver { agent, .. }
             | Event::Connect { agent, .. }
             | Event::Hear { agent, .. } => Some(*agent),
-            Event::Append { .. } | Event::Drift { .. } => None,
+            Event::Append { .. } | Event::Drift { .. } | Event::Stop { .. } => None,
         };
         if let Some(at) = of
             && self.agents[at].paused_until > self.now
@@ -226,21 +229,21 @@ impl World {
             return;
         }
         match event {
-            Event::Take { agent } => {
-                if self.agents[agent].next_take <= self.now {
-                    self.agents[agent].next_take = u64::MAX;
-                    self.take(agent);
-                }
+            Event::Take { agent } if self.agents[agent].next_take <= self.now => {
+                self.agents[agent].next_take = u64::MAX;
+                self.take(agent);
             }
-            Event::Arrive { agent, life } if life == self.agents[agent].life => self.arrive(agent),
-            Event::Poll { agent, life } if life == self.agents[agent].life => {
-                if self.agents[agent].next_poll <= self.now {
-                    self.agents[agent].next_poll = u64::MAX;
-                    self.poll(agent);
-                }
+            Event::Arrive { agent, calls } if calls == self.agents[agent].calls => {
+                self.arrive(agent);
+            }
+            Event::Poll { agent, life }
+                if life == self.agents[agent].life && self.agents[agent].next_poll <= self.now =>
+            {
+                self.agents[agent].next_poll = u64::MAX;
+                self.poll(agent);
             }
             Event::Measure { agent, life } if life == self.agents[agent].life => {
-                self.measure(agent)
+                self.measure(agent);
             }
             Event::Deliver { agent, connection, index, log }
                 if connection == self.agents[agent].connection && log == self.log.version =>
@@ -248,7 +251,7 @@ impl World {
                 self.deliver(agent, index);
             }
             Event::Connect { agent, life } if life == self.agents[agent].life => {
-                self.connect(agent)
+                self.connect(agent);
             }
             Event::Hear { agent, bytes } => {
                 let is_deaf = self.agents[agent].deaf_until > self.now;
@@ -259,6 +262,7 @@ impl World {
                     rules.hear(report);
                 }
             }
+            Event::Stop { agent, life } if life == self.agents[agent].life => self.crash(agent),
             Event::Append { bytes, after } => self.append_now(bytes, after),
             Event::Drift { agent } => {
                 self.drift(agent);

@@ -132,8 +132,7 @@ impl World {
     }
 
     pub(super) fn arrive(&mut self, at: usize) {
-        let load = self.agents[at].load;
-        let life = self.agents[at].life;
+        let Agent { load, calls, .. } = self.agents[at];
         let rate = match load {
             Load::Saturated(_) => return self.take_later(at),
             Load::Poisson(rate) => {
@@ -147,8 +146,9 @@ impl World {
             }
         };
         let wait = -(1.0 - self.rng.f64()).ln() / rate.max(1e-9);
-        let time = self.now + (wait.min(1e6) * 1e9) as u64;
-        self.push(time, Event::Arrive { agent: at, life });
+        let wait = std::time::Duration::from_secs_f64(wait.clamp(0.0, 1e6));
+        let time = self.now + wait.as_nanos() as u64;
+        self.push(time, Event::Arrive { agent: at, calls });
     }
 
     /// What its callers want, twice a second.

@@ -31,6 +31,7 @@ impl World {
             longest_without: 0,
             life: 0,
             connection: 0,
+            calls: 0,
             is_connected: false,
             feed: 0,
             is_old: false,
@@ -76,7 +77,7 @@ impl World {
         let life = self.agents[at].life;
         self.push(self.now + later, Event::Connect { agent: at, life });
         self.push(self.now, Event::Measure { agent: at, life });
-        self.push(self.now, Event::Arrive { agent: at, life });
+        self.calls(at);
         self.poll_later(at);
     }
 
@@ -101,19 +102,19 @@ impl World {
         let agent = &mut self.agents[at];
         agent.rules = None;
         agent.life += 1;
+        agent.calls += 1;
         agent.is_connected = false;
         agent.next_poll = u64::MAX;
     }
 
-    /// Says goodbye, and stops.
+    /// Says goodbye, and stops when it has no row any more, or after a term.
     pub(crate) fn leave(&mut self, at: usize) {
-        let agent = &mut self.agents[at];
-        let local = agent.clock.at(self.now);
-        if let Some(rules) = &mut agent.rules {
-            rules.leaves(local);
-            self.poll(at);
+        let Agent { clock, life, .. } = self.agents[at];
+        if let Some(rules) = &mut self.agents[at].rules {
+            rules.leaves(clock.at(self.now));
+            self.poll_later(at);
+            self.push(self.now + self.terms.term, Event::Stop { agent: at, life });
         }
-        self.crash(at);
     }
 
     /// Stops an agent, as SIGSTOP or a suspended machine does.
@@ -155,19 +156,24 @@ impl World {
 
     pub(crate) fn set_load(&mut self, at: usize, load: Load) {
         self.agents[at].load = load;
-        let life = self.agents[at].life;
-        self.push(self.now, Event::Arrive { agent: at, life });
+        self.calls(at);
+    }
+
+    fn calls(&mut self, at: usize) {
+        self.agents[at].calls += 1;
+        let calls = self.agents[at].calls;
+        self.push(self.now, Event::Arrive { agent: at, calls });
     }
 
     /// Another drift of an agent's clock: often as much as there may be.
     pub(crate) fn drift(&mut self, at: usize) {
-        let most = i64::from(self.terms.drift);
+        let most = self.terms.drift.cast_signed();
         let most =
             if is_dropped(Premise::ClockWithinDrift) { (4 * most).min(800_000) } else { most };
         let ppm = match self.rng.u32(0..4) {
             0 => most,
             1 => -most,
-            _ => self.rng.i64(-most..=most),
+            _ => self.rng.i32(-most..=most),
         };
         let clock = &mut self.agents[at].clock;
         *clock = Clock { real: self.now.max(clock.real), local: clock.at(self.now), ppm };
@@ -224,7 +230,7 @@ impl World {
         self.log.first = self.log.first.min(left);
         self.log.version += 1;
         let down = if is_dropped(Premise::LossAfterTerm) { MILLI } else { self.terms.term };
-        let later = self.rng.u64(0..SECOND);
+        let later = self.rng.u64(0..self.terms.term / 8);
         self.log_down(down + later);
     }
 

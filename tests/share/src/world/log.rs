@@ -94,6 +94,9 @@ impl World {
         rules.read(index as u64 + 1, entry, random, local);
         agent.bucket.change(|at| rules.segment(at), local);
         rules.applied();
+        if rules.has_left() {
+            return self.crash(at);
+        }
         self.poll_later(at);
         self.take_later(at);
     }
