@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-LAYERS = "sync trace counts clock bucket wait adapt limiter bus swarm integrations".split()
+LAYERS = "sync trace counts clock bucket wait adapt limiter bus ledger swarm integrations".split()
 SRC = Path(__file__).resolve().parent.parent / "src"
 
 

@@ -99,6 +99,8 @@ mod counts;
 ))]
 pub mod guide;
 mod integrations;
+#[cfg(feature = "swarm")]
+mod ledger;
 mod limiter;
 #[cfg(feature = "swarm")]
 mod swarm;
@@ -125,6 +127,10 @@ pub use integrations::metrics;
 pub use integrations::stream;
 #[cfg(feature = "tower")]
 pub use integrations::tower;
+#[cfg(feature = "swarm")]
+pub use ledger::{
+    Follower, Ledger, LedgerEntry, LedgerError, LedgerFuture, LedgerItem, LedgerTerms, MemoryLedger,
+};
 pub use limiter::{
     Acquire, AcquireAll, AcquireAllError, AcquireError, AllError, Capacity, CapacityUpdate,
     ConfigError, ConfigureAllError, Decision, Limit, LimitWindow, MemoryLimiter, OnRelease,
