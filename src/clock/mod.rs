@@ -3,6 +3,8 @@
 //! A clock reads nanoseconds since its start. It also owns the timers that count in its time, so
 //! that [`ManualClock::advance`] wakes the tasks and blocked threads that are due.
 
+#[cfg(feature = "swarm")]
+mod boot;
 mod coarse;
 mod manual;
 #[cfg(loom)]
@@ -28,6 +30,7 @@ use system::System;
 /// | [`Clock::system`] | the CPU's counter | the default |
 /// | [`Clock::coarse`] | a value that a thread refreshes | floods of denials |
 /// | [`ManualClock`] | what a test sets | tests |
+/// | `Clock::boot_time` (feature `swarm`) | the time since the machine was started | quotas that a swarm shares |
 /// | `Clock::tokio` (feature `tokio`) | tokio's time, which a test may pause | tests |
 ///
 /// # The machine's time
@@ -51,6 +54,8 @@ enum Source {
     System(System),
     Coarse(Arc<coarse::Coarse>),
     Manual(ManualClock),
+    #[cfg(feature = "swarm")]
+    Boot(boot::Boot),
     /// Behind a pointer like the others: otherwise the tag is a niche in it, and slower to read.
     #[cfg(feature = "tokio")]
     Tokio(Arc<tokio::TokioClock>),
@@ -78,6 +83,20 @@ impl Clock {
     pub fn coarse(step: Duration) -> Self {
         match coarse::Coarse::start(System::new(), step) {
             Some(clock) => Self(Source::Coarse(clock)),
+            None => Self::system(),
+        }
+    }
+
+    /// The time since the machine was started, in which suspend counts. For a quota that a swarm shares: a
+    /// machine that wakes up must not spend what others have been given meanwhile. A reading costs two to three
+    /// times that of [`Clock::system`].
+    ///
+    /// On Linux this is `CLOCK_BOOTTIME`. Elsewhere it is [`Clock::system`], which may not count suspend.
+    #[cfg(feature = "swarm")]
+    #[must_use]
+    pub fn boot_time() -> Self {
+        match boot::Boot::new() {
+            Some(clock) => Self(Source::Boot(clock)),
             None => Self::system(),
         }
     }
@@ -118,6 +137,8 @@ impl Clock {
             Source::System(system) => system.now(),
             Source::Coarse(coarse) => coarse.now(),
             Source::Manual(manual) => manual.now(),
+            #[cfg(feature = "swarm")]
+            Source::Boot(boot) => boot.now(),
             #[cfg(feature = "tokio")]
             Source::Tokio(tokio) => tokio.now(),
         }
@@ -134,6 +155,9 @@ impl Clock {
                 in_thread(at, coarse.now(), waker)
             }
             Source::Manual(manual) => manual.arm(at, waker),
+            // The timer thread's time does not count suspend: it is late by that at most.
+            #[cfg(feature = "swarm")]
+            Source::Boot(boot) => in_thread(at.saturating_add(slack), boot.now(), waker),
             #[cfg(feature = "tokio")]
             Source::Tokio(tokio) => match tokio.arm(at, waker.clone()) {
                 Some(alarm) => Ok(alarm),
