@@ -135,10 +135,10 @@ pub use limiter::{
     Acquire, AcquireAll, AcquireAllError, AcquireError, AllError, Capacity, CapacityUpdate,
     ConfigError, ConfigureAllError, Decision, Limit, LimitWindow, MemoryLimiter, OnRelease,
     ParseLimitError, Permit, Permits, RateLimiter, Recovery, Resource, ResourceError, RetryHint,
-    TryAcquireError, UnknownName, UntilReady, UpdateKind, WeakLimiter, WindowCapacity,
+    Share, TryAcquireError, UnknownName, UntilReady, UpdateKind, WeakLimiter, WindowCapacity,
 };
 #[cfg(feature = "swarm")]
-pub use swarm::{DistributedConfig, DistributedLimiter, SwarmError, SwarmStats};
+pub use swarm::{DistributedConfig, DistributedLimiter, ShareError, SwarmError, SwarmStats};
 
 /// The README's code compiles and runs.
 #[cfg(all(doctest, feature = "nats", feature = "serde", feature = "stream", feature = "tower"))]

@@ -29,6 +29,7 @@
 //! [nothing gets through](blocked), a refusal opens a pause instead.
 
 mod adaptive;
+mod allotment;
 mod blocked;
 mod ceiling;
 mod cut;
@@ -43,6 +44,7 @@ use std::time::Duration;
 
 use adaptive::Adaptive;
 pub(crate) use adaptive::{Range, Usage};
+pub(crate) use allotment::{Allotment, Segment};
 use blocked::SinceCut;
 use ceiling::Ceiling;
 #[cfg(feature = "swarm")]

@@ -39,9 +39,11 @@ pub(crate) use demand::is_sample;
 pub(crate) use in_flight::NotEntered;
 pub(crate) use locked::LockedBucket;
 pub(crate) use outcome::{Deficit, Denied, Never, Refused, Retry, worse, worst_of};
-pub(crate) use rate::{Level, Terms};
+pub(crate) use rate::{BURST_PARTS, Level, Terms};
 pub(crate) use reconfigure::SlotChange;
 pub(crate) use slot::{SlotConfig, SlotState};
 pub(crate) use snapshot::Snapshot;
 pub(crate) use standing::Standing;
 pub(crate) use stripes::Drained;
+#[cfg(feature = "swarm")]
+pub(crate) use word::POSITION_BITS;

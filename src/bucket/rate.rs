@@ -31,6 +31,10 @@ const SCALED_BITS: u32 = 20;
 /// A carry counts in 2^-48 of a unit.
 pub(crate) const CARRY_BITS: u32 = FRACTION_BITS - 64;
 
+/// Parts of a token in which the burst of a share is counted.
+pub(crate) const BURST_PARTS: u32 = 64;
+/// The nanoseconds in which a nanotoken a second is a token.
+const NANOTOKENS: u64 = 1_000_000_000_000_000_000;
 const HOUR: u128 = 3_600_000_000_000;
 /// Largest number of tokens, in a window or as a burst: 2^52, about 4.5e15.
 pub(crate) const MAX_TOKENS: u64 = 1 << 52;
@@ -199,12 +203,34 @@ impl Terms {
     /// The terms of `tokens` per `window` nanoseconds with a bucket of `burst`, scaled by `factor`. `None`
     /// if they do not fit on the ring. The arguments are positive, and the tokens at most [`MAX_TOKENS`].
     pub(crate) fn new(tokens: u64, window: u64, burst: u64, factor: Factor) -> Option<Self> {
+        Self::with_parts(tokens, window, burst, 1, factor)
+    }
+
+    /// The terms of a share of a swarm's quota: nanotokens a second, and a burst in 1/[`BURST_PARTS`] of a token,
+    /// of which there is at least one token. Without stripes: a share ends at a given reading.
+    pub(crate) fn of_share(rate: u64, burst: u32, factor: Factor) -> Option<Self> {
+        let (mut rate, mut window) = (rate, NANOTOKENS);
+        while rate > MAX_TOKENS {
+            (rate, window) = (rate / 10, window / 10);
+        }
+        let terms = Self::with_parts(rate, window, burst.into(), BURST_PARTS.into(), factor)?;
+        Some(Self { batch: 0, ..terms })
+    }
+
+    /// As [`new`](Self::new), with a burst in `parts` of a token.
+    fn with_parts(
+        tokens: u64,
+        window: u64,
+        burst: u64,
+        parts: u64,
+        factor: Factor,
+    ) -> Option<Self> {
         let scaled = factor.scaled(tokens);
         let per = u128::from(window) << SCALED_BITS;
 
         // Both twice the capacity and an hour's accrual stay below half of the ring.
         let hourly = (scaled * HOUR).div_ceil(per);
-        let widest = hourly.max(2 * (u128::from(factor.tokens(burst)) + 1));
+        let widest = hourly.max(2 * (u128::from(factor.tokens(burst) / parts) + 1));
         let (tokens, nanos) = reduce(scaled, per);
         // As many units as fit: a power of two times the least number that makes a nanosecond's accrual
         // whole, or times one.
@@ -213,7 +239,7 @@ impl Terms {
             (POSITION_BITS - 1).checked_sub(bits).map(|shift| (unit << shift) as u64)
         };
         let unit = room(nanos).or_else(|| room(1))?;
-        let capacity = (factor.units(burst, unit) as u64).max(unit);
+        let capacity = ((factor.units(burst, unit) / u128::from(parts)) as u64).max(unit);
 
         let common = reduce(u128::from(unit), nanos);
         let (units, per) = reduce(tokens * common.0, common.1);

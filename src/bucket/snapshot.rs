@@ -177,6 +177,13 @@ impl Snapshot {
         is_known && self.word.position(self.origin) <= self.accrued.floor
     }
 
+    /// Units by which the word has moved since some time, and the units of a token. It wraps at [`POSITION_BITS`]
+    /// bits. Takes move it, by more than they take where the bucket was full.
+    #[cfg(feature = "swarm")]
+    pub(crate) fn moved(&self) -> (u64, u64) {
+        (self.word.position(0), self.unit)
+    }
+
     pub(crate) fn is_striped(&self) -> bool {
         self.word.is_striped()
     }

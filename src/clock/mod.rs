@@ -101,6 +101,12 @@ impl Clock {
         }
     }
 
+    /// Whether this is [`Clock::system`].
+    #[cfg(feature = "swarm")]
+    pub(crate) fn is_system(&self) -> bool {
+        matches!(self.0, Source::System(_))
+    }
+
     /// The time of tokio's runtime, which `tokio::time::pause` stops. For tests: a reading costs
     /// several times that of [`Clock::system`].
     ///

@@ -140,7 +140,7 @@ impl Waiting {
         act: impl Fn(&mut Claims<'_>, u64) -> Step,
     ) -> Option<Result<Parts, AcquireAllError>> {
         for part in self.parts.iter_mut().chain(&mut self.empty) {
-            part.grant.seen = part.entry.incidents();
+            part.grant.seen = part.entry.seen();
         }
         let (step, now) = loop {
             let now = self.parts.first()?.entry.now();

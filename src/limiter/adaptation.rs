@@ -8,6 +8,7 @@ use super::capacity::{CapacityUpdate, UpdateKind};
 use super::entry::Entry;
 use super::error::ConfigError;
 use super::limit::Limit;
+use super::seen::incidents_of;
 use super::settings::{PendingChange, Settings};
 use crate::adapt::{Cut, Origin, Reaction, nanos};
 use crate::bucket::{Level, SlotState};
@@ -66,6 +67,9 @@ impl Entry {
         let (before, now) = (settings.shown(), self.now());
         self.note_usage(settings, now);
         settings.catch_up(&self.bucket, now);
+        if settings.share.is_some() {
+            self.seen.store(settings.seen(), Ordering::Release);
+        }
         let after = settings.shown();
         let origin = || self.local_origin("recovery");
         let recovered =
@@ -100,6 +104,10 @@ impl Entry {
                 SlotState::Closed => result = Some(Err(ConfigError::Closed)),
                 SlotState::Open | SlotState::Paused => {}
             }
+            if settings.share.is_some() {
+                result = Some(Err(ConfigError::Shared));
+                return None;
+            }
             if settings.is_over() || !is_wanted() {
                 return None;
             }
@@ -123,9 +131,9 @@ impl Entry {
         result
     }
 
-    /// The upstream refused a request. `seen` is the number of incidents that had been cut for when it
-    /// was sent, if that is known. Then it is a request of a permit, and nothing is left for others.
+    /// The upstream refused a request. `seen` is [`Entry::seen`] when it was sent, if that is known. Then it is a request of a permit, and nothing is left for others.
     pub(crate) fn refused(&self, seen: Option<u64>, reason: &str) {
+        let seen = seen.map(incidents_of);
         let mut is_cut = false;
         self.change(|settings| {
             if settings.is_over() {
@@ -173,6 +181,9 @@ impl Entry {
         in_force: f64,
         part_through: f64,
     ) {
+        if settings.share.is_some() {
+            return; // what was sent says more of the share than of the upstream
+        }
         let now = self.now();
         let lately = if is_measured { self.take_lately(settings, in_force, now) } else { in_force };
         // An agent that sends nothing is cut by its own cut, and by others', alone.
@@ -193,11 +204,11 @@ impl Entry {
     ) -> Option<CapacityUpdate> {
         self.install(settings, change);
         self.watch(settings);
-        if self.incidents() != settings.cuts.full_incidents() {
+        if incidents_of(self.seen()) != settings.cuts.full_incidents() {
             self.forget_through();
         }
         // After the slot: a take that follows a load of this was granted under the new factor.
-        self.incidents.store(settings.cuts.full_incidents(), Ordering::Release);
+        self.seen.store(settings.seen(), Ordering::Release);
         let fell = settings.cuts.scale() < before;
         fell.then(|| self.update(settings.shown(), origin, UpdateKind::Cut))
     }

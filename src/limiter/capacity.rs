@@ -10,7 +10,7 @@ use crate::sync::Mutex;
 /// A snapshot of a resource. `Display` writes one line; the second figure is the burst:
 /// `openai-api: 5/5 available, 0 in-flight, window=1s`. Where the rate is another, the tokens of a
 /// window follow: `, rate=600`. Each further window adds `; 9995/10000, window=86400s`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Capacity {
     /// The resource's name.
@@ -36,8 +36,22 @@ pub struct Capacity {
     pub dropped_charges: u64,
     /// How long nothing is admitted from now on, because of a pause. `None` if there is none.
     pub paused_until: Option<Duration>,
+    /// This agent's share of a swarm's quota at present; `None` for a resource that is not shared. `burst` and
+    /// `per_window` are the share's then, and `configured_burst` is that of the whole quota.
+    pub share: Option<Share>,
     /// Every window, the first one included.
     pub windows: Vec<WindowCapacity>,
+}
+
+/// What an agent may spend at present of a quota that its swarm shares. Both are 0 while it has no share: at first,
+/// without a connection to the ledger, and while it is other agents' turn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Share {
+    /// Tokens a second.
+    pub rate: f64,
+    /// Tokens.
+    pub burst: f64,
 }
 
 /// A snapshot of one window of a resource.
@@ -108,6 +122,8 @@ pub enum UpdateKind {
     Recovery,
     /// Reconfigured.
     Config,
+    /// The share of a swarm's quota is another.
+    Share,
     /// A pause has begun: nothing is admitted, and the capacity is as before. A pause that becomes longer is
     /// still the same. [`Capacity::paused_until`] says how long it will take.
     Pause,

@@ -70,6 +70,7 @@ impl Entry {
             UpdateKind::Cut => "cut",
             UpdateKind::Recovery => "recovery",
             UpdateKind::Config => "configured",
+            UpdateKind::Share => "share",
             UpdateKind::Pause => "pause",
             UpdateKind::Resume => "resume",
         };
@@ -79,7 +80,7 @@ impl Entry {
             (UpdateKind::Pause, true) => Some(Count::Pauses),
             (UpdateKind::Pause, false) => Some(Count::SwarmPauses),
             (UpdateKind::Recovery, _) => Some(Count::Recoveries),
-            (UpdateKind::Config | UpdateKind::Resume, _) => None,
+            (UpdateKind::Config | UpdateKind::Share | UpdateKind::Resume, _) => None,
         };
         if let Some(count) = counted {
             self.count(count, 1);

@@ -79,7 +79,7 @@ impl Entry {
         let decision = self.decide(n);
         if decision.outcome.is_err() {
             if is_bounded {
-                self.end_by(0, counted, false);
+                self.end_by(0, counted, None);
             }
             return Err(decision);
         }
@@ -101,7 +101,7 @@ impl Entry {
         if self.bucket.leaves_a_place() {
             return Ok(counted);
         }
-        self.end_by(0, counted, false);
+        self.end_by(0, counted, None);
         Err(Denied::TooManyInFlight)
     }
 }

@@ -5,11 +5,12 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use super::admitted::{Admitted, REFUNDS, WATCHES};
-use super::capacity::{Capacity, WindowCapacity};
+use super::capacity::{Capacity, Share, WindowCapacity};
 use super::context::Context;
 use super::error::{AllError, ConfigError, ResourceError};
-use super::limit::Limit;
+use super::limit::{EachWindow, Limit};
 use super::refusal::Refusal;
+use super::seen::changes_of;
 use super::settings::{PendingChange, Settings};
 use crate::adapt::{CutState, Pauses};
 use crate::bucket::{Bucket, CountedAt, Denied, LockedBucket, NotEntered, Refused, Retry};
@@ -33,8 +34,9 @@ pub(crate) struct Entry {
     pub(super) max_waiting: AtomicU64,
     /// Tokens of charges that would have made too large a debt.
     dropped_charges: AtomicU64,
-    /// Incidents that were cut for, stored after the cut took effect.
-    pub(super) incidents: AtomicU64,
+    /// Incidents that were cut for, and above them the changes of a share: see `seen.rs`. Stored after these took
+    /// effect.
+    pub(super) seen: AtomicU64,
     pub(super) admitted: Admitted,
 }
 
@@ -43,7 +45,7 @@ pub(crate) struct Entry {
 pub(crate) struct Grant {
     /// Tokens. A permit of 0 is not counted in flight.
     pub(crate) n: u64,
-    /// Incidents that had been cut for before.
+    /// [`Entry::seen`] before.
     pub(crate) seen: u64,
     pub(crate) counted: CountedAt,
 }
@@ -86,8 +88,14 @@ impl Entry {
         let more = terms[1..].iter().map(|terms| LockedBucket::full(*terms, now)).collect();
         let mut cuts = CutState::new(limit.policy(context.policy));
         cuts.adapt(limit.range(), 1.0, now);
-        let settings =
-            Settings { limit: *limit, cuts, pauses: Pauses::default(), pacing: None, current };
+        let settings = Settings {
+            limit: *limit,
+            cuts,
+            pauses: Pauses::default(),
+            share: None,
+            pacing: None,
+            current,
+        };
         let on_end = settings.on_end();
         let entry = Arc::new_cyclic(|entry| {
             let timer_waker = Waker::from(Arc::new(TimerWaker(Weak::clone(entry))));
@@ -98,7 +106,7 @@ impl Entry {
                 on_end: AtomicU64::new(on_end),
                 max_waiting: AtomicU64::new(limit.max_waiting_or_none()),
                 dropped_charges: AtomicU64::new(0),
-                incidents: AtomicU64::new(0),
+                seen: AtomicU64::new(0),
                 admitted: Admitted::default(),
                 settings: Mutex::new(settings),
                 context,
@@ -188,7 +196,7 @@ impl Entry {
     }
 
     /// The same for an action that cannot be denied.
-    fn settled<T>(&self, act: impl Fn(&FairBucket) -> Result<T, Retry>) -> T {
+    pub(super) fn settled<T>(&self, act: impl Fn(&FairBucket) -> Result<T, Retry>) -> T {
         loop {
             match act(&self.bucket) {
                 Ok(done) => return done,
@@ -197,15 +205,15 @@ impl Entry {
         }
     }
 
-    /// Incidents that have been cut for. Read before a take, which was then granted under the last of
-    /// these cuts: Acquire, with the Release after the cut. A cut that comes between the two counts as
-    /// one after the grant, and a refusal of that request as one of its incident.
+    /// Incidents that have been cut for, and changes of a share, for a grant. Read before a take, which was then
+    /// granted under the last of these: Acquire, with the Release after the change. A cut that comes between the
+    /// two counts as one after the grant, and a refusal of that request as one of its incident.
     #[inline]
-    pub(crate) fn incidents(&self) -> u64 {
-        self.incidents.load(Ordering::Acquire)
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen.load(Ordering::Acquire)
     }
 
-    /// Takes `n` tokens and counts a permit in. The caller reads [`incidents`](Self::incidents) before, and
+    /// Takes `n` tokens and counts a permit in. The caller reads [`seen`](Self::seen) before, and
     /// makes the grant: it is written once, in its place in the permit.
     #[inline]
     pub(crate) fn try_acquire<E: Refusal<Denied>>(&self, n: u64) -> Result<CountedAt, E> {
@@ -263,7 +271,7 @@ impl Entry {
         }
         let counted = self.enter_bounded(n).map_err(|denied| self.refuse(denied))?;
         let now = self.check_read(n).map_err(|denied| {
-            self.end_by(0, counted, false);
+            self.end_by(0, counted, None);
             self.refuse(denied)
         })?;
         self.note_grant(n, counted, now);
@@ -283,7 +291,7 @@ impl Entry {
         let Some(may_admit) = self.bucket.leave_own(grant.counted) else { return false };
         let refunds = on_end != 0 && !(grant.n == 1 && self.bucket.give_cached());
         if refunds || may_admit {
-            self.end_and_serve(grant.n, refunds, may_admit);
+            self.end_and_serve(grant.n, refunds.then_some(grant.seen), may_admit);
         }
         true
     }
@@ -291,15 +299,15 @@ impl Entry {
     /// Ends a permit by the limit's policy.
     pub(crate) fn end(&self, grant: &Grant) {
         let on_end = self.on_end.load(Ordering::Relaxed); // publishes nothing
-        self.end_by(grant.n, grant.counted, on_end & REFUNDS != 0);
+        self.end_by(grant.n, grant.counted, (on_end & REFUNDS != 0).then_some(grant.seen));
     }
 
-    /// Ends a permit of `n` tokens, with a refund or without. One that is not counted any more refunds
-    /// nothing.
+    /// Ends a permit of `n` tokens: with a refund, of what was granted by what was [`seen`](Self::seen) then, or
+    /// without. One that is not counted any more refunds nothing.
     #[inline]
-    pub(crate) fn end_by(&self, n: u64, counted: CountedAt, refunds: bool) {
+    pub(crate) fn end_by(&self, n: u64, counted: CountedAt, refunds: Option<u64>) {
         match self.bucket.leave(counted) {
-            Some(false) if !refunds => {}
+            Some(false) if refunds.is_none() => {}
             Some(may_admit) => self.end_and_serve(n, refunds, may_admit),
             None => {}
         }
@@ -308,8 +316,8 @@ impl Entry {
     /// What is left to do for a permit that was counted out. Not inlined: it would double the registers
     /// that every end saves.
     #[inline(never)]
-    fn end_and_serve(&self, n: u64, refunds: bool, may_admit: bool) {
-        if (refunds && self.refund(n)) || may_admit {
+    fn end_and_serve(&self, n: u64, refunds: Option<u64>, may_admit: bool) {
+        if refunds.is_some_and(|seen| self.refund(n, seen)) || may_admit {
             self.serve();
         }
     }
@@ -330,7 +338,10 @@ impl Entry {
 
     /// Returns whether the queue must be served.
     #[inline(never)]
-    fn refund(&self, n: u64) -> bool {
+    fn refund(&self, n: u64, seen: u64) -> bool {
+        if changes_of(seen) > 0 {
+            return self.refund_share(n, seen);
+        }
         self.settled(|bucket| bucket.refund(n))
     }
 
@@ -350,7 +361,7 @@ impl Entry {
                 self.dropped_charges.fetch_add(dropped, Ordering::Relaxed);
             }
         }
-        if (actual < n && self.refund(n - actual)) || may_admit {
+        if (actual < n && self.refund(n - actual, grant.seen)) || may_admit {
             self.serve();
         }
     }
@@ -394,18 +405,22 @@ impl Entry {
             // windows.
             let settings = self.settings.lock();
             let snapshots = self.bucket.window_snapshots(self.now());
-            let (limit, factor) = (settings.limit, settings.cuts.scale());
+            let limit = settings.limit;
+            let per_window: EachWindow<u64> =
+                limit.windows().map(|window| settings.per_window(window)).collect();
+            let share = settings.share.as_ref().map(|allotment| allotment.share().copied());
             let paused_until = settings.pauses.left(self.now());
             drop(settings);
             if matches!(snapshots.status(), Err(Refused::Retry(_))) {
                 self.bring_up_to_date();
                 continue;
             }
-            let windows: Vec<WindowCapacity> = std::iter::zip(snapshots.iter(), limit.windows())
-                .map(|(snapshot, window)| WindowCapacity {
+            let windows = std::iter::zip(limit.windows(), per_window);
+            let windows: Vec<WindowCapacity> = std::iter::zip(snapshots.iter(), windows)
+                .map(|(snapshot, (window, per_window))| WindowCapacity {
                     available: self.bucket.share(self.bucket.tokens_in(snapshot), snapshot.now()),
-                    burst: snapshot.capacity_tokens(),
-                    per_window: limit.per_window(window, factor),
+                    burst: if share == Some(None) { 0 } else { snapshot.capacity_tokens() },
+                    per_window,
                     window: window.length,
                     configured_burst: window.depth(),
                 })
@@ -422,6 +437,7 @@ impl Entry {
                 configured_burst,
                 dropped_charges: self.dropped_charges.load(Ordering::Relaxed),
                 paused_until,
+                share: share.map(Share::of),
                 windows,
             };
         }

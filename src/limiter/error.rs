@@ -334,6 +334,9 @@ pub enum ConfigError {
     InvalidMinRate,
     /// More than about 5e12 tokens a second: an hour of it would not fit into the bucket's word.
     RateTooHigh,
+    /// The resource's limit is one of a swarm: change it by `DistributedLimiter::share`, or remove the resource
+    /// first.
+    Shared,
     /// A resource's name is not empty.
     EmptyName,
     /// The limiter was closed.
@@ -365,6 +368,9 @@ impl fmt::Display for ConfigError {
                 "min_rate must be 1 to the number of tokens in a window of the limit"
             }
             Self::RateTooHigh => "the rate must be below 5e12 tokens a second",
+            Self::Shared => {
+                "the resource is shared by a swarm: call `share` with the new limit, or remove it first"
+            }
             Self::EmptyName => "a resource needs a name",
             Self::Closed => CLOSED,
         })

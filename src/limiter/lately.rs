@@ -2,6 +2,7 @@
 
 use super::admitted::{COUNTS, WATCHES};
 use super::entry::{Entry, Grant};
+use super::seen::incidents_of;
 use super::settings::Settings;
 use crate::adapt::{SPACING, Usage};
 use crate::bucket::CountedAt;
@@ -63,19 +64,20 @@ impl Entry {
     /// Whether it matters that permits end: see [`CutState::watches_ends`](crate::adapt::CutState).
     #[inline]
     pub(crate) fn watches_ends(&self) -> bool {
-        self.on_end.load(Ordering::Relaxed) & WATCHES != 0 // before `incidents`, which the permit has read
+        self.on_end.load(Ordering::Relaxed) & WATCHES != 0 // before `seen`, which the permit has read
     }
 
     /// A permit of a request ends that was not refused.
     #[inline(never)]
     pub(crate) fn got_through(&self, grant: &Grant) {
-        if grant.seen < self.incidents() {
+        let seen = incidents_of(grant.seen);
+        if seen < incidents_of(self.seen()) {
             return;
         }
         self.admitted.through.fetch_add(1, Ordering::Relaxed);
         if self.on_end.load(Ordering::Relaxed) & COUNTS == 0 {
             let mut settings = self.settings.lock();
-            settings.cuts.got_through(grant.seen);
+            settings.cuts.got_through(seen);
             self.watch(&settings);
         }
     }

@@ -21,6 +21,8 @@ mod pauses;
 mod permit;
 mod permits;
 mod prepaid;
+#[cfg(feature = "swarm")]
+mod quota;
 mod rate_limiter;
 #[cfg(feature = "metrics")]
 mod readings;
@@ -29,7 +31,9 @@ mod registry;
 #[cfg(feature = "swarm")]
 mod remote;
 mod resource;
+mod seen;
 mod settings;
+mod share;
 mod wait_record;
 mod wanted;
 
@@ -39,7 +43,7 @@ pub(crate) use crate::adapt::{Origin, Pause, Plain, Policy};
 pub use acquire::{Acquire, AcquireAll, UntilReady};
 #[cfg(feature = "swarm")]
 pub(crate) use capacity::Observers;
-pub use capacity::{Capacity, CapacityUpdate, UpdateKind, WindowCapacity};
+pub use capacity::{Capacity, CapacityUpdate, Share, UpdateKind, WindowCapacity};
 #[cfg(feature = "swarm")]
 pub(crate) use context::Context;
 pub use decision::Decision;
@@ -51,6 +55,8 @@ pub use limit::{Limit, LimitWindow, OnRelease, ParseLimitError};
 pub use memory::{MemoryLimiter, WeakLimiter};
 pub use permit::Permit;
 pub use permits::Permits;
+#[cfg(feature = "swarm")]
+pub(crate) use quota::Use;
 #[cfg(feature = "swarm")]
 pub(crate) use rate_limiter::Local;
 pub use rate_limiter::RateLimiter;

@@ -23,10 +23,10 @@ struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// Before a take: see [`Entry::incidents`].
+    /// Before a take: see [`Entry::seen`].
     #[inline]
     fn new(entry: &'a Arc<Entry>, n: u64) -> Self {
-        Self { entry, grant: Grant { n, seen: entry.incidents(), counted: CountedAt::COMMON } }
+        Self { entry, grant: Grant { n, seen: entry.seen(), counted: CountedAt::COMMON } }
     }
 
     #[inline]
@@ -145,7 +145,7 @@ impl<'a> TakeSet<'a> {
         }
         for part in prepaid.iter().filter(|_| with_permits) {
             part.entry.forget_grant();
-            part.entry.end_by(1, part.grant.counted, false);
+            part.entry.end_by(1, part.grant.counted, None);
         }
     }
 

@@ -75,6 +75,9 @@ impl Entry {
 
     /// The rate after a pause is no higher than what was lately sent: those that waited would all go at once.
     pub(super) fn hold_to_lately(&self, settings: &mut Settings, now: u64) {
+        if settings.share.is_some() {
+            return;
+        }
         let in_force = settings.cuts.scale();
         let lately = self.take_lately(settings, in_force, now);
         settings.cuts.set_ceiling(1.0, lately, settings.limit.least_factor(), now);

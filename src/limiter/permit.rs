@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::entry::{Entry, Grant};
 use crate::sync::{AtomicBool, Ordering};
@@ -58,6 +59,17 @@ impl<'a> Permit<'a> {
         self.grant.n
     }
 
+    /// How long this agent's share of the swarm's quota stands, from now on: send the request before it is over. It is
+    /// longer when the share is prolonged, which it is about twice a second. `Some(ZERO)` if there is no share any
+    /// more: do not send. `None` if the resource is not shared.
+    ///
+    /// A task that is stopped between the grant and the sending, by a long collection of garbage in its process or
+    /// by its scheduler, may send after others have been given what it had.
+    #[must_use]
+    pub fn valid_until(&self) -> Option<Duration> {
+        self.entry.as_ref()?.entry().share_left()
+    }
+
     /// Reports that the upstream answered "too many requests" to this permit's request. This cuts the
     /// limit, unless it was cut since the permit was granted, or within the cooldown. So a thousand
     /// requests that are refused in one incident cause one cut, however late some answers are. The
@@ -105,12 +117,12 @@ impl<'a> Permit<'a> {
     /// Ends it and leaves its tokens spent, whatever the policy.
     pub fn spend(mut self) {
         self.note_end();
-        self.finish(|entry, grant| entry.end_by(grant.n, grant.counted, false));
+        self.finish(|entry, grant| entry.end_by(grant.n, grant.counted, None));
     }
 
     /// Ends it and gives its tokens back, whatever the policy: the work did not happen.
     pub fn refund(mut self) {
-        self.finish(|entry, grant| entry.end_by(grant.n, grant.counted, true));
+        self.finish(|entry, grant| entry.end_by(grant.n, grant.counted, Some(grant.seen)));
     }
 
     /// Ends it at its actual cost in tokens, whatever the policy: an unused rest is given back, an excess

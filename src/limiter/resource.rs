@@ -56,7 +56,7 @@ impl Resource {
     ///
     /// Fails as [`try_acquire`](Self::try_acquire), by the decision's `outcome`.
     pub fn admit(&self, n: u64) -> Result<(Permit<'_>, Decision), Decision> {
-        let seen = self.0.incidents();
+        let seen = self.0.seen();
         let (counted, decision) = self.0.admit(n)?;
         Ok((Permit::borrowed(&self.0, Grant { n, seen, counted }), decision))
     }
@@ -78,7 +78,7 @@ impl Resource {
     /// Fails as [`try_acquire`](Self::try_acquire).
     #[inline]
     pub fn try_acquire_n(&self, n: u64) -> Result<Permit<'_>, TryAcquireError> {
-        let seen = self.0.incidents();
+        let seen = self.0.seen();
         let counted = self.0.try_acquire::<TryAcquireError>(n)?;
         Ok(Permit::borrowed(&self.0, Grant { n, seen, counted }))
     }

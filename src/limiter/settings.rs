@@ -2,7 +2,9 @@
 
 use super::admitted::{COUNTS, REFUNDS, WATCHES};
 use super::limit::{EachWindow, Limit, Window};
-use crate::adapt::{CutState, Pacing, Pauses};
+use super::seen::seen_of;
+use crate::adapt::{Allotment, CutState, Pacing, Pauses, nanos};
+use crate::bucket::rate::Factor;
 use crate::bucket::{Level, SlotChange, SlotConfig, SlotState, Terms};
 use crate::wait::{FairBucket, RecoveryStep, WindowChange};
 
@@ -15,6 +17,8 @@ pub(super) struct Settings {
     pub(super) limit: Limit,
     pub(super) cuts: CutState,
     pub(super) pauses: Pauses,
+    /// The share of a swarm's quota, where the limit is one of a swarm.
+    pub(super) share: Option<Allotment>,
     /// What the upstream says is left for some time.
     pub(super) pacing: Option<Pacing>,
     /// The slot in force of the first window.
@@ -51,8 +55,31 @@ impl Default for PendingChange<'_> {
 impl Settings {
     /// What observers see of a capacity: whole tokens of the first bucket, and of its window.
     pub(super) fn shown(&self) -> (u64, u64) {
-        let per_window = self.limit.per_window(self.limit.first(), self.cuts.scale());
-        (self.current.terms.capacity_tokens, per_window)
+        let per_window = self.per_window(self.limit.first());
+        let burst = if self.lacks_share() { 0 } else { self.current.terms.capacity_tokens };
+        (burst, per_window)
+    }
+
+    /// What accrues in a window at present, in tokens.
+    pub(super) fn per_window(&self, window: &Window) -> u64 {
+        let scale = self.cuts.scale();
+        match &self.share {
+            None => self.limit.per_window(window, scale),
+            Some(allotment) => {
+                allotment.share().map_or(0, |share| share.per_window(nanos(window.length), scale))
+            }
+        }
+    }
+
+    /// Whether there is no share at present of the quota that it is to have one of.
+    pub(super) fn lacks_share(&self) -> bool {
+        self.share.as_ref().is_some_and(|allotment| allotment.share().is_none())
+    }
+
+    /// See [`Entry::seen`](super::entry::Entry::seen).
+    pub(super) fn seen(&self) -> u64 {
+        let changes = self.share.as_ref().map_or(0, Allotment::changes);
+        seen_of(self.cuts.full_incidents(), changes)
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -62,13 +89,14 @@ impl Settings {
     /// Whether all that can be due are steps of an adaptive limit that leave it as it is.
     pub(super) fn is_idle(&self) -> bool {
         let is_open = self.current.state == SlotState::Open;
-        is_open && self.pacing.is_none() && self.cuts.is_idle()
+        is_open && self.pacing.is_none() && self.share.is_none() && self.cuts.is_idle()
     }
 
-    /// When the next step of a recovery takes effect, or a pace ends.
+    /// When the next step of a recovery takes effect, or a pace or a share ends.
     pub(super) fn due(&self) -> Option<u64> {
         let pace_ends = self.pacing.map(|pacing| pacing.end());
-        [self.cuts.due(), pace_ends].into_iter().flatten().min()
+        let share_ends = self.share.as_ref().map(Allotment::due);
+        [self.cuts.due(), pace_ends, share_ends].into_iter().flatten().min()
     }
 
     /// The upstream says that `left` tokens are left until `end`. Returns what is to be installed; `None` if the
@@ -106,6 +134,9 @@ impl Settings {
                 self.cuts.advance(at);
             }
             self.pacing = self.pacing.filter(|pacing| pacing.end() > at);
+            if let Some(share) = &mut self.share {
+                share.advance(at, now);
+            }
             // Void again what permits that ended in the pause have given back.
             let ends = pause_ends.is_some_and(|end| end <= at);
             let level = if ends { self.level_after_pause() } else { Level::MAX };
@@ -129,6 +160,7 @@ impl Settings {
         let Some(mut terms) = self.terms() else { return };
         let pacing = self.pacing;
         terms[0] = pacing.map_or(terms[0], |pacing| pacing.slow(terms[0]));
+        let lacks_share = self.lacks_share();
         let until = self.due();
         let from = before.map(|before| self.limit.windows_from(before));
         let window_change = |(index, (terms, window)): (usize, (&Terms, &Window))| {
@@ -142,6 +174,7 @@ impl Settings {
             let level = match index {
                 // Another window than the one that is paced: how much of it was spent is unknown.
                 0 if pacing.is_some() && from != Some(0) => Level::ZERO,
+                _ if lacks_share => level.min(Level::ZERO),
                 0 => level,
                 _ => Level::MAX,
             };
@@ -156,6 +189,10 @@ impl Settings {
 
     /// Tokens that can be taken at once when the limit has recovered; 0 if nothing is to recover.
     fn recovers_to(&self) -> u64 {
+        // An agent's share of the burst may be less than a call wants: then it waits for its turn.
+        if self.share.is_some() {
+            return self.limit.first().depth();
+        }
         // An adaptive limit grows by what is used: when it will hold more is not known.
         let (is_cut, steps) = (self.cuts.scale() < 1.0, self.cuts.due().is_some());
         let is_recovering = is_cut && steps && !self.cuts.is_adaptive();
@@ -164,6 +201,14 @@ impl Settings {
 
     /// The steps of the recovery to come, and the end of a pace: at most [`MAX_STEPS`].
     pub(super) fn recovery_steps(&self) -> Vec<RecoveryStep> {
+        if let Some(allotment) = &self.share {
+            // When the share will be larger is not known: look again when this one ends.
+            let at = allotment.end().unwrap_or(allotment.due());
+            return self.limit.terms(1.0).map_or_else(
+                |_| Vec::new(),
+                |terms| vec![RecoveryStep { at, terms: terms.into_iter().collect() }],
+            );
+        }
         let (mut cuts, mut pacing) = (self.cuts.outlook(), self.pacing);
         let mut steps = Vec::new();
         while steps.len() < MAX_STEPS {
@@ -212,6 +257,9 @@ impl Settings {
     }
 
     fn terms(&mut self) -> Option<EachWindow<Terms>> {
+        if let Some(allotment) = &self.share {
+            return share_terms(allotment, &self.limit, self.cuts.scale());
+        }
         // At a factor of one they fit: `configure` has checked that.
         loop {
             match self.limit.terms(self.cuts.scale()) {
@@ -221,4 +269,16 @@ impl Settings {
             }
         }
     }
+}
+
+/// The terms of a share, scaled. Without one nothing accrues in a bucket of the whole quota, so that a call is told
+/// whether it can ever succeed, and when it may.
+fn share_terms(allotment: &Allotment, limit: &Limit, factor: f64) -> Option<EachWindow<Terms>> {
+    let factor = factor.min(1.0);
+    let mut terms = EachWindow::new();
+    terms.push(match allotment.share() {
+        Some(share) => Terms::of_share(share.rate, share.burst, Factor::new(factor))?,
+        None => Terms { batch: 0, ..*limit.terms(1.0).ok()?.first()? }.paced(0, 1),
+    });
+    Some(terms)
 }

@@ -68,7 +68,7 @@ impl Wanted for One {
     }
     #[inline]
     fn try_acquire(&self) -> Result<Grant, DeniedAt<'_>> {
-        let seen = self.entry.incidents();
+        let seen = self.entry.seen();
         match self.entry.try_acquire::<Denied>(self.n) {
             Ok(counted) => Ok(Grant { n: self.n, seen, counted }),
             Err(denied) => Err(DeniedAt(&self.entry, denied)),
@@ -149,7 +149,7 @@ pub(super) struct Part {
 
 impl Part {
     fn new(entry: Arc<Entry>, n: u64, with_permit: bool) -> Self {
-        let grant = Grant { n, seen: entry.incidents(), counted: CountedAt::COMMON };
+        let grant = Grant { n, seen: entry.seen(), counted: CountedAt::COMMON };
         Self { entry, grant, ticket: 0, with_permit }
     }
 

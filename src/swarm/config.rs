@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::bus::{BusError, MessageBus};
 use crate::clock::Clock;
+use crate::ledger::Ledger;
 use crate::limiter::{Policy, Recovery};
 
 /// The configuration of a [`DistributedLimiter`](crate::DistributedLimiter). Agents of a swarm
@@ -40,7 +41,11 @@ pub struct DistributedConfig {
     pub longest_pause: Duration,
     /// Whether other agents' pauses hold this agent. Its own are told in any case. Default: true.
     pub accept_pauses: bool,
-    /// The time that the limits count in. Default: [`Clock::system`].
+    /// The log by which the agents divide the limits that they [share](crate::DistributedLimiter::share), the same for
+    /// all. Default: none. There is no other default: agents with a log each would each spend the whole limit.
+    pub ledger: Option<Arc<dyn Ledger>>,
+    /// The time that the limits count in. Default: [`Clock::system`]. With a ledger, [`Clock::boot_time`] is used in
+    /// place of it, which counts suspend.
     pub clock: Clock,
 }
 
@@ -58,6 +63,7 @@ impl DistributedConfig {
             pause_spread: true,
             longest_pause: Duration::from_secs(60 * 60),
             accept_pauses: true,
+            ledger: None,
             clock: Clock::system(),
         }
     }
@@ -94,6 +100,7 @@ impl fmt::Debug for DistributedConfig {
             .field("pause_spread", &self.pause_spread)
             .field("longest_pause", &self.longest_pause)
             .field("accept_pauses", &self.accept_pauses)
+            .field("ledger", &self.ledger.is_some())
             .field("clock", &self.clock)
             .finish_non_exhaustive()
     }

@@ -8,7 +8,9 @@ mod inbound;
 mod outbox;
 mod parked;
 mod queries;
+mod quota;
 mod schedule;
+mod share;
 mod stats;
 mod task_queue;
 mod trickle;
@@ -33,11 +35,13 @@ use agent::{Agent, FLUSH_TIMEOUT};
 use inbound::Inbound;
 use outbox::Outbox;
 use parked::Parked;
+use quota::Quotas;
 use schedule::Schedule;
 use stats::Counters;
 use task_queue::TaskQueue;
 
 pub use config::{DistributedConfig, SwarmError};
+pub use quota::ShareError;
 pub use stats::SwarmStats;
 
 /// A limiter in a swarm: agents that share an upstream, each with its own limits. When the upstream
@@ -140,6 +144,7 @@ impl Drop for Running {
 struct Member {
     local: MemoryLimiter,
     tasks: Arc<TaskQueue>,
+    quotas: Quotas,
     counters: Arc<Counters>,
     /// Closed when the task ends, which owns the sender.
     running: watch::Receiver<()>,
@@ -148,6 +153,7 @@ struct Member {
 impl Drop for Member {
     fn drop(&mut self) {
         self.tasks.stop();
+        self.quotas.stop();
     }
 }
 
@@ -189,10 +195,14 @@ impl DistributedLimiter {
                 }
             })),
         };
-        let limiter = MemoryLimiter::with_context(config.clock, context);
+        // A machine that was suspended must not spend what others were given meanwhile.
+        let is_system = config.ledger.is_some() && config.clock.is_system();
+        let clock = if is_system { Clock::boot_time() } else { config.clock };
+        let limiter = MemoryLimiter::with_context(clock, context);
         let inbound = Inbound::subscribe(Arc::clone(&config.bus)).await.map_err(SwarmError::Bus)?;
         let counters = Arc::new(Counters::default());
         let (id, bus) = (config.agent_id, config.bus);
+        let quota_bus = Arc::clone(&bus);
         let agent = Agent {
             limiter: limiter.clone(),
             id: id.clone(),
@@ -205,13 +215,14 @@ impl DistributedLimiter {
             cut: Schedule::new(),
             alarm: None,
         };
+        let quotas = Quotas::new(config.ledger, quota_bus, runtime.clone());
         let (sender, running) = watch::channel(());
         let is_running = Running { _sender: sender, tasks: Arc::clone(&tasks) };
         runtime.spawn(async move {
             let _is_running = is_running;
             agent.run(inbound).await;
         });
-        Ok(Self(Arc::new(Member { local: limiter, tasks, counters, running })))
+        Ok(Self(Arc::new(Member { local: limiter, tasks, quotas, counters, running })))
     }
 
     /// Close at once and for good: see [`MemoryLimiter::close`]. The future waits until pending
@@ -224,6 +235,7 @@ impl DistributedLimiter {
 
         self.0.local.close();
         self.0.tasks.stop();
+        self.0.quotas.stop();
         let mut running = self.0.running.clone();
         let clock = Clock::system();
         let wait = u64::try_from((FLUSH_TIMEOUT + GRACE).as_nanos()).unwrap_or(u64::MAX);

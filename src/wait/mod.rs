@@ -152,6 +152,13 @@ impl FairBucket {
         self.bucket.was_hot() && self.has_waiters()
     }
 
+    /// Tokens that calls wait for, and the most that one of them does.
+    #[cfg(feature = "swarm")]
+    pub(crate) fn wanted(&self) -> (u64, u64) {
+        let queue = self.queue.lock();
+        (queue.waiters.sum(), queue.waiters.largest())
+    }
+
     pub(crate) fn waiting(&self) -> u64 {
         self.queue.lock().waiters.len() as u64
     }

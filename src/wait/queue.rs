@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::waiter::{Reserve, Ticket, Turn, Waiter, Wakes};
-use crate::clock::Alarm;
+use super::waiter::{ArmedTimer, Reserve, Ticket, Turn, Waiter, Wakes};
 use crate::sync::Arc;
 
 /// Nanoseconds for which a notification holds. A task that does not arrive by then is skipped; when it
@@ -24,14 +23,6 @@ const MAX_HALVINGS: u32 = 6;
 /// have a resolution of a millisecond. Not while threads wait: each is woken by itself, so that little
 /// would be saved, and it would be late.
 pub(super) const TIMER_SLACK: u64 = 1_000_000;
-
-/// A timer for what is due at `at`; it fires by `latest`.
-#[derive(Debug)]
-pub(super) struct ArmedTimer {
-    pub(super) at: u64,
-    pub(super) latest: u64,
-    pub(super) alarm: Alarm,
-}
 
 /// A ticket is a place for good: of two waits that meet in several queues the same one has the lower ticket
 /// in each. The waiter with the lowest is the head, and it is always its turn.
@@ -83,6 +74,12 @@ impl WaitQueue {
     }
 
     /// Whether no waiter delays a newcomer. Skipped ones may be left.
+    /// The most tokens that one of them wants.
+    #[cfg(feature = "swarm")]
+    pub(super) fn largest(&self) -> u64 {
+        self.present.values().chain(self.blocked.values()).map(|waiter| waiter.n).max().unwrap_or(0)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.present.is_empty() && self.blocked.is_empty()
     }

@@ -1,8 +1,8 @@
 //! Serving a queue: the waiters that can be served are notified, and the timer is armed for the next.
 
-use super::queue::{ArmedTimer, TIMER_SLACK, WaitQueue};
+use super::queue::{TIMER_SLACK, WaitQueue};
 use super::snapshots::WindowSnapshots;
-use super::waiter::{Reserve, Waiter, Wakes};
+use super::waiter::{ArmedTimer, Reserve, Waiter, Wakes};
 use super::{FairBucket, Queue};
 use crate::bucket::{Refused, Retry};
 use crate::clock::ArmError;

@@ -13,7 +13,7 @@ impl WindowSnapshots {
         self.0.iter()
     }
 
-    fn first(&self) -> &Snapshot {
+    pub(crate) fn first(&self) -> &Snapshot {
         &self.0[0]
     }
 

@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use super::signal::Signal;
+use crate::clock::Alarm;
 use crate::sync::Arc;
 
 /// A place in the queue; lower is earlier.
@@ -106,4 +107,12 @@ impl Reserve {
     pub(super) fn places(reserve: Option<Self>) -> u64 {
         u64::from(reserve.is_some_and(|reserve| reserve.permit))
     }
+}
+
+/// A timer for what is due at `at`; it fires by `latest`.
+#[derive(Debug)]
+pub(super) struct ArmedTimer {
+    pub(super) at: u64,
+    pub(super) latest: u64,
+    pub(super) alarm: Alarm,
 }

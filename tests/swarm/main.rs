@@ -12,4 +12,5 @@ mod memory_bus;
 mod network;
 mod pauses;
 mod peers;
+mod shares;
 mod simulation;

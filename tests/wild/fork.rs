@@ -95,3 +95,33 @@ fn hot_buckets_after_a_fork() {
         assert!(hot.check().is_ok());
     });
 }
+
+/// What the parent may spend of a quota is not spent twice.
+#[cfg(feature = "swarm")]
+#[test]
+fn a_share_after_a_fork() {
+    use std::sync::Arc;
+
+    use tollgate::{DistributedConfig, DistributedLimiter, MemoryBus, MemoryLedger};
+
+    child::each("fork::a_share_after_a_fork", &["once"], |_| {
+        // In this thread alone, so that it holds no lock at the fork.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (_limiter, api) = runtime.block_on(async {
+            let mut config = DistributedConfig::new(Arc::new(MemoryBus::new()), "parent");
+            config.ledger = Some(Arc::new(MemoryLedger::new()));
+            let limiter = DistributedLimiter::new(config).await.unwrap();
+            let api = limiter.share("api", Limit::per_second(1_000).burst(10)).unwrap();
+            while api.capacity().available < 10 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            (limiter, api)
+        });
+        let inherited = api.clone();
+        in_fork(std::panic::AssertUnwindSafe(move || {
+            assert!(inherited.check().is_err());
+            assert_eq!(inherited.capacity().share.map(|share| share.burst), Some(0.0));
+        }));
+        assert!(api.check().is_ok());
+    });
+}

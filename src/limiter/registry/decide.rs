@@ -72,7 +72,7 @@ impl Registry {
         n: u64,
     ) -> Result<(Permit<'static>, Decision), Decision> {
         let entry = self.entry(name).map_err(Decision::failed)?;
-        let seen = entry.incidents();
+        let seen = entry.seen();
         let (counted, decision) = entry.admit(n)?;
         Ok((Permit::owned(entry, Grant { n, seen, counted }), decision))
     }

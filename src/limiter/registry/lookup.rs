@@ -106,12 +106,12 @@ impl Registry {
         if let Some(found) = entries.get(&NameRef(name))
             && let Some(entry) = found.configured()
         {
-            let seen = entry.incidents();
+            let seen = entry.seen();
             let counted = entry.try_acquire::<TryAcquireError>(n)?;
             return Ok(Permit::owned(Arc::clone(entry), Grant { n, seen, counted }));
         }
         let entry = self.entry(name)?;
-        let seen = entry.incidents();
+        let seen = entry.seen();
         let counted = entry.try_acquire::<TryAcquireError>(n)?;
         Ok(Permit::owned(entry, Grant { n, seen, counted }))
     }

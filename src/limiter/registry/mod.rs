@@ -224,6 +224,17 @@ impl Registry {
 
     /// Adds a resource, or gives one that exists another limit.
     pub(super) fn configure(&self, name: &str, limit: &Limit) -> Result<Arc<Entry>, ConfigError> {
+        self.configure_by(name, limit, |_| {}, |entry| entry.configure(limit))
+    }
+
+    /// The same by other means: `begin` is called for a new entry before others see it, and tells nobody.
+    pub(super) fn configure_by(
+        &self,
+        name: &str,
+        limit: &Limit,
+        begin: impl Fn(&Entry),
+        change: impl Fn(&Entry) -> Option<Result<(), ConfigError>>,
+    ) -> Result<Arc<Entry>, ConfigError> {
         if name.is_empty() {
             return Err(ConfigError::EmptyName);
         }
@@ -234,7 +245,7 @@ impl Registry {
             }
             let (entry, is_new) = match self.configured(name) {
                 Some(entry) => (entry, false),
-                None => self.add(name, limit)?,
+                None => self.add(name, limit, &begin)?,
             };
             // What follows may call back, and a callback may configure.
             drop(admin);
@@ -242,7 +253,7 @@ impl Registry {
                 self.context.tell_new(name);
                 return Ok(entry);
             }
-            if let Some(configured) = entry.configure(limit) {
+            if let Some(configured) = change(&entry) {
                 return configured.map(|()| entry);
             }
             // Removed meanwhile: add it again.
@@ -251,11 +262,17 @@ impl Registry {
 
     /// Adds a configured resource, or takes a key out of its template. Returns whether the name is new,
     /// and the entry has this limit. Under the admin lock.
-    fn add(&self, name: &str, limit: &Limit) -> Result<(Arc<Entry>, bool), ConfigError> {
+    fn add(
+        &self,
+        name: &str,
+        limit: &Limit,
+        begin: impl Fn(&Entry),
+    ) -> Result<(Arc<Entry>, bool), ConfigError> {
         let mut guard = self.lock_keys();
         let is_new = self.entries.pin().get(&NameRef(name)).is_none();
         let entry = if is_new {
             let entry = self.new_entry(name.into(), limit, self.clock.now(), Counts::default())?;
+            begin(&entry);
             self.listed.add(&entry);
             entry
         } else {

@@ -51,6 +51,7 @@ impl Meter {
         let want = steady + seen.waiting as f64 * 1e9 / DRAIN;
         let want = if self.short >= SHORT { want.max(2.0 * self.rate) } else { want };
         let want = ((want * 1e9) as u64).min(most);
-        Demand { want, largest: seen.largest, spent: seen.spent }
+        let is_short = self.short >= SHORT;
+        Demand { want, largest: seen.largest, spent: seen.spent, is_short }
     }
 }

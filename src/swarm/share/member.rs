@@ -71,6 +71,11 @@ impl Terms {
         u64::try_from(slack).unwrap_or(u64::MAX)
     }
 
+    /// How often agents report, and how often one of them writes: a sixth of the term.
+    pub(crate) fn period(self) -> u64 {
+        (self.term / 6).max(1)
+    }
+
     /// `V (1 - d)`, rounded down.
     pub(crate) fn lease(self) -> u64 {
         let slack = if is_dropped(Rule::LeaseDrift) { 0 } else { self.slack() };
@@ -144,6 +149,11 @@ impl Member {
             self.sent.pop_front();
         }
         self.sent.push_back((nonce, now));
+    }
+
+    /// The log has never had an entry: there is no table to be afraid of. Nothing else was read.
+    pub(crate) fn log_is_new(&mut self) {
+        self.is_following |= self.newest == Position::default();
     }
 
     /// It is doubtful whether the next entry follows the last one: the log was followed anew, or was made anew, or its end

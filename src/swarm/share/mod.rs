@@ -45,6 +45,13 @@ mod quota;
 mod report;
 mod table;
 
+pub(super) use demand::{Meter, Seen};
+pub(super) use member::Terms;
+pub(super) use participant::{Action, Demand, Participant};
+pub(super) use quota::{BURST_UNITS, Quota};
+pub(super) use report::Report;
+pub(super) use table::{Table, id_of};
+
 /// Every rule holds. The package `tests/share` has these files with another `is_dropped`.
 #[inline]
 const fn is_dropped(_: member::Rule) -> bool {

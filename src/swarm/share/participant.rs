@@ -32,6 +32,8 @@ pub(crate) struct Demand {
     pub(crate) largest: u64,
     /// Tokens spent since the agent began.
     pub(crate) spent: u64,
+    /// Whether callers have lacked tokens for a while.
+    pub(crate) is_short: bool,
 }
 
 /// One agent's part in one quota.
@@ -42,6 +44,8 @@ pub(crate) struct Participant {
     member: Member,
     planner: Planner,
     newest: Option<Table>,
+    /// The largest sequence since the log was followed anew: appends go after it.
+    tail: u64,
     demand: Demand,
     /// The newest table that the bucket follows.
     applied: Position,
@@ -60,7 +64,7 @@ impl Participant {
         random: u64,
         now: u64,
     ) -> Self {
-        let period = (terms.term / 6).max(1);
+        let period = terms.period();
         let delay = if is_new { 0 } else { period + random % period };
         Self {
             label,
@@ -68,6 +72,7 @@ impl Participant {
             member: Member::new(terms, limit, is_new),
             planner: Planner::new(terms.term),
             newest: None,
+            tail: 0,
             demand: Demand::default(),
             applied: Position::default(),
             leaves: false,
@@ -80,6 +85,27 @@ impl Participant {
         self.label
     }
 
+    pub(crate) fn limit(&self) -> Quota {
+        self.member.limit()
+    }
+
+    /// The log has never had an entry: the first table is written at once.
+    pub(crate) fn log_is_new(&mut self, now: u64) {
+        self.member.log_is_new();
+        self.next_write = now;
+    }
+
+    /// What may be spent from `now` on, and until when, as far as that is known.
+    pub(crate) fn segments(&self, now: u64) -> Vec<(Quota, u64)> {
+        let mut segments = Vec::new();
+        let mut segment = self.segment(now);
+        while let Some(until) = segment.until {
+            segments.push((segment.quota, until));
+            segment = self.segment(until);
+        }
+        segments
+    }
+
     pub(crate) fn segment(&self, now: u64) -> Segment {
         self.member.segment(now)
     }
@@ -90,6 +116,7 @@ impl Participant {
     }
 
     /// The newest entry that was read.
+    #[allow(dead_code)] // simulated logs ask where a follower is
     pub(crate) fn newest(&self) -> Position {
         self.member.newest()
     }
@@ -102,6 +129,7 @@ impl Participant {
     /// See [`Member::interrupted`].
     pub(crate) fn interrupted(&mut self) {
         self.member.interrupted();
+        self.tail = 0;
     }
 
     /// It leaves, and says so. Its row is its own until [`has_left`](Self::has_left): so little of it is idle before others
@@ -127,6 +155,7 @@ impl Participant {
         random: u64,
         now: u64,
     ) {
+        self.tail = self.tail.max(sequence);
         let is_table = self.member.read(sequence, entry.as_ref().map_err(|id| *id), now);
         let mut is_mine = false;
         if let Ok(table) = entry
@@ -196,14 +225,18 @@ impl Participant {
             let id = u128::from(random()) << 64 | u128::from(random());
             let prev = self.member.newest();
             let table = self.planner.plan(self.newest.as_ref(), prev, own, is_first, id, now);
-            actions.push(Action::Append { table, after: prev.sequence });
+            actions.push(Action::Append { table, after: self.tail });
         }
         actions
     }
 
     fn report(&mut self, nonce: u64, now: u64) -> Report {
         self.member.sends(nonce, now);
-        let Demand { want, largest, spent } = self.demand;
+        let Demand { want, largest, spent, is_short } = self.demand;
+        // It would use its row, and more: what it spent lately may have been by a smaller one.
+        let row = self.row().rate;
+        let least = if is_short { row.saturating_add(row / 4) } else { 0 };
+        let want = want.max(least.min(self.member.limit().rate));
         let Self { label, applied, leaves, .. } = *self;
         let (largest, limit) = (burst_of(largest), self.member.limit());
         Report { label, nonce, want, largest, spent, limit, applied, leaves }

@@ -94,6 +94,13 @@ impl Table {
     }
 }
 
+/// What tells an entry that is no table from another.
+pub(crate) fn id_of(bytes: &[u8]) -> u128 {
+    // FNV-1a of 128 bits.
+    let step = |hash: u128, byte: &u8| (hash ^ u128::from(*byte)).wrapping_mul(1 << 88 | 0x13b);
+    bytes.iter().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, step)
+}
+
 fn put(bytes: &mut Vec<u8>, quota: Quota) {
     bytes.extend(quota.rate.to_le_bytes());
     bytes.extend(quota.burst.to_le_bytes());

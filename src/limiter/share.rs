@@ -1,0 +1,42 @@
+//! A resource whose limit is a share of a swarm's quota.
+
+use std::time::Duration;
+
+use super::capacity::Share;
+use super::entry::Entry;
+use super::seen::changes_of;
+use crate::adapt::Segment;
+use crate::bucket::BURST_PARTS;
+
+impl Share {
+    pub(super) fn of(segment: Option<Segment>) -> Self {
+        let (rate, burst) = segment.map_or((0, 0), |segment| (segment.rate, segment.burst));
+        #[allow(clippy::cast_precision_loss)] // figures to show
+        let rate = rate as f64 / 1e9;
+        Self { rate, burst: f64::from(burst) / f64::from(BURST_PARTS) }
+    }
+}
+
+impl Entry {
+    /// Gives `n` tokens back that were granted by the share of `seen`, if it is still the same one: otherwise they
+    /// are void. Returns whether the queue must be served.
+    #[cold]
+    pub(super) fn refund_share(&self, n: u64, seen: u64) -> bool {
+        let mut must_serve = false;
+        self.change(|settings| {
+            // What time has made due is done: the slot in force is that of the share.
+            if changes_of(settings.seen()) == changes_of(seen) {
+                must_serve = self.bucket.refund(n).unwrap_or(false);
+            }
+            None
+        });
+        must_serve
+    }
+
+    /// See [`Permit::valid_until`](crate::Permit::valid_until).
+    pub(super) fn share_left(&self) -> Option<Duration> {
+        let settings = self.settings.lock();
+        let end = settings.share.as_ref()?.end();
+        Some(Duration::from_nanos(end.unwrap_or(0).saturating_sub(self.now())))
+    }
+}
