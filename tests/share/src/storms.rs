@@ -17,8 +17,8 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
 }
 
 const KINDS: usize = 23;
-/// What happens to agents that read one table and miss another.
-const ALONE: [usize; 12] = [1, 4, 5, 7, 8, 8, 9, 9, 11, 12, 19, 20];
+/// What makes agents read one table and miss another, and tables that are void.
+const ALONE: [usize; 14] = [1, 4, 5, 7, 8, 8, 9, 9, 11, 12, 17, 18, 19, 20];
 
 /// What came of a storm, or of several.
 #[derive(Debug, Default)]
@@ -44,11 +44,11 @@ fn random_load(rng: &mut fastrand::Rng) -> Load {
     }
 }
 
-/// Of two kinds: in one, agents plan well and anything may go wrong. In the other, tables are at random, and the limit
-/// such that shares of more than it are soon seen.
+/// Of two kinds: in one, agents plan well and anything may go wrong. In the other, of odd seeds, tables are at random,
+/// and the limit such that shares of more than it are soon seen.
 fn storm(seed: u64) -> Outcome {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let plans = rng.bool();
+    let plans = seed.is_multiple_of(2);
     let term = [1, 3, 10][rng.usize(0..if plans { 3 } else { 2 })] * SECOND;
     let terms = Terms { term, drift: [10_000, 200_000][rng.usize(0..2)] };
     let net = Net {
@@ -143,8 +143,12 @@ fn disturb(world: &mut World, rng: &mut fastrand::Rng, kind: usize, at: usize) {
         }
         12 => world.truncate(rng.usize(1..5)),
         13 => world.append(vec![rng.u8(..); rng.usize(0..100)]),
-        14..=17 => {
+        14..=16 => {
             let table = world.any_table(limit);
+            world.append(table.encode());
+        }
+        17 => {
+            let table = world.any_table(Quota { rate: 2 * limit.rate, burst: 2 * limit.burst });
             world.append(table.encode());
         }
         18 => {
@@ -217,7 +221,7 @@ fn storms_show_what_is_needed() {
             let outcome = without(Some(premise), || storm(*seed));
             outcome.over.is_some() || outcome.is_shared_twice
         };
-        let seed = seeds(1_000).find(is_shown);
+        let seed = (1..6_000).step_by(2).find(is_shown);
         println!("without {premise:?}: seed {seed:?}");
         assert!(seed.is_some(), "no storm shows that {premise:?} is needed");
     }
