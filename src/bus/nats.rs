@@ -147,6 +147,10 @@ impl NatsBus {
             })
     }
 
+    pub(crate) fn into_client(self) -> Client {
+        self.0
+    }
+
     fn connected(&self) -> Result<(), BusError> {
         match self.0.connection_state() {
             State::Connected => Ok(()),

@@ -1,5 +1,7 @@
 //! Ledgers: ordered logs that the agents of a swarm share.
 
+#[cfg(feature = "nats")]
+mod jetstream;
 mod memory;
 
 use std::error::Error;
@@ -9,6 +11,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "nats")]
+pub use jetstream::{JetStreamConfig, JetStreamLedger};
 pub use memory::MemoryLedger;
 
 /// A boxed future, which makes the traits of a ledger object-safe.

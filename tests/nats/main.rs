@@ -1,8 +1,11 @@
-//! The bus over NATS, and a swarm on it. Each test runs a server of its own.
+//! The bus and the ledger over NATS, and a swarm on them. Each test runs a server of its own.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod bus;
+mod jetstream;
+mod ledger;
+mod proxy;
 mod server;
 mod swarm;

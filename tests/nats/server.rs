@@ -27,14 +27,16 @@ impl Server {
     /// With further arguments for the server.
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let mut said = String::new();
         for _ in 0..20 {
             let port = free_port();
             let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("nats-{port}.log"));
-            if let Ok(child) = launch(port, &arguments, &log) {
-                return Self { child, port, arguments, log };
+            match launch(port, &arguments, &log) {
+                Ok(child) => return Self { child, port, arguments, log },
+                Err(log) => said = log,
             }
         }
-        panic!("no nats-server after 20 attempts");
+        panic!("no nats-server after 20 attempts: {said}");
     }
 
     /// One that takes no larger payloads.
@@ -115,7 +117,7 @@ fn launch(port: u16, arguments: &[String], log: &Path) -> Result<Child, String> 
 }
 
 /// Below those that systems give to outgoing connections, so that it is still free after a crash.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     loop {
         let random = RandomState::new().hash_one(std::process::id());
         let port = 10_000 + u16::try_from(random % 20_000).expect("it fits");

@@ -1,0 +1,121 @@
+//! A cluster of three, and figures. `scripts/deep.sh` runs these.
+
+use super::*;
+use crate::jetstream::Cluster;
+
+async fn on_three(cluster: &Cluster) -> JetStreamLedger {
+    let since = Instant::now();
+    loop {
+        let client = NatsBus::options().connect(cluster.urls()).await.expect("a connection");
+        let config = JetStreamConfig { replicas: 3, ..JetStreamConfig::new(SWARM) };
+        match JetStreamLedger::new(client, config).await {
+            Ok(ledger) => return ledger,
+            // Until there is a leader.
+            Err(error) => assert!(since.elapsed() < HANG, "{error}"),
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes half a minute"]
+async fn the_death_of_a_leader_is_no_gap() {
+    let mut cluster = Cluster::start();
+    let ledger = on_three(&cluster).await;
+    let other = on_three(&cluster).await;
+    let mut readings = [Reading::of(&ledger, "api"), Reading::of(&other, "api")];
+    append_and_read(&mut readings[0], &["0", "1"]).await;
+    for reading in &mut readings {
+        reading.follow().await.unwrap();
+    }
+    while readings[1].last() < 2 {
+        readings[1].text().await;
+    }
+    let admin = jetstream::new(NatsBus::options().connect(cluster.urls()).await.unwrap());
+    for round in 0..3 {
+        let info = admin.get_stream(STREAM).await.unwrap().cached_info().clone();
+        let leader = info.cluster.unwrap().leader.expect("a leader");
+        cluster.kill(&leader);
+        let since = Instant::now();
+        // It may be applied and its answer be lost with the leader. Then the next one is outrun.
+        let last = readings[0].last();
+        let back = loop {
+            match ledger.append("api", format!("round {round}").into(), last).await {
+                Ok(()) | Err(LedgerError::Outrun) => break since.elapsed(),
+                Err(error) => assert!(since.elapsed() < HANG, "{error}"),
+            }
+            sleep(Duration::from_millis(20)).await;
+        };
+        println!("leader killed: an append was accepted after {back:.1?}");
+        for reading in &mut readings {
+            assert_eq!(reading.text().await, format!("round {round}"));
+        }
+        cluster.restart(&leader);
+        // Until the new one has caught up: with two gone there is no leader.
+        let caught_up = async {
+            loop {
+                if let Ok(mut stream) = admin.get_stream(STREAM).await
+                    && let Ok(info) = stream.info().await
+                    && let Some(cluster) = &info.cluster
+                    && cluster.leader.is_some()
+                    && cluster.replicas.iter().all(|replica| replica.current && !replica.offline)
+                {
+                    return;
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        timeout(HANG, caught_up).await.unwrap();
+    }
+}
+
+/// From an append to its reading, by ten followers with a connection each.
+async fn latency(name: &str, writer: JetStreamLedger, followers: Vec<JetStreamLedger>) {
+    const ENTRIES: u64 = 200;
+    let begin = Instant::now();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    for ledger in followers {
+        let tell = tell.clone();
+        let mut reading = Reading::of(&ledger, "api");
+        reading.follow().await.unwrap();
+        tokio::spawn(async move {
+            loop {
+                let LedgerItem::Entry(entry) = reading.next().await else { panic!("a gap") };
+                let sent = u64::from_le_bytes(entry.bytes[..8].try_into().unwrap());
+                let _ = tell.send(begin.elapsed().saturating_sub(Duration::from_nanos(sent)));
+            }
+        });
+    }
+    let mut all = Vec::new();
+    for last in 0..ENTRIES {
+        let mut entry = vec![0; 600];
+        let now = u64::try_from(begin.elapsed().as_nanos()).unwrap();
+        entry[..8].copy_from_slice(&now.to_le_bytes());
+        writer.append("api", entry, last).await.unwrap();
+        for _ in 0..10 {
+            all.push(timeout(HANG, told.recv()).await.unwrap().unwrap());
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    all.sort();
+    let at = |percent: usize| all[all.len() * percent / 100];
+    println!("{name}: append to reading, 10 followers: p50 {:.1?}, p99 {:.1?}", at(50), at(99));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a figure"]
+async fn how_long_an_entry_takes() {
+    let server = StreamServer::start();
+    let mut followers = Vec::new();
+    for _ in 0..10 {
+        followers.push(connect(&server.url()).await);
+    }
+    latency("one server", connect(&server.url()).await, followers).await;
+
+    let cluster = Cluster::start();
+    let mut followers = Vec::new();
+    for _ in 0..10 {
+        followers.push(on_three(&cluster).await);
+    }
+    latency("three replicas", on_three(&cluster).await, followers).await;
+}
