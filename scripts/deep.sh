@@ -9,7 +9,8 @@
 #   loom     each model with up to LOOM_MAX_PREEMPTIONS (4) preemptions, for at most
 #            TOLLGATE_LOOM_SECONDS (600) each
 #   faults   each fault of loom-tests/faults.toml, which its model must catch
-#   swarm    ten agents over NATS, and an upstream that allows a third of what they want, in real time
+#   swarm    ten agents over NATS, and an upstream that allows a third of what they want, in real time;
+#            the ledger on a cluster of three whose leader dies
 #   nginx    the api_client example behind a real server that limits, in real time
 #   door     a server with the layer under wrk for a minute, and its throughput beside tower_governor's
 #   llm      the llm_client example for a minute each: honest and wrong estimates, and another client
@@ -103,6 +104,8 @@ faults() {
 swarm() {
     check "ten agents over NATS" cargo test --quiet --release -p tollgate --all-features --test upstream \
         over_nats -- --ignored --nocapture --test-threads 8
+    check "the ledger on three servers" cargo test --quiet --release -p tollgate --all-features --test nats \
+        ledger -- --ignored --nocapture --test-threads 1
 }
 
 # json WHAT CONDITION COMMAND...: the condition holds for the numbers of the JSON on the command's last line.

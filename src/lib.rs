@@ -65,7 +65,7 @@
 //! | feature | adds |
 //! | --- | --- |
 //! | `swarm` | `DistributedLimiter`, `MessageBus` and `MemoryBus`: limiters that slow down together |
-//! | `nats` | `NatsBus` and `JetStreamLedger`, a message bus and a log between machines, and the feature `swarm` |
+//! | `nats` | `NatsBus` and `JetStreamLedger`, a bus and a ledger between machines, and the feature `swarm` |
 //! | `http` | `tollgate::http`: rate limits in HTTP headers, read from answers and written into them |
 //! | `tower` | `tollgate::tower`: middleware for servers and clients, and the feature `http` |
 //! | `stream` | `tollgate::stream`: streams and sinks that take tokens for their items |

@@ -72,21 +72,16 @@ impl Cluster {
         Self(servers.collect())
     }
 
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.0.iter().map(|(name, _)| name.clone()).collect()
+    }
+
     pub(crate) fn urls(&self) -> Vec<String> {
         self.0.iter().map(|(_, server)| server.url()).collect()
     }
 
-    fn server(&mut self, name: &str) -> &mut StreamServer {
+    pub(crate) fn server(&mut self, name: &str) -> &mut StreamServer {
         &mut self.0.iter_mut().find(|(other, _)| other == name).expect("a server of this name").1
-    }
-
-    /// SIGKILL to the server of this name.
-    pub(crate) fn kill(&mut self, name: &str) {
-        self.server(name).kill();
-    }
-
-    pub(crate) fn restart(&mut self, name: &str) {
-        self.server(name).restart();
     }
 }
 

@@ -37,8 +37,8 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const TERM: &str = "tollgate-term";
 const DRIFT: &str = "tollgate-drift";
 
-/// A header of ours: the sequence of the entry before this one. The server checks its own header of the same
-/// meaning, and need not keep it.
+/// The sequence of the entry before this one. The server's own header of this meaning is a condition of the
+/// append, which a server need not store.
 pub(super) const PREVIOUS: &str = "Tollgate-Previous";
 
 /// "Wrong last sequence", of a cluster that has another append of the same subject in flight.
@@ -151,7 +151,7 @@ impl Log {
         };
         if theirs == (None, None) {
             return Err(Failed(format!(
-                "the stream `{stream}` is not a log of ours: it has no `{TERM}` in its metadata. Rename it, or the swarm"
+                "the stream `{stream}` is not a log of ours: it has no `{TERM}` in its metadata. Rename the swarm"
             )));
         }
         if ours != theirs {
@@ -184,8 +184,8 @@ impl Log {
         if self.append_after(deadline, subject, &entry, last).await? {
             return Ok(());
         }
-        // If what the caller has read is gone, nobody could ever append. The followers notice by this entry, if
-        // not before: it names another than they have read.
+        // If what the caller has read is gone, it could never append again. Followers that have read it too notice
+        // by this entry, if not before: it names another one.
         let newest = self.newest(deadline, subject).await?;
         if newest < last && self.append_after(deadline, subject, &entry, newest).await? {
             return Ok(());
@@ -280,8 +280,8 @@ impl Log {
             created = self.api.call(deadline, &operation, &request).await?;
         }
         created.map_err(|error| refused(&operation, &error))?;
-        // After the consumer, which ends with its stream. So the stream that it reads was ours, also if it has been
-        // deleted and made anew since we last looked.
+        // After the consumer, which ends with its stream: the stream may have been deleted and created again, with
+        // other terms, since we last looked.
         self.ensure(deadline).await?;
         Ok(messages)
     }

@@ -24,8 +24,8 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest that connecting and following wait: for a few requests each.
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// A ledger over [NATS JetStream](https://docs.nats.io/nats-concepts/jetstream): one stream for each swarm. Clones
-/// share a connection and a stream.
+/// A ledger over [NATS JetStream](https://docs.nats.io/nats-concepts/jetstream): one stream for each swarm.
+/// Clones share a connection.
 ///
 /// ```no_run
 /// use tollgate::{JetStreamConfig, JetStreamLedger, NatsBus};
@@ -43,32 +43,31 @@ const FOLLOW_TIMEOUT: Duration = Duration::from_secs(4);
 /// # }
 /// ```
 ///
-/// * **The stream** `TOLLGATE_<swarm>` has a subject for each resource, keeps the last 64 entries of each in files,
-///   and has the [terms](LedgerTerms) in its metadata. The first agent creates it. A later one with other terms gets
-///   an error that names both.
-/// * **No loss goes unnoticed.** Each entry names the one before it, and a follower checks that it is the one that
-///   it has read. Whenever it begins anew, it first reads its last entry again. If the stream was deleted, purged or
+/// * **The stream** `TOLLGATE_<swarm>` has a subject for each resource. It keeps the last 64 entries of each in
+///   files, and has the [terms](LedgerTerms) in its metadata. The first agent creates it. A later agent with other
+///   terms gets an error that names both.
+/// * **No loss goes unnoticed.** Each entry names the one before it, which must be the one that the follower has
+///   read. A follower that begins anew first reads its last entry again. If the stream was deleted, purged or
 ///   restored from an old copy, or if the follower was too slow for what is kept, the next item is
-///   [`Gap`](super::LedgerItem::Gap). Then an agent has no share for a term, and nobody needs to do anything. A
+///   [`Gap`](super::LedgerItem::Gap). Then the agent has no share for a term, and nobody needs to do anything. A
 ///   stream that is gone is created again.
-/// * **Outages.** Following ends when the server has been silent for 2.5 s, and can begin again where it was. An append
-///   fails after at most 2 s. It may be applied all the same, later.
-/// * **`replicas`:** with 1, the log is as available as its server: while that is down, agents spend what they have
-///   for a term, and then nothing. With 3, in a cluster of three, the log survives the loss of one server. When the
-///   leader dies, no entry can be appended for about 5 s, so take a term of more than that to use all of the
-///   quota meanwhile.
-/// * **`sync_interval`** is a setting of the server. By default a server writes to its disk every two minutes. Its
-///   own crash loses nothing, but a power failure loses what came since. Followers notice that. What they
-///   cannot make good: entries on which some have acted, while others act on those that replace them. After the
-///   power failure of a whole cluster within a term this can admit about one burst and one term's tokens beyond the
-///   limit. `sync_interval: always` in the server's block `jetstream { }` excludes it, at the price of one write to
-///   disk for each entry, of which there are about two a second for each resource.
-/// * **Permissions.** `docs/nats-permissions.conf` has what an agent needs and no more. Without one of them, an error
-///   names the subject. Whoever can append to the log can take the quota away from others, but cannot exceed it for
-///   them.
+/// * **Outages.** A follower ends when the server has been silent for 2.5 s. The next one continues where it
+///   was. An append fails after at most 2 s. It may still be applied later.
+/// * **`replicas`.** With 1, the log is as available as its server: while that is down, agents spend for a term,
+///   and then nothing. With 3, on a cluster of three, the log survives the loss of one server. When the leader
+///   dies, nothing can be appended for 5 to 7 s: with a longer term, the agents spend on meanwhile.
+/// * **`sync_interval`** is a setting of the server. By default it syncs its files every two minutes. A crash of the
+///   server loses nothing. A power failure loses what came since, which followers notice. What they cannot
+///   repair: some agents have read an entry that is then lost, and others read another in its place. If all that
+///   happens within a term, about one burst and one term's tokens can be admitted beyond the limit.
+///   `sync_interval: always` in the server's block `jetstream { }` prevents it. It costs a sync for each entry,
+///   which are about two a second for each resource.
+/// * **Permissions.** `docs/nats-permissions.conf` has what an agent needs and no more. Without one
+///   of them, the error names the subject. Whoever can append to the log can take the quota from others, but not
+///   raise it.
 /// * **Servers** need `JetStream`, and version 2.10 or newer.
-/// * **Resources** may have any name of up to 1,024 bytes; a byte other than `A-Z`, `a-z`, `0-9`, `-` and `_`
-///   counts three times, because it is sent as `%2F`.
+/// * **Resources** may have any name. As it is sent, with `%2F` for any byte but `A-Z`, `a-z`, `0-9`, `-` and `_`, it
+///   has at most 1,024 bytes; a longer one is an error.
 ///
 /// It needs a tokio runtime with `net` and `time` enabled, and lives as long as the one in which its client was
 /// connected. While tokio's time is paused, calls that wait for it may time out at once.
@@ -78,7 +77,7 @@ pub struct JetStreamLedger(Arc<Log>);
 /// The options of a [`JetStreamLedger`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct JetStreamConfig {
-    /// The name of the swarm: its agents share a log. 1 to 64 of the characters `A-Z`, `a-z`, `0-9`, `-` and `_`.
+    /// The name of the swarm, whose agents share a log: 1 to 64 of `A-Z`, `a-z`, `0-9`, `-` and `_`.
     pub swarm: String,
     /// On how many servers the log is kept, if this agent creates it: 1 (the default), 3 or 5.
     pub replicas: usize,
@@ -113,11 +112,10 @@ impl JetStreamLedger {
     ///
     /// # Errors
     ///
-    /// [`Unavailable`](LedgerError::Unavailable): the server does not answer within 4 s. It says which permission is
-    /// missing if that is the cause.
-    ///
-    /// [`Failed`](LedgerError::Failed): the options are invalid, the server is older than 2.10 or has no `JetStream`,
-    /// or there is a stream of this name with other terms or of somebody else.
+    /// * [`Unavailable`](LedgerError::Unavailable): the server does not answer within 4 s. If a permission may be
+    ///   missing, the error says which.
+    /// * [`Failed`](LedgerError::Failed): the options are invalid, the server is older than 2.10 or has no
+    ///   `JetStream`, or a stream of this name has other terms or none.
     pub async fn new(client: Client, config: JetStreamConfig) -> Result<Self, LedgerError> {
         let log = Log::new(Api::new(client)?, config)?;
         log.ensure(Instant::now() + FOLLOW_TIMEOUT).await?;
@@ -155,7 +153,7 @@ impl Ledger for JetStreamLedger {
     }
 }
 
-/// Every doubt whether something was missed ends a [`Reader`], so that it comes through here.
+/// The one place that decides whether entries may be missing: at every doubt a [`Reader`] ends.
 async fn follow(
     log: &Log,
     subject: &str,
@@ -163,11 +161,11 @@ async fn follow(
 ) -> Result<Reader, LedgerError> {
     let deadline = Instant::now() + FOLLOW_TIMEOUT;
     if let Some(last) = &last {
-        // The stream's leader knows whether it is there. Otherwise the consumer, which may be at a replica that
-        // is behind, would be asked for an entry that never comes.
+        // Asked of the stream's leader: the consumer may be at a replica that is behind, and would wait for an
+        // entry that never comes.
         if log.holds(deadline, subject, last).await? {
-            // Beginning with the entry that was read, not with the next: from then on, a consumer that was
-            // reset, because the stream was replaced, is one that counts from 1 again.
+            // From the entry that was read, not the next one. So the consumer has delivered at least one, and
+            // a reset of it, because the stream was replaced, shows: it counts from 1 again.
             let start = DeliverPolicy::ByStartSequence { start_sequence: last.sequence };
             let messages = log.consume(deadline, subject, start).await?;
             let mut reader = Reader::new(messages);

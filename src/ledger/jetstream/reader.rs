@@ -117,12 +117,12 @@ struct Place {
     delivered: u64,
 }
 
-/// How far a consumer has been read.
+/// How far a consumer has been read. Two things together prove that nothing was missed:
 ///
-/// Two things together prove that nothing was missed. An entry that names another one as the one before it, than
-/// the one that was read, shows that entries were removed before the consumer came to them. A consumer that counts
-/// on shows that nothing was lost on the way, and that it is still the same consumer: one that the server has made
-/// anew, from the same configuration but on another content of the stream, counts from 1 again.
+/// 1. The entry names the one that was read as the one before it. Otherwise entries were removed before the
+///    consumer came to them; the consumer does not count those.
+/// 2. The consumer's count has no hole. So nothing was lost on the way, and it is the same consumer: if the
+///    server restarts it, on what may be another content of the stream, it counts from 1 again.
 #[derive(Default)]
 struct Position {
     delivered: u64,
@@ -157,9 +157,9 @@ fn number(headers: Option<&HeaderMap>, name: &str) -> Option<u64> {
     headers?.get(name)?.as_str().parse().ok()
 }
 
-/// From the subject to which the server expects the acknowledgement of a message:
-/// `$JS.ACK.<domain>.<account>.<stream>.<consumer>.<attempts>.<sequence>.<delivered>.<time>.<pending>...`, or the
-/// same without domain and account.
+/// From a message's reply subject, `$JS.ACK.` and then
+/// `<domain>.<account>.<stream>.<consumer>.<attempts>.<sequence>.<delivered>.<time>.<pending>...`, or the same
+/// without domain and account.
 fn place(reply: &str) -> Option<Place> {
     let tokens: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
     let at = if tokens.len() < 9 { 3 } else { 5 };
