@@ -142,12 +142,18 @@ async fn latency(name: &str, writer: JetStreamLedger, followers: Vec<JetStreamLe
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a figure"]
 async fn how_long_an_entry_takes() {
-    let server = StreamServer::start();
-    let mut followers = Vec::new();
-    for _ in 0..10 {
-        followers.push(connect(&server.url()).await);
+    let synced = concat!(env!("CARGO_TARGET_TMPDIR"), "/nats-synced.conf");
+    std::fs::write(synced, "jetstream { sync_interval: always }\n").unwrap();
+    for (name, server) in [
+        ("one server", StreamServer::start()),
+        ("one server, sync_interval: always", StreamServer::start_with(&["--config", synced])),
+    ] {
+        let mut followers = Vec::new();
+        for _ in 0..10 {
+            followers.push(connect(&server.url()).await);
+        }
+        latency(name, connect(&server.url()).await, followers).await;
     }
-    latency("one server", connect(&server.url()).await, followers).await;
 
     let cluster = Cluster::start();
     let mut followers = Vec::new();

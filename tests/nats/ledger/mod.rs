@@ -97,13 +97,16 @@ impl Reading {
     }
 }
 
-/// Append until it is done.
+/// Append until it is done. One that failed may be applied later: then the next is outrun by it.
 async fn append(ledger: &JetStreamLedger, resource: &str, text: &str, last: u64) {
     let since = Instant::now();
+    let mut failed = false;
     loop {
         match ledger.append(resource, text.into(), last).await {
             Ok(()) => return,
+            Err(LedgerError::Outrun) if failed => return,
             Err(LedgerError::Unavailable(_)) if since.elapsed() < HANG => {
+                failed = true;
                 sleep(Duration::from_millis(20)).await;
             }
             Err(error) => panic!("{error}"),
