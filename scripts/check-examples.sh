@@ -474,6 +474,36 @@ axum_server_refuses() {
     verdict 'axum_server, misused' 'exit codes 2 and 1'
 }
 
+# swarm_quota WHAT CONDITION ARGUMENT...: the condition holds for a short run. A busy machine may deliver requests
+# together that were sent apart, so that some are refused. scripts/deep.sh allows none.
+swarm_quota() {
+    local wrong=''
+    example swarm_quota --term 1 "${@:3}" || wrong="exit code 0, not $?"
+    wrong=${wrong:-$(holds "$2")}
+    verdict "swarm_quota, $1" "$(tail -n 1 "$out")" "$wrong"
+}
+
+# Bad arguments: an error, the usage and exit code 2. No NATS, or no upstream: exit code 1.
+swarm_quota_refuses() {
+    local code arguments
+    for arguments in --bogus '--agents 0' '--burst 4' '--kill 9' '--upstream x'; do
+        code=0
+        # shellcheck disable=SC2086 # split on purpose
+        example swarm_quota $arguments || code=$?
+        if ((code != 2)) || ! grep -q '^usage: ' "$out"; then
+            verdict "swarm_quota $arguments" '' "the usage and exit code 2, not $code"
+            return
+        fi
+    done
+    for arguments in '--nats nats://127.0.0.1:1' '--term 1 --upstream http://127.0.0.1:1/'; do
+        code=0
+        # shellcheck disable=SC2086
+        example swarm_quota --seconds 1 $arguments || code=$?
+        ((code == 1)) || { verdict "swarm_quota $arguments" '' "exit code 1, not $code"; return; }
+    done
+    verdict 'swarm_quota, misused' 'exit codes 2 and 1'
+}
+
 cargo build --quiet --release --examples
 rate_limiting
 worker_pool
@@ -490,6 +520,10 @@ features=nats
 rate_limiting "$nats"
 swarm_nats
 swarm_nats_refuses
+swarm_quota 'agents that come and go' 'status_429 <= admitted / 50 and utilisation > 0.4' \
+    --kill 1 --join 1 --leave 1 --seconds 10 --chart "$work/quota.svg"
+swarm_quota 'without a share' 'admitted > 0 and status_429 > admitted' --no-share --seconds 2
+swarm_quota_refuses
 cargo build --quiet --release --examples --features web
 features=web
 llm_client 'honest estimates' 'requests > 0 and status_429 == 0 and utilisation > 0.5' --seconds 6
