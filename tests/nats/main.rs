@@ -7,5 +7,6 @@ mod bus;
 mod jetstream;
 mod ledger;
 mod proxy;
+mod quota;
 mod server;
 mod swarm;
