@@ -11,6 +11,8 @@
 #   faults   each fault of loom-tests/faults.toml, which its model must catch
 #   swarm    ten agents over NATS, and an upstream that allows a third of what they want, in real time;
 #            the ledger on a cluster of three whose leader dies
+#   quota    agents that share a quota, on servers that come and go, in real time; the swarm_quota example for a
+#            minute each, with an upstream of its own and with nginx
 #   nginx    the api_client example behind a real server that limits, in real time
 #   door     a server with the layer under wrk for a minute, and its throughput beside tower_governor's
 #   llm      the llm_client example for a minute each: honest and wrong estimates, and another client
@@ -20,7 +22,7 @@
 # anything failed; 2 if nothing failed but something could not run, or not to its end; else 0.
 set -euo pipefail
 
-sections=(seeds loom faults swarm nginx door llm fuzz)
+sections=(seeds loom faults swarm quota nginx door llm fuzz)
 for name in "$@"; do
     [[ " ${sections[*]} " == *" $name "* ]] ||
         { echo "usage: scripts/deep.sh [section...], of: ${sections[*]}" >&2; exit 64; }
@@ -108,6 +110,30 @@ swarm() {
         ledger -- --ignored --nocapture --test-threads 1
 }
 
+quota() {
+    local server port
+    check "a quota on servers that come and go" cargo test --quiet --release -p tollgate --all-features \
+        --test nats quota -- --ignored --nocapture --test-threads 1
+    command -v python3 >/dev/null || { cannot "there is no python3: apt-get install python3"; return; }
+    local run=(cargo run --quiet --release --features nats --example swarm_quota --)
+    cargo build --quiet --release --features nats --example swarm_quota ||
+        { fail "the example swarm_quota does not compile"; return; }
+    local all='status_429 == 0 and utilisation >= 0.97' most='status_429 == 0 and utilisation >= 0.93'
+    json "eight agents share a limit" "$all" "${run[@]}"
+    json "two of them are killed" "$most" "${run[@]}" --kill 2
+    json "agents are killed, join and leave" 'status_429 == 0 and utilisation >= 0.9' \
+        "${run[@]}" --kill 2 --join 1 --leave 1
+    json "without a quota" 'status_429 > admitted' "${run[@]}" --no-share --seconds 10
+    start_nginx 200 || return 0
+    local url=http://127.0.0.1:$port/
+    json "eight agents and nginx" "$all" "${run[@]}" --upstream "$url"
+    json "two of them are killed, and nginx" "$most" "${run[@]}" --upstream "$url" --kill 2
+    json "without a quota, and nginx" 'status_429 > admitted' \
+        "${run[@]}" --upstream "$url" --no-share --seconds 10
+    kill "$server"
+    wait "$server" || true
+}
+
 # json WHAT CONDITION COMMAND...: the condition holds for the numbers of the JSON on the command's last line.
 json() {
     local json
@@ -125,16 +151,14 @@ client() {
         --upstream "http://127.0.0.1:$port/" --tasks 16 --seconds 10 "${@:3}"
 }
 
-nginx() {
-    local program server port tries=0
+# start_nginx RATE: a server that allows this many requests a second and a burst of 20, on $port; $server is its process.
+start_nginx() {
+    local program tries=0
     # Debian installs it where a user's PATH does not look.
     program=$(PATH=$PATH:/usr/sbin type -P nginx) ||
-        { cannot "there is no nginx: apt-get install nginx-light"; return; }
-    command -v python3 >/dev/null || { cannot "there is no python3: apt-get install python3"; return; }
-    cargo build --quiet --release --example api_client ||
-        { fail "the example api_client does not compile"; return; }
+        { cannot "there is no nginx: apt-get install nginx-light"; return 1; }
     port=$(python3 -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])')
-    mkdir "$work/www"
+    mkdir -p "$work/www"
     echo hello >"$work/www/index.html"
     cat >"$work/nginx.conf" <<CONFIG
 daemon off;
@@ -149,7 +173,7 @@ http {
     fastcgi_temp_path $work/temp;
     uwsgi_temp_path $work/temp;
     scgi_temp_path $work/temp;
-    limit_req_zone \$binary_remote_addr zone=api:1m rate=100r/s;
+    limit_req_zone \$binary_remote_addr zone=api:1m rate=$1r/s;
     server {
         listen 127.0.0.1:$port;
         root $work/www;
@@ -161,9 +185,17 @@ CONFIG
     "$program" -e "$work/nginx.log" -c "$work/nginx.conf" &
     server=$!
     until (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
-        ((++tries < 100)) || { cat "$work/nginx.log"; fail "nginx does not start"; return; }
+        ((++tries < 100)) || { cat "$work/nginx.log"; fail "nginx does not start"; return 1; }
         sleep 0.1
     done
+}
+
+nginx() {
+    local server port
+    command -v python3 >/dev/null || { cannot "there is no python3: apt-get install python3"; return; }
+    cargo build --quiet --release --example api_client ||
+        { fail "the example api_client does not compile"; return; }
+    start_nginx 100 || return 0
     # 16 tasks with a burst of 2 of their own: even after a stall no more than nginx's burst arrives
     # at once.
     client "below nginx's limit no request is refused" \
