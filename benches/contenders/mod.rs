@@ -6,6 +6,7 @@
 
 mod named;
 mod own;
+mod shared;
 
 use std::future::Future;
 use std::hint::black_box;
@@ -338,7 +339,7 @@ fn throttle_net(names: [&'static str; 3], last: Load) -> Contender {
 /// Builds a group when it runs, so that thousands of names do not exist while others are measured.
 pub(crate) type MakeGroup = fn() -> Group;
 
-pub(crate) const GROUPS: [MakeGroup; 16] = [
+pub(crate) const GROUPS: [MakeGroup; 18] = [
     || {
         let mut contenders = vec![floor(OPEN), governor_direct(OPEN), handle(OPEN), oracle(OPEN)];
         contenders.extend([ratelimit(true), leaky_bucket(true)]);
@@ -395,4 +396,6 @@ pub(crate) const GROUPS: [MakeGroup; 16] = [
     },
     || Group { name: "three limits, admitted", admitted: true, contenders: three(OPEN) },
     || Group { name: "three limits, denied", admitted: false, contenders: three(SHUT) },
+    || Group { name: "a quota, admitted", admitted: true, contenders: shared::shared(OPEN_SMALL) },
+    || Group { name: "a quota, denied", admitted: false, contenders: shared::shared(SHUT) },
 ];
