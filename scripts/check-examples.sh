@@ -437,14 +437,6 @@ swarm_nats_refuses() {
     verdict 'swarm_nats, misused' 'exit codes 2 and 1'
 }
 
-# It makes requests and scrapes itself.
-prometheus() {
-    local wrong
-    example prometheus || { verdict prometheus '' "exit code 0, not $?"; return; }
-    wrong=$(in_order '^tollgate_admitted_tokens_total\{resource="database"\} [1-9]')
-    verdict prometheus "$(grep -c '^tollgate_' "$out") series" "$wrong"
-}
-
 # From several addresses, in Python.
 axum_server() {
     local wrong=''
@@ -512,7 +504,6 @@ llm_budget
 api_client
 api_client_upstream
 api_client_refuses
-prometheus
 cargo build --quiet --release --examples --features nats
 rate_limiting_refuses
 start_nats

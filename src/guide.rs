@@ -10,6 +10,7 @@ macro_rules! pages {
             #[doc = "[keys]: crate::guide::keys"]
             #[doc = "[upstream]: crate::guide::upstream"]
             #[doc = "[swarm]: crate::guide::swarm"]
+            #[doc = "[quota]: crate::guide::quota"]
             #[doc = "[http]: crate::guide::http"]
             #[doc = "[hot]: crate::guide::hot_buckets"]
             #[doc = "[tower]: crate::guide::tower"]
@@ -37,6 +38,7 @@ pages! {
     upstream: "upstream.md",
     swarm: "swarm.md",
     metrics: "metrics.md",
+    quota: "quota.md",
     configuration: "configuration.md",
     testing: "testing.md",
     hot_buckets: "hot-buckets.md",
