@@ -7,6 +7,7 @@ mod agents;
 mod crowds;
 mod failing_buses;
 mod go_agents;
+mod idle_shares;
 mod measured;
 mod memory_bus;
 mod network;
