@@ -70,6 +70,9 @@ seeds() {
     check "$cases times the cases, $swarms swarms" \
         env TOLLGATE_CASES="$cases" TOLLGATE_SWARM_SEEDS="$swarms" \
         cargo test --quiet --release --no-fail-fast --features swarm --lib --tests
+    local storms=${TOLLGATE_SHARE_SEEDS:-10000}
+    check "$storms storms of a quota" env TOLLGATE_SHARE_SEEDS="$storms" \
+        cargo test --quiet --release -p share-tests no_storm
 }
 
 loom() {

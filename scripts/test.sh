@@ -54,6 +54,9 @@ cargo test --quiet -p tollgate
 say "tests, release"
 cargo test --quiet --release --features swarm --lib --tests
 
+say "the rules of a quota: storms, scenarios, traces and a model"
+cargo test --quiet --release -p share-tests
+
 say "tests of hot buckets, as where there is no membarrier"
 RUSTFLAGS="--cfg tollgate_no_membarrier" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/no-membarrier" \
     cargo test --quiet -p tollgate --test stripes

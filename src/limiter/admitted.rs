@@ -1,7 +1,7 @@
 //! What was lately admitted, as data: see `lately.rs`.
 
 use crate::adapt::Meter;
-use crate::sync::{AtomicU64, Mutex};
+use crate::sync::{AtomicBool, AtomicU64, Mutex};
 
 /// How many tokens permits have taken. Relaxed throughout: a measure, of which some may be lost. A bucket that
 /// threads contend for has stripes, which count all permits.
@@ -12,6 +12,8 @@ pub(super) struct Admitted {
     /// The reading from which the next grant is a sample.
     pub(super) due: AtomicU64,
     pub(super) meter: Mutex<Meter>,
+    /// Whether a call was denied while there was no share of a quota.
+    pub(super) missed: AtomicBool,
     /// Permits that were granted since the last cut, and ended without a refusal; counted while ends are watched.
     pub(super) through: AtomicU64,
 }

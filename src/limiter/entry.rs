@@ -178,7 +178,7 @@ impl Entry {
         if taken.is_err() && self.bucket.has_waiters_beside_stripes() {
             self.serve();
         }
-        taken.map_err(|denied| self.refuse(denied))
+        taken.inspect_err(|_| self.note_miss()).map_err(|denied| self.refuse(denied))
     }
 
     /// Acts, and again after what was due is done, until the slot in force answers.

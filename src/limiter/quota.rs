@@ -19,8 +19,8 @@ pub(crate) struct Use {
     /// See [`Snapshot::moved`](crate::bucket::Snapshot::moved).
     pub(crate) moved: (u64, u64),
     pub(crate) is_full: bool,
-    /// Whether there is less than a token.
-    pub(crate) is_empty: bool,
+    /// Whether callers lack tokens: some wait, or were denied without a share, or the share has less than a token.
+    pub(crate) is_short: bool,
     /// Tokens that calls wait for, and the most that one of them does.
     pub(crate) waiting: u64,
     pub(crate) largest: u64,
@@ -32,12 +32,15 @@ impl Entry {
     /// How the share is used.
     pub(crate) fn look_at_share(&self) -> Use {
         let now = self.now();
-        let is_over = self.settings.lock().is_over();
+        let settings = self.settings.lock();
+        let (is_over, lacks_share) = (settings.is_over(), settings.lacks_share());
+        drop(settings);
+        let missed = self.admitted.missed.swap(false, Ordering::Relaxed); // publishes nothing
         let snapshots = self.bucket.window_snapshots(now);
         let (waiting, largest) = self.bucket.wanted();
         let first = snapshots.first();
-        let (is_full, is_empty) = (first.is_full(), first.available() == 0);
-        Use { moved: first.moved(), is_full, is_empty, waiting, largest, is_over }
+        let is_short = waiting > 0 || missed || !lacks_share && first.available() == 0;
+        Use { moved: first.moved(), is_full: first.is_full(), is_short, waiting, largest, is_over }
     }
 
     /// From now on this resource admits what is allotted to it of the quota `limit`: nothing at first. While

@@ -7,6 +7,7 @@ use super::entry::Entry;
 use super::seen::changes_of;
 use crate::adapt::Segment;
 use crate::bucket::BURST_PARTS;
+use crate::sync::Ordering;
 
 impl Share {
     pub(super) fn of(segment: Option<Segment>) -> Self {
@@ -31,6 +32,13 @@ impl Entry {
             None
         });
         must_serve
+    }
+
+    /// A call was denied by the slow path, as calls are without a share: somebody would use one.
+    pub(super) fn note_miss(&self) {
+        if changes_of(self.seen()) > 0 {
+            self.admitted.missed.store(true, Ordering::Relaxed); // publishes nothing
+        }
     }
 
     /// See [`Permit::valid_until`](crate::Permit::valid_until).

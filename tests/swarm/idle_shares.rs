@@ -26,7 +26,6 @@ async fn agents() -> Vec<DistributedLimiter> {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "its share is none: it waits for two reports and a term"]
 async fn an_idle_agent_has_its_burst_at_once() {
     let agents = agents().await;
     for _ in 0..5 {
@@ -38,7 +37,6 @@ async fn an_idle_agent_has_its_burst_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "without a share it seems to lack tokens, asks for all, and does not use its part"]
 async fn what_an_idle_agent_does_not_use_others_do() {
     let agents = agents().await;
     let (mut sum, looks) = (0.0, 200);

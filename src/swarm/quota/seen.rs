@@ -18,7 +18,7 @@ pub(super) struct Looks {
     /// The part of the looks that found it full.
     full: f64,
     /// Looks since the last report, and those at which callers lacked tokens.
-    looks: u32,
+    count: u32,
     short: u32,
     newest: Option<Use>,
 }
@@ -38,8 +38,8 @@ impl Looks {
             self.spent += moved as f64 / unit.max(1) as f64 * (1.0 - self.full);
         }
         self.last = Some((position, now));
-        self.looks += 1;
-        self.short += u32::from(seen.waiting > 0 || seen.is_empty);
+        self.count += 1;
+        self.short += u32::from(seen.is_short);
         self.newest = Some(seen);
     }
 
@@ -47,8 +47,8 @@ impl Looks {
     #[allow(clippy::cast_sign_loss)] // the cast saturates
     pub(super) fn demand(&mut self, most: u64, now: u64) -> Demand {
         let (waiting, largest) = self.newest.map_or((0, 0), |seen| (seen.waiting, seen.largest));
-        let is_short = self.looks > 0 && 4 * self.short >= 3 * self.looks;
-        (self.looks, self.short) = (0, 0);
+        let is_short = self.count > 0 && 4 * self.short >= 3 * self.count;
+        (self.count, self.short) = (0, 0);
         let seen = Seen { spent: self.spent as u64, waiting, largest, is_short };
         self.meter.look(seen, most, now)
     }

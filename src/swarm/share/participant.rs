@@ -233,9 +233,12 @@ impl Participant {
     fn report(&mut self, nonce: u64, now: u64) -> Report {
         self.member.sends(nonce, now);
         let Demand { want, largest, spent, is_short } = self.demand;
-        // It would use its row, and more: what it spent lately may have been by a smaller one.
-        let row = self.row().rate;
-        let least = if is_short { row.saturating_add(row / 4) } else { 0 };
+        // What it spent lately may have been by a smaller row, or by none: it would use an equal part at least, or more
+        // than its row.
+        let (row, agents) =
+            (self.row().rate, self.newest.as_ref().map_or(1, |table| table.rows.len()));
+        let equal = self.member.limit().rate / (agents as u64).max(1);
+        let least = if is_short { row.saturating_add(row / 4).max(equal) } else { 0 };
         let want = want.max(least.min(self.member.limit().rate));
         let Self { label, applied, leaves, .. } = *self;
         let (largest, limit) = (burst_of(largest), self.member.limit());

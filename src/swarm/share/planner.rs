@@ -29,6 +29,8 @@ const TURN_TERMS: u64 = 5;
 const TURN_TOKENS: u64 = 2;
 /// Rows change for an agent that gains at least this part of what it has.
 const WORTH: u64 = 16;
+/// The part of an equal share that an idle agent keeps.
+const FLOOR: u64 = 32;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Planner {
@@ -227,7 +229,9 @@ impl Planner {
     fn quotas(&self, labels: &[u64], had: &[Option<Quota>], limit: Quota, now: u64) -> Vec<Quota> {
         let bursts = self.bursts(labels, had, limit.burst, now);
         let holders: Vec<usize> = (0..labels.len()).filter(|at| bursts[*at] > 0).collect();
-        let want = |at: &usize| self.agents[&labels[*at]].want(had[*at]);
+        // An idle agent keeps a little, so that its first call does not wait for a term.
+        let floor = limit.rate / FLOOR / (holders.len() as u64).max(1);
+        let want = |at: &usize| self.agents[&labels[*at]].want(had[*at]).max(floor);
         let wants: Vec<u64> = holders.iter().map(want).collect();
         let mut quotas: Vec<_> =
             bursts.iter().map(|burst| Quota { rate: 0, burst: *burst }).collect();
