@@ -339,7 +339,8 @@ impl Entry {
     /// Returns whether the queue must be served.
     #[inline(never)]
     fn refund(&self, n: u64, seen: u64) -> bool {
-        if changes_of(seen) > 0 {
+        // Also what was granted before the resource was shared: it is of no share.
+        if changes_of(seen) > 0 || changes_of(self.seen()) > 0 {
             return self.refund_share(n, seen);
         }
         self.settled(|bucket| bucket.refund(n))

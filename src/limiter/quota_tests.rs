@@ -33,6 +33,33 @@ fn segment(rate: u64, burst: u32, until: u64) -> Segment {
     Segment { rate: rate * SECOND, burst: burst * BURST_PARTS, until }
 }
 
+/// A resource with a limit of its own.
+fn unshared(time: &ManualClock, limit: Limit) -> Resource {
+    let limiter = crate::MemoryLimiter::with_clock(time.clone());
+    limiter.configure("api", limit).expect("a limit")
+}
+
+#[test]
+fn tokens_from_before_the_resource_was_shared_do_not_come_back() {
+    let time = ManualClock::new();
+    let limit = Limit::per_second(100).burst(20);
+    let api = unshared(&time, limit);
+    let mut taken: Vec<_> =
+        (0..20).map(|_| api.try_acquire().expect("a token").into_owned()).collect();
+    api.0.share(&limit, PATIENCE).expect("it is there").expect("it can be shared");
+    // Neither without a share
+    taken.pop().expect("one").refund();
+    taken.pop().expect("one").settle(0);
+    assert!(api.check().is_err());
+    // nor with one.
+    api.0.allot(&[segment(10, 5, 100 * SECOND)]);
+    taken.into_iter().for_each(crate::Permit::refund);
+    assert!(api.check().is_err());
+    time.advance(Duration::from_millis(100));
+    assert!(api.check().is_ok());
+    assert!(api.check().is_err());
+}
+
 #[test]
 fn there_is_nothing_without_a_share_and_nothing_at_first() {
     let time = ManualClock::new();
