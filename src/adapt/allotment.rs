@@ -73,6 +73,13 @@ impl Allotment {
         self.segments.iter().rfind(|segment| segment.is_usable()).map(|last| last.until)
     }
 
+    /// When the share in force at `now` ends, as far as is known; `None` if there is none.
+    pub(crate) fn stands_until(&self, now: u64) -> Option<u64> {
+        let to_come = self.segments.iter().skip_while(|segment| segment.until <= now);
+        let standing = to_come.take_while(|segment| segment.is_usable());
+        standing.last().map(|last| last.until)
+    }
+
     /// Other segments, from `now` on. They follow each other without a gap.
     #[cfg(feature = "swarm")]
     pub(crate) fn replace(&mut self, segments: &[Segment], now: u64) {

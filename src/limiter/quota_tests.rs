@@ -121,6 +121,18 @@ fn permits_tell_how_long_the_share_stands() {
 }
 
 #[test]
+fn a_permit_is_not_valid_while_there_is_no_share() {
+    let time = ManualClock::new();
+    let api = shared(&time, Limit::per_second(100).burst(20));
+    api.0.allot(&[segment(100, 5, 9 * SECOND)]);
+    time.advance(Duration::from_secs(1));
+    let permit = api.try_acquire().expect("a token");
+    // A share has ended, and the next one begins later.
+    api.0.allot(&[segment(0, 0, 2 * SECOND), segment(100, 5, 3 * SECOND)]);
+    assert_eq!(permit.valid_until(), Some(Duration::ZERO));
+}
+
+#[test]
 fn tokens_come_back_to_the_share_that_they_were_taken_from() {
     let time = ManualClock::new();
     let api = shared(&time, Limit::per_second(100).burst(20));

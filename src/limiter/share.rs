@@ -44,7 +44,8 @@ impl Entry {
     /// See [`Permit::valid_until`](crate::Permit::valid_until).
     pub(super) fn share_left(&self) -> Option<Duration> {
         let settings = self.settings.lock();
-        let end = settings.share.as_ref()?.end();
-        Some(Duration::from_nanos(end.unwrap_or(0).saturating_sub(self.now())))
+        let now = self.now();
+        let end = settings.share.as_ref()?.stands_until(now);
+        Some(Duration::from_nanos(end.map_or(0, |end| end.saturating_sub(now))))
     }
 }
