@@ -74,6 +74,7 @@ impl Entry {
         let now = self.now();
         settings.limit = *limit;
         settings.cuts.react_by(limit.policy(self.context.policy), now);
+        settings.cuts.adapt(None, 1.0, now); // a quota is of a limit that is known
         settings.share.get_or_insert_with(|| Allotment::none(now, patience));
         self.max_waiting.store(limit.max_waiting_or_none(), Ordering::Relaxed); // publishes nothing
         self.bucket.set_max_in_flight(limit.max_in_flight_or_none());

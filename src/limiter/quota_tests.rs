@@ -133,6 +133,20 @@ fn a_permit_is_not_valid_while_there_is_no_share() {
 }
 
 #[test]
+fn a_share_of_what_was_an_adaptive_limit_recovers_by_time() {
+    let time = ManualClock::new();
+    let api = unshared(&time, Limit::per_second(100).adaptive(1, 200));
+    api.try_acquire().expect("a token").throttled("received 429");
+    assert!(api.capacity().per_window < 100);
+    let limit = Limit::per_second(100).burst(20);
+    api.0.share(&limit, PATIENCE).expect("it is there").expect("it can be shared");
+    api.0.allot(&[segment(100, 20, 10_000 * SECOND)]);
+    // It recovers by time, though nobody uses it.
+    time.advance(Duration::from_secs(3_600));
+    assert_eq!((api.capacity().burst, api.capacity().per_window), (20, 100));
+}
+
+#[test]
 fn tokens_come_back_to_the_share_that_they_were_taken_from() {
     let time = ManualClock::new();
     let api = shared(&time, Limit::per_second(100).burst(20));
