@@ -54,6 +54,10 @@ pub(super) async fn follow(ledger: Arc<dyn Ledger>, resource: String, to: Sender
                         return;
                     }
                 }
+                // Nothing was read that the next follower could go on from: it begins at the newest entry.
+                if last.is_none() && to.send(Incoming::Item(LedgerItem::Gap)).await.is_err() {
+                    return;
+                }
             }
             Ok(Err(error)) => tracing::warn!(resource, %error, "a quota cannot follow its ledger"),
             Err(_) => tracing::warn!(resource, "a quota's ledger does not answer"),
@@ -81,3 +85,7 @@ pub(super) async fn hear(bus: Arc<dyn MessageBus>, subject: String, to: Sender<I
         delay = (2 * delay).min(LONGEST_DELAY);
     }
 }
+
+#[cfg(test)]
+#[path = "feed_tests.rs"]
+mod tests;
