@@ -63,6 +63,8 @@ impl<'a> Permit<'a> {
     /// longer when the share is prolonged, which it is about twice a second. `Some(ZERO)` if there is no share any
     /// more: do not send. `None` if the resource is not shared.
     ///
+    /// If the share was lost and is back, it is the new share's time: a permit from before the loss is too old.
+    ///
     /// A task that is stopped between the grant and the sending, by a long collection of garbage in its process or
     /// by its scheduler, may send after others have been given what it had.
     #[must_use]

@@ -26,7 +26,7 @@ pub(super) fn asked<T>(otherwise: T, ask: impl FnOnce() -> T) -> T {
 }
 
 /// The output of a future, or `None` if it panicked.
-async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|context| {
         // After a panic the future is not polled again, so no broken state of it is seen.

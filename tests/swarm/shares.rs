@@ -202,13 +202,14 @@ async fn cuts_of_the_swarm_act_on_top_of_the_share() {
 struct Fragile {
     ledger: MemoryLedger,
     is_down: Arc<AtomicBool>,
+    panics: Arc<AtomicBool>,
     again: Arc<Mutex<Option<LedgerEntry>>>,
 }
 
 impl Fragile {
     fn new() -> Self {
         let is_down = Arc::new(AtomicBool::new(false));
-        Self { ledger: MemoryLedger::new(), is_down, again: Arc::default() }
+        Self { ledger: MemoryLedger::new(), is_down, panics: Arc::default(), again: Arc::default() }
     }
     fn is_down(&self) -> bool {
         self.is_down.load(Ordering::Relaxed)
@@ -258,6 +259,7 @@ impl Follower for FragileReader {
                 return Some(LedgerItem::Entry(entry));
             }
             let item = self.follower.next().await?;
+            assert!(!self.ledger.panics.swap(false, Ordering::Relaxed), "a fault of the ledger");
             (!self.ledger.is_down()).then_some(item)
         })
     }
@@ -287,6 +289,18 @@ async fn without_the_ledger_shares_end_and_come_back() {
     assert!(valid > Some(Duration::ZERO), "{valid:?}");
     sleep(4 * SECOND).await;
     assert!(rate(&api) > 199.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ledger_that_panics_is_followed_again() {
+    let (bus, ledger) = (MemoryBus::new(), Fragile::new());
+    let limiter = agent(&bus, &ledger, 1).await;
+    let api = limiter.share("api", LIMIT).expect("a share");
+    sleep(5 * SECOND).await;
+    ledger.panics.store(true, Ordering::Relaxed);
+    sleep(10 * SECOND).await;
+    assert!(!ledger.panics.load(Ordering::Relaxed));
+    assert!(rate(&api) > 199.0, "{}", rate(&api));
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::bus::{Delivery, MessageBus};
 use crate::ledger::{Ledger, LedgerEntry, LedgerItem};
+use crate::swarm::guard::{caught, guarded, guarded_next};
 
 /// The ledger or the bus has failed if it has not answered by then.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,9 +45,9 @@ pub(super) async fn follow(ledger: Arc<dyn Ledger>, resource: String, to: Sender
     let mut last: Option<LedgerEntry> = None;
     let mut delay = RETRY_DELAY;
     loop {
-        match timeout(PATIENCE, ledger.follow(&resource, last.clone())).await {
-            Ok(Ok(mut follower)) => {
-                while let Some(item) = follower.next().await {
+        match timeout(PATIENCE, caught(ledger.follow(&resource, last.clone()))).await {
+            Ok(Some(Ok(mut follower))) => {
+                while let Some(item) = caught(follower.next()).await.flatten() {
                     if let LedgerItem::Entry(entry) = &item {
                         (last, delay) = (Some(entry.clone()), RETRY_DELAY);
                     }
@@ -59,7 +60,10 @@ pub(super) async fn follow(ledger: Arc<dyn Ledger>, resource: String, to: Sender
                     return;
                 }
             }
-            Ok(Err(error)) => tracing::warn!(resource, %error, "a quota cannot follow its ledger"),
+            Ok(Some(Err(error))) => {
+                tracing::warn!(resource, %error, "a quota cannot follow its ledger");
+            }
+            Ok(None) => tracing::warn!(resource, "a quota's ledger panicked"),
             Err(_) => tracing::warn!(resource, "a quota's ledger does not answer"),
         }
         sleep(delay).await;
@@ -71,8 +75,9 @@ pub(super) async fn follow(ledger: Arc<dyn Ledger>, resource: String, to: Sender
 pub(super) async fn hear(bus: Arc<dyn MessageBus>, subject: String, to: Sender<Incoming>) {
     let mut delay = RETRY_DELAY;
     loop {
-        if let Ok(Ok(mut subscription)) = timeout(PATIENCE, bus.subscribe(&subject)).await {
-            while let Some(delivery) = subscription.next().await {
+        let subscribed = guarded(async { bus.subscribe(&subject).await });
+        if let Ok(Ok(mut subscription)) = timeout(PATIENCE, subscribed).await {
+            while let Some(delivery) = guarded_next(&mut *subscription).await {
                 delay = RETRY_DELAY;
                 if let Delivery::Message(bytes) = delivery
                     && to.send(Incoming::Report(bytes)).await.is_err()

@@ -81,6 +81,9 @@ impl Quotas {
         let quota = quota(limit)?;
         let resource = limiter.share_resource(name, limit, terms.period())?;
         let mut running = self.running.lock();
+        if resource.look_at_share().is_over {
+            return Ok(resource); // removed meanwhile: another call may share the name already
+        }
         if let Some(known) = running.get(name)
             && known.resource.is_same(&resource)
         {
