@@ -193,7 +193,7 @@ impl World {
 impl World {
     /// Cuts an agent off from the bus and the log.
     pub(crate) fn cut_off(&mut self, at: usize, time: u64) {
-        self.agents[at].deaf_until = self.now + time;
+        self.agents[at].deaf_until = self.agents[at].deaf_until.max(self.now + time);
         self.unfollow(at, time);
     }
 
@@ -217,7 +217,8 @@ impl World {
 impl World {
     /// Stops the log. Its followers connect again afterwards.
     pub(crate) fn log_down(&mut self, time: u64) {
-        self.log.down_until = self.now + time;
+        // Not sooner back than a restored log, whose outage the assumptions ask for.
+        self.log.down_until = self.log.down_until.max(self.now + time);
         for at in 0..self.agents.len() {
             self.unfollow(at, time);
         }
