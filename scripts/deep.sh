@@ -73,6 +73,8 @@ seeds() {
     local storms=${TOLLGATE_SHARE_SEEDS:-10000}
     check "$storms storms of a quota" env TOLLGATE_SHARE_SEEDS="$storms" \
         cargo test --quiet --release -p share-tests no_storm
+    check "the model of a quota in more states" \
+        cargo test --quiet --release -p share-tests in_more_states -- --ignored
 }
 
 loom() {

@@ -22,7 +22,7 @@ async fn with_replicas(replicas: usize, urls: &[String]) -> JetStreamLedger {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes half a minute"]
+#[ignore = "takes half a minute: scripts/deep.sh swarm"]
 async fn the_death_of_a_leader_is_no_gap() {
     let mut cluster = Cluster::start();
     let ledger = on_three(&cluster).await;
@@ -75,7 +75,7 @@ async fn the_death_of_a_leader_is_no_gap() {
 
 /// The follower's own connection does not notice: it is to another server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes half a minute"]
+#[ignore = "takes half a minute: scripts/deep.sh swarm"]
 async fn a_stream_restored_behind_another_server_is_a_gap() {
     let mut cluster = Cluster::start();
     let first = with_replicas(1, &cluster.urls()).await;
@@ -140,7 +140,7 @@ async fn latency(name: &str, writer: JetStreamLedger, followers: Vec<JetStreamLe
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a figure"]
+#[ignore = "prints figures: scripts/deep.sh swarm"]
 async fn how_long_an_entry_takes() {
     let synced = concat!(env!("CARGO_TARGET_TMPDIR"), "/nats-synced.conf");
     std::fs::write(synced, "jetstream { sync_interval: always }\n").unwrap();

@@ -143,7 +143,7 @@ async fn a_stream_restored_and_written_on_is_a_gap() {
 /// Why a follower is not the ordered consumer of async-nats: that misses entries of a restored stream and says
 /// nothing. If this fails, it has learned to.
 #[tokio::test]
-#[ignore = "shows a fault of async-nats 0.51"]
+#[ignore = "shows a fault of async-nats 0.51: scripts/deep.sh swarm"]
 async fn an_ordered_consumer_does_not_notice_that_a_stream_was_restored() {
     let (mut server, ledger) = start().await;
     let admin = admin(&server.url()).await;

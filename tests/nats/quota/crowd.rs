@@ -46,7 +46,7 @@ fn cpu() -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "prints figures"]
+#[ignore = "prints figures: scripts/deep.sh quota"]
 async fn what_200_agents_in_one_process_cost() {
     let server = StreamServer::start();
     let client = NatsBus::options().connect(server.url()).await.expect("a connection");

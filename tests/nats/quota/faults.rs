@@ -111,7 +111,7 @@ async fn an_agent_that_is_cut_off_has_nothing_until_it_is_back() {
 
 /// As `scripts/deep.sh` does: with the default term, eight agents, and each fault some times.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes"]
+#[ignore = "takes minutes: scripts/deep.sh quota"]
 async fn whatever_happens_for_minutes() {
     let term = Duration::from_secs(3);
     let (mut server, mut swarm) = start(8, term).await;
@@ -159,7 +159,7 @@ async fn whatever_happens_for_minutes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes a minute"]
+#[ignore = "takes a minute: scripts/deep.sh quota"]
 async fn the_leader_of_three_servers_is_killed() {
     let mut cluster = Cluster::start();
     let urls = cluster.urls();

@@ -384,7 +384,7 @@ fn shares_are_within_the_limit() {
 }
 
 #[test]
-#[ignore = "takes minutes: for the deep check"]
+#[ignore = "takes minutes: scripts/deep.sh seeds"]
 fn shares_are_within_the_limit_in_more_states() {
     assert_within_limit([one_table(1, 1), two_tables(5), a_table_is_missed(&UNEVEN)]);
 }

@@ -102,8 +102,8 @@ where
                 Reserved::Failed(error) => {
                     return ResponseFuture::failed(ClientError::Limited(error));
                 }
-                // Gives back what was reserved first: who holds a part and waits for the rest may wait for
-                // another that does so.
+                // The reservation is given back before the wait. Two requests that each hold a part and wait for
+                // the rest could wait for each other for ever.
                 reserved => {
                     drop(reserved);
                     upstream.acquire(&costs)
