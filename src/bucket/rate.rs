@@ -164,6 +164,10 @@ impl Rate {
     #[cold]
     #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // a guess; the casts saturate
     pub(crate) fn when(self, units: u64, carry: u64) -> Option<u64> {
+        let step = self.whole_units();
+        if step != 0 {
+            return Some(units.div_ceil(step)); // a carry is less than a unit
+        }
         if self.accrue(u64::MAX, carry).floor < units {
             return None;
         }

@@ -153,6 +153,7 @@ fn a_rule_that_observes_refuses_nothing_and_tells() {
         RateLimitLayer::builder(&limiter)
             .rule(Rule::new("new", Limit::per_minute(2)).per(Key::peer_ip()).observe_only())
             .rule(Rule::new("all", Limit::per_minute(4)))
+            .decisions_in_responses()
             .inspect({
                 let seen = Arc::clone(&seen);
                 move |_, decisions| {
@@ -185,6 +186,7 @@ fn the_handler_sees_the_decisions() {
         let left = decisions.get("all").and_then(|rule| rule.decision).map(|all| all.remaining);
         Response::new(Full::from(format!("{left:?} left")))
     });
+    assert!(answer.extensions().get::<Decisions>().is_none(), "not asked for");
     assert_eq!(super::body(answer), "Some(4) left");
 }
 
@@ -241,7 +243,7 @@ fn a_missing_key_that_is_only_observed_is_told() {
         .per(Key::header("x-api-key"))
         .on_missing_key(MissingKey::Reject)
         .observe_only();
-    let server = Server::new(RateLimitLayer::builder(&limiter).rule(rule));
+    let server = Server::new(RateLimitLayer::builder(&limiter).rule(rule).decisions_in_responses());
     let answer = server.answer(from("192.0.2.1"));
     assert_eq!(answer.status(), OK);
     let decisions = answer.extensions().get::<Decisions>().unwrap();
@@ -254,7 +256,8 @@ fn layers_behind_each_other_tell_of_both() {
     let (_time, limiter) = limiter();
     let layer = |name, n| {
         let rule = Rule::new(name, Limit::per_minute(n));
-        RateLimitLayer::builder(&limiter).legacy_headers().rule(rule).build().unwrap()
+        let builder = RateLimitLayer::builder(&limiter).legacy_headers().decisions_in_responses();
+        builder.rule(rule).build().unwrap()
     };
     for (outer, inner, legacy) in [(("a", 5), ("b", 2), "1"), (("c", 2), ("d", 5), "1")] {
         let handler = tower::service_fn(|request: http::Request<()>| async move {

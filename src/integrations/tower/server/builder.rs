@@ -36,8 +36,13 @@ impl RateLimitLayer {
             skip_if: None,
             inspect: None,
         };
-        let shared =
-            Shared { rules, hold: Hold::default(), writes_headers: true, on_rejection: None };
+        let shared = Shared {
+            rules,
+            hold: Hold::default(),
+            writes_headers: true,
+            writes_decisions: false,
+            on_rejection: None,
+        };
         RateLimitLayerBuilder { shared, writes_legacy: false }
     }
 }
@@ -101,6 +106,13 @@ impl RateLimitLayerBuilder {
     /// Writes no headers except `Retry-After`.
     pub fn no_headers(mut self) -> Self {
         self.shared.writes_headers = false;
+        self
+    }
+
+    /// Adds the [`Decisions`] to the extensions of each response, for layers outside of this one, such as one that
+    /// logs. Without this only the request has them.
+    pub fn decisions_in_responses(mut self) -> Self {
+        self.shared.writes_decisions = true;
         self
     }
 

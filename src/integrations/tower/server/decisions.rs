@@ -9,9 +9,10 @@ use crate::limiter::{Decision, TryAcquireError};
 
 /// What the rules of the layer said of a request, in their order, without those that did not apply to it.
 ///
-/// It is in the request's extensions, for the handler, and in those of the answer, for layers outside of this
-/// one, also if no rule applied. Behind several layers of this kind it holds the rules of all of them, from
-/// the outermost on.
+/// It is in the request's extensions, for the handler, also if no rule applied. With
+/// [`decisions_in_responses`](super::RateLimitLayerBuilder::decisions_in_responses) it is also in those of the
+/// response, for layers outside of this one. Behind several layers of this kind it holds the rules of all of them,
+/// from the outermost on.
 ///
 /// ```
 /// use tollgate::tower::server::Decisions;

@@ -37,6 +37,8 @@ pub(super) struct Shared {
     pub(super) rules: Rules,
     pub(super) hold: Hold,
     pub(super) writes_headers: bool,
+    /// Into the extensions of responses.
+    pub(super) writes_decisions: bool,
     pub(super) on_rejection: Option<OnRejection>,
 }
 
@@ -99,7 +101,9 @@ impl Shared {
         if let Some(value) = own.or_else(|| wait.map(retry_after)) {
             headers.insert(RETRY_AFTER, value);
         }
-        decisions.add_to_response(response.extensions_mut());
+        if self.writes_decisions {
+            decisions.add_to_response(response.extensions_mut());
+        }
         response
     }
 
@@ -118,7 +122,9 @@ impl Shared {
     fn complete(&self, parts: &mut response::Parts, mut held: Held, decisions: Decisions) -> Held {
         held.see(parts, self.hold);
         self.tell(&decisions, &mut parts.headers);
-        decisions.add_to_response(&mut parts.extensions);
+        if self.writes_decisions {
+            decisions.add_to_response(&mut parts.extensions);
+        }
         held
     }
 }
