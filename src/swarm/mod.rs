@@ -153,7 +153,7 @@ struct Member {
 impl Drop for Member {
     fn drop(&mut self) {
         self.tasks.stop();
-        self.quotas.stop();
+        drop(self.quotas.stop());
     }
 }
 
@@ -226,23 +226,28 @@ impl DistributedLimiter {
     }
 
     /// Close at once and for good: see [`MemoryLimiter::close`]. The future waits until pending
-    /// announcements have been sent, which the task tries for up to 2 seconds, and the task has ended. It
-    /// resolves a moment after 2 seconds at the latest, also where nobody drives the task's runtime, and on
-    /// any executor. Cancel-safe: without it the task sends them too.
+    /// announcements have been sent, which the task tries for up to 2 seconds, and the task has ended; with
+    /// [shared limits](Self::share) also until the swarm has taken the agent off their tables. It resolves a moment
+    /// after 2 seconds at the latest, also where nobody drives the task's runtime, and on any executor.
+    /// Cancel-safe: without it the tasks do the same.
     pub fn close(&self) -> impl Future<Output = ()> + Send + 'static {
         /// For the task to end by itself.
         const GRACE: Duration = Duration::from_millis(250);
 
         self.0.local.close();
         self.0.tasks.stop();
-        self.0.quotas.stop();
-        let mut running = self.0.running.clone();
+        let mut tasks = self.0.quotas.stop();
+        tasks.push(self.0.running.clone());
         let clock = Clock::system();
         let wait = u64::try_from((FLUSH_TIMEOUT + GRACE).as_nanos()).unwrap_or(u64::MAX);
         let end = clock.now().saturating_add(wait);
         async move {
-            // No value is ever sent: this returns when the sender drops.
-            let mut ended = pin!(running.changed());
+            let mut ended = pin!(async {
+                for task in &mut tasks {
+                    // No value is ever sent: this returns when the sender drops.
+                    let _ = task.changed().await;
+                }
+            });
             let mut alarm = None;
             poll_fn(|context| {
                 if ended.as_mut().poll(context).is_ready() || clock.now() >= end {

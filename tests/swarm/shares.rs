@@ -143,6 +143,34 @@ async fn agents_come_and_go() {
     assert!((rate(&other) - 200.0).abs() < 0.01, "{}", rate(&other));
 }
 
+/// A process may end once this has returned. Otherwise the swarm would miss the agent only when it is silent.
+#[tokio::test(start_paused = true)]
+async fn closing_waits_for_the_farewell() {
+    let (bus, ledger) = (MemoryBus::new(), MemoryLedger::new());
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let first = agent(&bus, &ledger, 1).await;
+    first.share("api", LIMIT).expect("a share");
+    sleep(5 * SECOND).await;
+    let of_first = tasks();
+
+    let second = agent(&bus, &ledger, 2).await;
+    second.share("api", LIMIT).expect("a share");
+    sleep(5 * SECOND).await;
+    assert!(tasks() > of_first);
+    let start = Instant::now();
+    second.close().await;
+    assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+    // What it followed is aborted, which takes another turn.
+    tokio::task::yield_now().await;
+    assert_eq!(tasks(), of_first);
+
+    let start = Instant::now();
+    first.close().await;
+    assert!(start.elapsed() < SECOND, "alone: {:?}", start.elapsed());
+    tokio::task::yield_now().await;
+    assert_eq!(tasks(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_lowest_limit_counts_and_can_be_changed() {
     let (bus, ledger) = (MemoryBus::new(), MemoryLedger::new());

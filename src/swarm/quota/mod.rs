@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::DistributedLimiter;
 use super::share::{BURST_UNITS, Quota, Terms};
@@ -32,6 +32,8 @@ pub(super) struct Quotas {
 struct Running {
     resource: Resource,
     control: Arc<Control>,
+    /// Closed when the task ends, which owns the sender.
+    ended: watch::Receiver<()>,
 }
 
 /// What a task is told.
@@ -63,11 +65,14 @@ impl Quotas {
         Self { ledger, bus, runtime, running: Mutex::default() }
     }
 
-    /// Ends the tasks: each tells the swarm that its agent leaves.
-    pub(super) fn stop(&self) {
-        for running in self.running.lock().drain() {
-            running.1.control.order(|orders| orders.stop = true);
-        }
+    /// Ends the tasks: each tells the swarm that its agent leaves. Returns what is closed when they have ended.
+    pub(super) fn stop(&self) -> Vec<watch::Receiver<()>> {
+        let running = self.running.lock();
+        let stop = |running: &Running| {
+            running.control.order(|orders| orders.stop = true);
+            running.ended.clone()
+        };
+        running.values().map(stop).collect()
     }
 
     fn share(
@@ -99,8 +104,12 @@ impl Quotas {
             (Arc::clone(ledger), Arc::clone(&self.bus)),
             (limiter.clock().clone(), Arc::clone(&control)),
         );
-        self.runtime.spawn(task.run());
-        let known = Running { resource: resource.clone(), control };
+        let (running_task, ended) = watch::channel(());
+        self.runtime.spawn(async move {
+            let _running_task = running_task;
+            task.run().await;
+        });
+        let known = Running { resource: resource.clone(), control, ended };
         running.insert(name.to_string(), known);
         Ok(resource)
     }
