@@ -101,10 +101,10 @@ impl Clock {
         }
     }
 
-    /// Whether this is [`Clock::system`].
+    /// Whether this is [`Clock::system`] or [`Clock::coarse`].
     #[cfg(feature = "swarm")]
-    pub(crate) fn is_system(&self) -> bool {
-        matches!(self.0, Source::System(_))
+    pub(crate) fn is_of_machine(&self) -> bool {
+        matches!(self.0, Source::System(_) | Source::Coarse(_))
     }
 
     /// The time of tokio's runtime, which `tokio::time::pause` stops. For tests: a reading costs

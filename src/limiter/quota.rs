@@ -125,6 +125,17 @@ impl Resource {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// The quota's limit; `None` if the resource was removed or closed.
+    pub(crate) fn shared_limit(&self) -> Option<Limit> {
+        let settings = self.0.settings.lock();
+        (!settings.is_over()).then_some(settings.limit)
+    }
+
+    /// Nothing will be allotted any more: closes it.
+    pub(crate) fn end_share(&self) {
+        self.0.shut(SlotState::Closed);
+    }
+
     /// How the share is used.
     pub(crate) fn look_at_share(&self) -> Use {
         self.0.look_at_share()

@@ -45,7 +45,7 @@ pub struct DistributedConfig {
     /// all. Default: none. There is no other default: agents with a log each would each spend the whole limit.
     pub ledger: Option<Arc<dyn Ledger>>,
     /// The time that the limits count in. Default: [`Clock::system`]. With a ledger, [`Clock::boot_time`] is used in
-    /// place of it, which counts suspend.
+    /// place of it and of [`Clock::coarse`]: it counts suspend, and a forked child has no share.
     pub clock: Clock,
 }
 

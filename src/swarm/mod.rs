@@ -196,8 +196,8 @@ impl DistributedLimiter {
             })),
         };
         // A machine that was suspended must not spend what others were given meanwhile.
-        let is_system = config.ledger.is_some() && config.clock.is_system();
-        let clock = if is_system { Clock::boot_time() } else { config.clock };
+        let is_machine = config.ledger.is_some() && config.clock.is_of_machine();
+        let clock = if is_machine { Clock::boot_time() } else { config.clock };
         let limiter = MemoryLimiter::with_context(clock, context);
         let inbound = Inbound::subscribe(Arc::clone(&config.bus)).await.map_err(SwarmError::Bus)?;
         let counters = Arc::new(Counters::default());

@@ -143,6 +143,23 @@ async fn agents_come_and_go() {
     assert!((rate(&other) - 200.0).abs() < 0.01, "{}", rate(&other));
 }
 
+/// Otherwise those that wait would do so for ever.
+#[tokio::test(start_paused = true)]
+async fn a_handle_that_outlives_the_limiter_fails() {
+    let (bus, ledger) = (MemoryBus::new(), MemoryLedger::new());
+    let limiter = agent(&bus, &ledger, 1).await;
+    let api = limiter.share("api", LIMIT).expect("a share");
+    sleep(5 * SECOND).await;
+    let waits = tokio::spawn({
+        let api = api.clone();
+        async move { while api.acquire().await.is_ok() {} }
+    });
+    drop(limiter);
+    sleep(5 * SECOND).await;
+    assert!(waits.is_finished());
+    assert_eq!(api.check(), Err(TryAcquireError::Closed));
+}
+
 /// A process may end once this has returned. Otherwise the swarm would miss the agent only when it is silent.
 #[tokio::test(start_paused = true)]
 async fn closing_waits_for_the_farewell() {

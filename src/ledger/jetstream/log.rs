@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_nats::client::Request;
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::consumer::{DeliverPolicy, IntoConsumerConfig, push};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, IntoConsumerConfig, push};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::stream::{Config, Info, RawMessage};
@@ -267,6 +267,8 @@ impl Log {
             deliver_subject: inbox,
             deliver_policy,
             filter_subject: subject.to_string(),
+            // Otherwise the server sends again, after 30 s, what nobody acknowledges.
+            ack_policy: AckPolicy::None,
             idle_heartbeat: HEARTBEAT,
             memory_storage: true,
             num_replicas: 1,

@@ -13,7 +13,7 @@ use crate::ledger::{Ledger, LedgerEntry, LedgerItem};
 use crate::swarm::guard::{caught, guarded, guarded_next};
 
 /// The ledger or the bus has failed if it has not answered by then.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Time between two attempts: it doubles up to the longest.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
@@ -76,15 +76,19 @@ pub(super) async fn hear(bus: Arc<dyn MessageBus>, subject: String, to: Sender<I
     let mut delay = RETRY_DELAY;
     loop {
         let subscribed = guarded(async { bus.subscribe(&subject).await });
-        if let Ok(Ok(mut subscription)) = timeout(PATIENCE, subscribed).await {
-            while let Some(delivery) = guarded_next(&mut *subscription).await {
-                delay = RETRY_DELAY;
-                if let Delivery::Message(bytes) = delivery
-                    && to.send(Incoming::Report(bytes)).await.is_err()
-                {
-                    return;
+        match timeout(PATIENCE, subscribed).await {
+            Ok(Ok(mut subscription)) => {
+                while let Some(delivery) = guarded_next(&mut *subscription).await {
+                    delay = RETRY_DELAY;
+                    if let Delivery::Message(bytes) = delivery
+                        && to.send(Incoming::Report(bytes)).await.is_err()
+                    {
+                        return;
+                    }
                 }
             }
+            Ok(Err(error)) => tracing::warn!(subject, %error, "a quota does not hear its agents"),
+            Err(_) => tracing::warn!(subject, "a quota does not hear its agents: no answer"),
         }
         sleep(delay).await;
         delay = (2 * delay).min(LONGEST_DELAY);

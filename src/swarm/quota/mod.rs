@@ -26,7 +26,7 @@ pub(super) struct Quotas {
     ledger: Option<Arc<dyn Ledger>>,
     bus: Arc<dyn MessageBus>,
     runtime: Handle,
-    running: Mutex<HashMap<String, Running>>,
+    running: Arc<Mutex<HashMap<String, Running>>>,
 }
 
 struct Running {
@@ -34,6 +34,25 @@ struct Running {
     control: Arc<Control>,
     /// Closed when the task ends, which owns the sender.
     ended: watch::Receiver<()>,
+}
+
+/// The resource of a task. When that ends, nothing will be allotted any more: calls fail, also those that wait.
+struct Shared {
+    resource: Resource,
+    name: String,
+    running: Arc<Mutex<HashMap<String, Running>>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let mut running = self.running.lock();
+        // The name may be another resource's by now.
+        if running.get(&self.name).is_some_and(|known| known.resource.is_same(&self.resource)) {
+            running.remove(&self.name);
+        }
+        drop(running);
+        self.resource.end_share();
+    }
 }
 
 /// What a task is told.
@@ -62,7 +81,7 @@ impl Quotas {
         bus: Arc<dyn MessageBus>,
         runtime: Handle,
     ) -> Self {
-        Self { ledger, bus, runtime, running: Mutex::default() }
+        Self { ledger, bus, runtime, running: Arc::default() }
     }
 
     /// Ends the tasks: each tells the swarm that its agent leaves. Returns what is closed when they have ended.
@@ -83,12 +102,14 @@ impl Quotas {
     ) -> Result<Resource, ShareError> {
         let ledger = self.ledger.as_ref().ok_or(ShareError::NoLedger)?;
         let terms = terms(ledger.terms()).ok_or(ShareError::InvalidTerms)?;
-        let quota = quota(limit)?;
+        quota(limit)?;
+        let label = task::random().ok_or(ShareError::NoRandomNumbers)?;
         let resource = limiter.share_resource(name, limit, terms.period())?;
         let mut running = self.running.lock();
-        if resource.look_at_share().is_over {
-            return Ok(resource); // removed meanwhile: another call may share the name already
-        }
+        // Removed meanwhile: another call may share the name already.
+        let Some(limit) = resource.shared_limit() else { return Ok(resource) };
+        // Of two calls at once, the resource has the later limit.
+        let quota = quota(&limit)?;
         if let Some(known) = running.get(name)
             && known.resource.is_same(&resource)
         {
@@ -97,20 +118,26 @@ impl Quotas {
         }
         let orders = Mutex::new(Orders { limit: quota, stop: false });
         let control = Arc::new(Control { orders, changed: Notify::new() });
+        let shared = Shared {
+            resource: resource.clone(),
+            name: name.to_string(),
+            running: Arc::clone(&self.running),
+        };
         let task = Task::new(
-            resource.clone(),
-            name.to_string(),
+            shared,
+            label,
             (terms, quota),
             (Arc::clone(ledger), Arc::clone(&self.bus)),
             (limiter.clock().clone(), Arc::clone(&control)),
         );
         let (running_task, ended) = watch::channel(());
+        let known = Running { resource: resource.clone(), control, ended };
+        running.insert(name.to_string(), known);
+        drop(running); // a runtime that shuts down drops the task at once, and that takes the lock
         self.runtime.spawn(async move {
             let _running_task = running_task;
             task.run().await;
         });
-        let known = Running { resource: resource.clone(), control, ended };
-        running.insert(name.to_string(), known);
         Ok(resource)
     }
 }
@@ -164,6 +191,9 @@ impl DistributedLimiter {
     /// gives it a turn. What [`Permit::refund`](crate::Permit::refund) and
     /// [`settle`](crate::Permit::settle) give back is void if the share has changed since.
     ///
+    /// Keep the limiter as long as the resource is used. When its last clone is dropped, the agent leaves the swarm, and
+    /// calls by handles that are left fail as after [`close`](Self::close).
+    ///
     /// # Errors
     ///
     /// See [`ShareError`]. Nothing was changed.
@@ -210,6 +240,8 @@ pub enum ShareError {
     InFlight,
     /// A quota is divided by its limit, which must be known.
     Adaptive,
+    /// The operating system's generator of random numbers has failed. Without it, agents could take each other's part.
+    NoRandomNumbers,
     /// A quota has a burst of at most 67,108,863 tokens, and a rate of at most 1.8e10 tokens a second, at least one in
     /// 30 years.
     TooLarge,
@@ -227,6 +259,7 @@ impl fmt::Display for ShareError {
             Self::Refunds => "a shared limit cannot refund on release: use `OnRelease::Spend`",
             Self::InFlight => "permits in flight are not counted across a swarm: leave `max_in_flight` out",
             Self::Adaptive => "an adaptive limit cannot be shared",
+            Self::NoRandomNumbers => "the operating system has no random numbers, which a shared limit needs",
             Self::TooLarge => {
                 "a shared limit has a burst of at most 67,108,863 tokens, and at most 1.8e10 tokens a second"
             }
@@ -246,3 +279,6 @@ impl From<ConfigError> for ShareError {
         Self::Config(error)
     }
 }
+
+#[cfg(test)]
+mod tests;

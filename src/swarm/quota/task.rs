@@ -9,14 +9,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::Control;
-use super::feed::{self, Incoming, Owned};
+use super::feed::{self, Incoming, Owned, PATIENCE};
 use super::seen::Looks;
+use super::{Control, Shared};
 use crate::adapt::Segment;
 use crate::bus::MessageBus;
 use crate::clock::{ArmError, Clock};
 use crate::ledger::{Ledger, LedgerError, LedgerItem};
-use crate::limiter::Resource;
+use crate::swarm::guard::guarded;
 use crate::swarm::share::{Action, Participant, Quota, Report, Table, Terms, id_of};
 
 /// Looks at the use of a share in each period of reports.
@@ -29,8 +29,7 @@ const FAREWELL: u64 = 4;
 const FLUSH: Duration = Duration::from_secs(1);
 
 pub(super) struct Task {
-    resource: Resource,
-    name: String,
+    resource: Shared,
     ledger: Arc<dyn Ledger>,
     bus: Arc<dyn MessageBus>,
     clock: Clock,
@@ -46,21 +45,20 @@ pub(super) struct Task {
 }
 
 impl Task {
+    /// `label` is [random](random).
     pub(super) fn new(
-        resource: Resource,
-        name: String,
+        resource: Shared,
+        label: u64,
         (terms, limit): (Terms, Quota),
         (ledger, bus): (Arc<dyn Ledger>, Arc<dyn MessageBus>),
         (clock, control): (Clock, Arc<Control>),
     ) -> Self {
         let now = clock.now();
-        let rules =
-            Participant::new(terms, limit, fastrand::u64(..), false, fastrand::u64(..), now);
+        let rules = Participant::new(terms, limit, label, false, fastrand::u64(..), now);
         let period = terms.period();
         let (looks, sending) = (Looks::default(), JoinSet::new());
         Self {
             resource,
-            name,
             ledger,
             bus,
             clock,
@@ -78,7 +76,7 @@ impl Task {
     pub(super) async fn run(mut self) {
         let (to, mut incoming) = mpsc::channel(BACKLOG);
         let (ledger, bus) = (Arc::clone(&self.ledger), Arc::clone(&self.bus));
-        let _followed = Owned::spawn(feed::follow(ledger, self.name.clone(), to.clone()));
+        let _followed = Owned::spawn(feed::follow(ledger, self.resource.name.clone(), to.clone()));
         let _heard = Owned::spawn(feed::hear(bus, subject(self.rules.label()), to));
         let control = Arc::clone(&self.control);
         loop {
@@ -103,7 +101,11 @@ impl Task {
         }
         drop(self.resource);
         // What is being sent, the farewell above all.
-        let _ = timeout(FLUSH, async { while self.sending.join_next().await.is_some() {} }).await;
+        let sent = async {
+            while self.sending.join_next().await.is_some() {}
+            let _ = guarded(self.bus.flush()).await;
+        };
+        let _ = timeout(FLUSH, sent).await;
     }
 
     /// Does what is due. `false` if the task is to end.
@@ -118,7 +120,7 @@ impl Task {
         let mut is_over = orders.stop;
         if now >= self.next_look {
             self.next_look = now.saturating_add((self.period / LOOKS).max(1));
-            let seen = self.resource.look_at_share();
+            let seen = self.resource.resource.look_at_share();
             is_over |= seen.is_over;
             self.looks.look(seen, now);
             self.looked += 1;
@@ -131,7 +133,21 @@ impl Task {
             self.ends = Some(now.saturating_add(FAREWELL * self.period));
             self.rules.leaves(now);
         }
-        for action in self.rules.poll(now, || fastrand::u64(..)) {
+        let mut has_failed = false;
+        let actions = self.rules.poll(now, || {
+            random().unwrap_or_else(|| {
+                has_failed = true;
+                0
+            })
+        });
+        if has_failed {
+            tracing::error!(
+                resource = self.resource.name,
+                "a quota ends: the system has no random numbers"
+            );
+            return false;
+        }
+        for action in actions {
             self.send(action);
         }
         self.ends.is_none_or(|end| now < end && !self.rules.has_left())
@@ -146,7 +162,7 @@ impl Task {
             Incoming::Item(LedgerItem::Entry(entry)) => {
                 let table = Table::decode(&entry.bytes);
                 if table.is_none() {
-                    let (resource, sequence) = (&self.name, entry.sequence);
+                    let (resource, sequence) = (&self.resource.name, entry.sequence);
                     tracing::warn!(resource, sequence, "an entry of a quota's ledger is no table");
                 }
                 let table = table.ok_or_else(|| id_of(&entry.bytes));
@@ -167,7 +183,7 @@ impl Task {
         let now = self.clock.now();
         let segment = |(Quota { rate, burst }, until)| Segment { rate, burst, until };
         let segments: Vec<_> = self.rules.segments(now).into_iter().map(segment).collect();
-        self.resource.allot(&segments);
+        self.resource.resource.allot(&segments);
         self.rules.applied();
     }
 
@@ -179,23 +195,33 @@ impl Task {
                     let (bus, bytes) = (Arc::clone(&self.bus), bytes.clone());
                     self.sending.spawn(async move {
                         // A lost report is made up for by the next.
-                        let _ = bus.publish(&subject(label), bytes).await;
+                        let _ = timeout(PATIENCE, bus.publish(&subject(label), bytes)).await;
                     });
                 }
             }
             Action::Append { table, after } => {
-                let (ledger, name) = (Arc::clone(&self.ledger), self.name.clone());
+                let (ledger, name) = (Arc::clone(&self.ledger), self.resource.name.clone());
                 self.sending.spawn(async move {
-                    match ledger.append(&name, table.encode(), after).await {
-                        Ok(()) | Err(LedgerError::Outrun) => {}
-                        Err(error) => {
+                    let appended = ledger.append(&name, table.encode(), after);
+                    match timeout(PATIENCE, appended).await {
+                        Ok(Ok(()) | Err(LedgerError::Outrun)) => {}
+                        Ok(Err(error)) => {
                             tracing::warn!(resource = name, %error, "a quota's ledger takes no entry");
+                        }
+                        Err(_) => {
+                            tracing::warn!(resource = name, "a quota's ledger does not answer");
                         }
                     }
                 });
             }
         }
     }
+}
+
+/// A number that nobody else has. From the operating system, because a copy of this process, by a fork or from a snapshot
+/// of its machine, has a copy of the state of any other generator.
+pub(super) fn random() -> Option<u64> {
+    getrandom::u64().ok()
 }
 
 /// Where the agent with this label hears reports.

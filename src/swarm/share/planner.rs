@@ -31,6 +31,9 @@ const TURN_TOKENS: u64 = 2;
 const WORTH: u64 = 16;
 /// The part of an equal share that an idle agent keeps.
 const FLOOR: u64 = 32;
+/// Agents that a planner knows of at the most, unless more have rows. A table of as many is 280 kB, which logs take. One
+/// that the log refused would never be read, and nobody would be forgotten.
+pub(crate) const MOST_AGENTS: usize = 10_000;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Planner {
@@ -85,6 +88,12 @@ impl Planner {
     }
 
     pub(crate) fn hear(&mut self, report: Report) {
+        if self.agents.len() < MOST_AGENTS || self.agents.contains_key(&report.label) {
+            self.note(report);
+        }
+    }
+
+    fn note(&mut self, report: Report) {
         let agent = self.agents.entry(report.label).or_default();
         (agent.report, agent.missed) = (Some(report), 0);
         if let Some((_, spent @ None)) = &mut agent.turn {
@@ -134,7 +143,7 @@ impl Planner {
         id: u128,
         now: u64,
     ) -> Table {
-        self.hear(own);
+        self.note(own);
         let old: &[Row] = newest.map_or(&[], |table| &table.rows);
         for row in old {
             self.agents.entry(row.label).or_default();

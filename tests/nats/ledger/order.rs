@@ -1,7 +1,19 @@
 //! What all followers see, without faults.
 
 use super::*;
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use tollgate::async_nats::jetstream::consumer::AckPolicy;
+
+/// Otherwise the server sends an entry again after 30 s, and the follower, which takes that for a fault, ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_waits_for_no_acknowledgement() {
+    let (server, ledger) = start().await;
+    let _follower = ledger.follow("api", None).await.expect("a follower");
+    let stream = admin(&server.url()).await.get_stream(STREAM).await.expect("the stream");
+    let consumer = stream.consumers().next().await.expect("a consumer").expect("an answer");
+    assert_eq!(consumer.config.ack_policy, AckPolicy::None);
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn followers_see_the_same_order_and_each_entry_once() {

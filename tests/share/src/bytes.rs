@@ -2,6 +2,7 @@
 
 use fastrand::Rng;
 
+use crate::planner::{MOST_AGENTS, Planner};
 use crate::quota::Quota;
 use crate::report::Report;
 use crate::table::{Position, Row, Table};
@@ -112,4 +113,22 @@ fn rows_within_the_limit_are_sound() {
     assert!(is_sound(&[(u64::MAX, u32::MAX)], most));
     assert!(!is_sound(&[(u64::MAX, 0), (1, 0)], most));
     assert!(!is_sound(&[(0, u32::MAX), (0, 1)], most));
+}
+
+/// A table of all of them would be more than a log takes: it would never be read, and they would never be forgotten.
+#[test]
+fn a_flood_of_reports_makes_no_table_without_end() {
+    let mut rng = Rng::with_seed(1);
+    let mut planner = Planner::new(100);
+    for _ in 0..5 * MOST_AGENTS {
+        planner.hear(report(&mut rng));
+    }
+    let own = Report { leaves: false, ..report(&mut rng) };
+    let table = planner.plan(None, Position::default(), own, true, 1, 0);
+    assert!(table.rows.len() <= MOST_AGENTS + 1, "{}", table.rows.len());
+    assert!(
+        table.rows.iter().any(|row| row.label == own.label),
+        "there is always room for its own"
+    );
+    assert!(table.encode().len() < 512 << 10);
 }
