@@ -14,7 +14,7 @@ use crate::upstreams::Upstream;
 pub(crate) fn seeds() -> Vec<u64> {
     match number("TOLLGATE_UPSTREAM_SEED") {
         Some(seed) => vec![seed],
-        None => (0..number("TOLLGATE_UPSTREAM_SEEDS").unwrap_or(turns(8, 4))).collect(),
+        None => (0..number("TOLLGATE_UPSTREAM_SEEDS").unwrap_or(turns(8, 2))).collect(),
     }
 }
 

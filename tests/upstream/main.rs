@@ -9,7 +9,7 @@
 //!
 //! A run is a seed: the same one does the same again. `cargo test --test upstream -- --nocapture` prints
 //! what each scenario reached: the least, the mean and the most of all seeds, and the line that they must hold.
-//! `TOLLGATE_UPSTREAM_SEEDS` is the number of seeds of each scenario (8, in debug builds 4),
+//! `TOLLGATE_UPSTREAM_SEEDS` is the number of seeds of each scenario (8, in debug builds 2),
 //! `TOLLGATE_UPSTREAM_SEED` runs one alone, and `TOLLGATE_UPSTREAM_TRACE=1` prints each second of each run.
 
 #![cfg_attr(not(feature = "swarm"), allow(dead_code))]
