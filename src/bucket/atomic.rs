@@ -234,8 +234,22 @@ impl Bucket {
 
     /// Gives `n` tokens back; the bucket keeps no more than its capacity. `is_locked` as in
     /// [`Bucket::take_any`]. `Undecided` also if only the stripes may have room.
-    pub(crate) fn refund(&self, n: u64, now: u64, is_locked: bool) -> Result<(), Retry> {
+    ///
+    /// `of_share` says what the tokens are of. A slot of another kind fails, as expired: the caller looked before
+    /// the resource was shared. It may have looked long ago, so the slot tells it here: the swap that gives the
+    /// tokens back succeeds in this slot alone. Open stripes are of no share, and are drained before the slot
+    /// becomes one, which voids what they held.
+    pub(crate) fn refund(
+        &self,
+        n: u64,
+        now: u64,
+        of_share: bool,
+        is_locked: bool,
+    ) -> Result<(), Retry> {
         self.settle(now, is_locked, |snapshot| {
+            if snapshot.is_share != of_share {
+                return Err(Retry::SlotExpired);
+            }
             let may_fit_in_stripes =
                 snapshot.is_striped() && snapshot.has_no_room_for(n) && !self.stripes_are_full();
             if may_fit_in_stripes && !is_locked {
@@ -249,13 +263,17 @@ impl Bucket {
     /// The same where it is simplest: nobody waits, the stripes are closed, and the slot answers. Returns
     /// `false`, with nothing done, elsewhere.
     #[inline]
-    pub(crate) fn refund_plain(&self, n: u64, now: u64) -> bool {
+    pub(crate) fn refund_plain(&self, n: u64, now: u64, of_share: bool) -> bool {
         loop {
             let word = self.word();
             let slot = &self.slots[word.parity()];
             let elapsed = now.wrapping_sub(slot.anchor());
             // As in `decide`.
             if elapsed >= slot.horizon() || !word.has_no_flags() {
+                return false;
+            }
+            // As in `refund`: the swap proves that this is the slot in force.
+            if slot.kind().1 != of_share {
                 return false;
             }
             // A slot that is being rewritten has any values here, and the swap fails.
@@ -324,9 +342,11 @@ impl Bucket {
             // A slot that is being rewritten may have anything here.
             let reserved = if word.is_striped() { slot.reserved() } else { 0 };
             let (capacity, unit) = (slot.capacity(), slot.unit());
+            let (state, is_share) = slot.kind();
             let snapshot = Snapshot {
                 word,
-                state: slot.state(),
+                state,
+                is_share,
                 origin: slot.origin(),
                 unit,
                 capacity_tokens: capacity / unit,

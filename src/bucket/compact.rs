@@ -175,6 +175,7 @@ impl SharedRate {
     pub(crate) fn adopt(&self, from: &LockedBucket, lost: u64, now: u64) -> Option<u64> {
         let to = SlotChange {
             state: SlotState::Open,
+            is_share: false,
             terms: self.terms,
             pause_until: 0,
             resumes: false,

@@ -22,7 +22,7 @@ impl Bucket {
 
     /// Whether the slot in force is a pause.
     pub(crate) fn is_paused(&self) -> bool {
-        self.slots[self.word().parity()].state() == SlotState::Paused
+        self.slots[self.word().parity()].kind().0 == SlotState::Paused
     }
 
     #[inline]

@@ -51,10 +51,11 @@ impl LockedBucket {
     }
 
     pub(crate) fn snapshot(&self, now: u64) -> Snapshot {
-        let SlotConfig { state, terms, anchor, carry, origin, .. } = self.config;
+        let SlotConfig { state, is_share, terms, anchor, carry, origin, .. } = self.config;
         Snapshot {
             word: Word::new(self.position),
             state,
+            is_share,
             origin,
             unit: terms.unit,
             capacity: terms.capacity,

@@ -8,6 +8,8 @@ use super::slot::{SlotConfig, SlotState};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SlotChange {
     pub(crate) state: SlotState,
+    /// See [`SlotConfig::is_share`].
+    pub(crate) is_share: bool,
     pub(crate) terms: Terms,
     /// Nothing is admitted before this reading.
     pub(crate) pause_until: u64,
@@ -39,9 +41,9 @@ impl SlotConfig {
         let paused = continues || to.pause_until > now || delay > 0;
         let is_paused = to.state == SlotState::Open && paused && anchor > now;
         let state = if is_paused { SlotState::Paused } else { to.state };
-        let SlotChange { terms, until, .. } = to;
+        let SlotChange { is_share, terms, until, .. } = to;
         let counted = now.max(self.counted).min(begin);
-        (Self { state, terms, anchor, delay, counted, until, carry, origin: 0 }, position)
+        (Self { state, is_share, terms, anchor, delay, counted, until, carry, origin: 0 }, position)
     }
 
     /// The level at `now`.
@@ -66,9 +68,10 @@ impl SlotConfig {
 
     /// A change that changes nothing, to build on.
     pub(super) fn unchanged(&self) -> SlotChange {
-        let Self { state, terms, until, .. } = *self;
+        let Self { state, is_share, terms, until, .. } = *self;
         SlotChange {
             state,
+            is_share,
             terms,
             pause_until: 0,
             resumes: false,

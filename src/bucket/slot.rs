@@ -17,10 +17,16 @@ pub(crate) enum SlotState {
     Removed,
 }
 
+/// Beside a [`SlotState`], in one field.
+const OF_SHARE: u64 = 1 << 2;
+
 /// A slot's contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SlotConfig {
     pub(crate) state: SlotState,
+    /// Whether its tokens are of a share of a swarm's quota. Others are not given back to it: see
+    /// [`Bucket::refund`](super::atomic::Bucket::refund).
+    pub(super) is_share: bool,
     pub(crate) terms: Terms,
     /// The reading from which accrual counts.
     pub(crate) anchor: u64,
@@ -40,8 +46,8 @@ impl SlotConfig {
     /// The slot of a new, full bucket.
     pub(super) fn open(terms: Terms, now: u64) -> Self {
         let state = SlotState::Open;
-        let (until, carry, origin) = (None, 0, 0);
-        Self { state, terms, anchor: now, delay: 0, counted: now, until, carry, origin }
+        let (is_share, until, carry, origin) = (false, None, 0, 0);
+        Self { state, is_share, terms, anchor: now, delay: 0, counted: now, until, carry, origin }
     }
 
     /// Elapsed time since the anchor for which this slot answers. 0 sends every reader to the slow
@@ -54,6 +60,10 @@ impl SlotConfig {
     /// The most tokens that the fast path decides on. None at a pace, of whose end it knows nothing.
     fn fast_tokens(&self) -> u64 {
         if self.terms.is_paced() { 0 } else { self.terms.capacity_tokens }
+    }
+
+    fn kind(&self) -> u64 {
+        self.state as u64 | if self.is_share { OF_SHARE } else { 0 }
     }
 
     fn step(&self) -> u64 {
@@ -96,7 +106,8 @@ pub(super) struct Slot {
     rate_hi: AtomicU64,
     rate_lo: AtomicU64,
     carry: AtomicU64,
-    state: AtomicU64,
+    /// See [`Slot::kind`].
+    kind: AtomicU64,
     /// [`SlotConfig::until`], or `u64::MAX`. Read in a pause.
     until: AtomicU64,
     batch: AtomicU64,
@@ -118,7 +129,7 @@ impl Slot {
             capacity: AtomicU64::new(config.terms.capacity),
             unit: AtomicU64::new(config.terms.unit),
             fast_tokens: AtomicU64::new(config.fast_tokens()),
-            state: AtomicU64::new(config.state as u64),
+            kind: AtomicU64::new(config.kind()),
             until: AtomicU64::new(config.until.unwrap_or(u64::MAX)),
             batch: AtomicU64::new(config.terms.batch),
             after_hi: AtomicU64::new(config.terms.after.hi),
@@ -138,7 +149,7 @@ impl Slot {
         self.capacity.store(config.terms.capacity, Ordering::Release);
         self.unit.store(config.terms.unit, Ordering::Release);
         self.fast_tokens.store(config.fast_tokens(), Ordering::Release);
-        self.state.store(config.state as u64, Ordering::Release);
+        self.kind.store(config.kind(), Ordering::Release);
         self.until.store(config.until.unwrap_or(u64::MAX), Ordering::Release);
         self.batch.store(config.terms.batch, Ordering::Release);
         if config.terms.is_paced() {
@@ -207,12 +218,15 @@ impl Slot {
     pub(super) fn reserved(&self) -> u64 {
         (STRIPES as u64).wrapping_mul(self.batch()).wrapping_mul(self.unit())
     }
-    pub(super) fn state(&self) -> SlotState {
-        match self.state.load(Ordering::Acquire) {
+    /// The state, and whether it is of a share.
+    pub(super) fn kind(&self) -> (SlotState, bool) {
+        let kind = self.kind.load(Ordering::Acquire);
+        let state = match kind & !OF_SHARE {
             0 => SlotState::Open,
             1 => SlotState::Paused,
             2 => SlotState::Closed,
             _ => SlotState::Removed,
-        }
+        };
+        (state, kind & OF_SHARE != 0)
     }
 }

@@ -10,6 +10,7 @@ use super::word::{POSITION_BITS, Word};
 pub(crate) struct Snapshot {
     pub(super) word: Word,
     pub(super) state: SlotState,
+    pub(super) is_share: bool,
     pub(super) origin: u64,
     pub(super) unit: u64,
     /// In units, less what the stripes reserve.

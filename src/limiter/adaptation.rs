@@ -79,7 +79,9 @@ impl Entry {
     }
 
     pub(super) fn install(&self, settings: &mut Settings, change: PendingChange<'_>) {
-        settings.install(&self.bucket, change, || self.now());
+        // Time may have passed since what was due was done. A share earns nothing after its end, which is due then.
+        let end = settings.share_end();
+        settings.install(&self.bucket, change, || self.now().min(end));
     }
 
     /// Installs another limit. The factor of a cut stays, the level is clipped, a pause continues. `None`

@@ -10,7 +10,6 @@ use super::context::Context;
 use super::error::{AllError, ConfigError, ResourceError};
 use super::limit::{EachWindow, Limit};
 use super::refusal::Refusal;
-use super::seen::changes_of;
 use super::settings::{PendingChange, Settings};
 use crate::adapt::{CutState, Pauses};
 use crate::bucket::{Bucket, CountedAt, Denied, LockedBucket, NotEntered, Refused, Retry};
@@ -334,16 +333,6 @@ impl Entry {
         if self.bucket.forget(grant.counted) {
             self.serve();
         }
-    }
-
-    /// Returns whether the queue must be served.
-    #[inline(never)]
-    fn refund(&self, n: u64, seen: u64) -> bool {
-        // Also what was granted before the resource was shared: it is of no share.
-        if changes_of(seen) > 0 || changes_of(self.seen()) > 0 {
-            return self.refund_share(n, seen);
-        }
-        self.settled(|bucket| bucket.refund(n))
     }
 
     /// Ends a permit that cost `actual` tokens. One that is not counted any more, because its name was

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::acquire::{self, AcquireAll};
 use super::entry::Entry;
@@ -12,8 +12,8 @@ use super::multi::TakeSet;
 use super::permits::Permits;
 use super::remote::{CutTarget, RemoteCut};
 use super::resource::Resource;
-use crate::adapt::Origin;
-use crate::bucket::SlotState;
+use crate::adapt::{Origin, Segment, nanos};
+use crate::bucket::{BURST_PARTS, SlotState};
 use crate::clock::Clock;
 use crate::counts::Counts;
 
@@ -62,6 +62,21 @@ impl Resource {
         let origin =
             Arc::new(Origin { agent_id, reason, timestamp, is_ours: false, is_measured: false });
         self.0.merge(&RemoteCut { id, size: CutTarget::Factor(factor), age: 0, origin })
+    }
+
+    /// From now on it is a share of a swarm's quota: none at first. Returns whether it is.
+    pub fn share(&self, limit: Limit, patience: Duration) -> bool {
+        self.0.share(&limit, nanos(patience)) == Some(Ok(()))
+    }
+
+    /// What a swarm allots to it: tokens a second, a burst, and a reading, for each share.
+    pub fn allot_shares(&self, shares: &[(u64, u32, Duration)]) {
+        let segment = |&(rate, burst, until): &(u64, u32, Duration)| Segment {
+            rate: rate * 1_000_000_000,
+            burst: burst * BURST_PARTS,
+            until: nanos(until),
+        };
+        self.allot(&shares.iter().map(segment).collect::<Vec<_>>());
     }
 
     /// Tokens that were admitted, as metrics count them.

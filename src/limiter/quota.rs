@@ -89,7 +89,9 @@ impl Entry {
             if settings.is_over() {
                 return None;
             }
-            let (before, now) = (settings.shown(), self.now());
+            let before = settings.shown();
+            // As `install`: of the new segments those count that have not ended when this one does.
+            let now = self.now().min(settings.share_end());
             settings.share.as_mut()?.replace(segments, now);
             self.install(settings, PendingChange::default());
             // After the slot: what was granted by an earlier share is not given back in this one.

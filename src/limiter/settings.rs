@@ -92,6 +92,12 @@ impl Settings {
         is_open && self.pacing.is_none() && self.share.is_none() && self.cuts.is_idle()
     }
 
+    /// The end of the slot in force if that is of a share: what comes after it may be less. A take in it was decided
+    /// at an earlier reading, however late it is made.
+    pub(super) fn share_end(&self) -> u64 {
+        self.share.as_ref().and(self.current.until).unwrap_or(u64::MAX)
+    }
+
     /// When the next step of a recovery takes effect, or a pace or a share ends.
     pub(super) fn due(&self) -> Option<u64> {
         let pace_ends = self.pacing.map(|pacing| pacing.end());
@@ -178,7 +184,16 @@ impl Settings {
                 0 => level,
                 _ => Level::MAX,
             };
-            let to = SlotChange { state, terms, pause_until, resumes, until, charge: lost, level };
+            let to = SlotChange {
+                state,
+                is_share: self.share.is_some(),
+                terms,
+                pause_until,
+                resumes,
+                until,
+                charge: lost,
+                level,
+            };
             WindowChange { to, from }
         };
         let windows: EachWindow<WindowChange> =

@@ -19,15 +19,30 @@ impl Share {
 }
 
 impl Entry {
+    /// Gives `n` tokens back that were granted by what was seen then. Returns whether the queue must be served.
+    #[inline(never)]
+    pub(super) fn refund(&self, n: u64, seen: u64) -> bool {
+        self.settled(|bucket| {
+            // Also what was granted before the resource was shared: it is of no share.
+            if changes_of(seen) > 0 || changes_of(self.seen()) > 0 {
+                return Ok(self.refund_share(n, seen));
+            }
+            // If it becomes shared after this look, the slot that is found fails. It was swung to under the lock of
+            // the settings, and `seen` is stored before that is released; what is due is done under it before the
+            // next look, which therefore finds the change.
+            bucket.refund(n, false)
+        })
+    }
+
     /// Gives `n` tokens back that were granted by the share of `seen`, if it is still the same one: otherwise they
     /// are void. Returns whether the queue must be served.
     #[cold]
-    pub(super) fn refund_share(&self, n: u64, seen: u64) -> bool {
+    fn refund_share(&self, n: u64, seen: u64) -> bool {
         let mut must_serve = false;
         self.change(|settings| {
             // What time has made due is done: the slot in force is that of the share.
             if changes_of(settings.seen()) == changes_of(seen) {
-                must_serve = self.bucket.refund(n).unwrap_or(false);
+                must_serve = self.bucket.refund(n, true).unwrap_or(false);
             }
             None
         });

@@ -339,19 +339,19 @@ impl FairBucket {
         Ok(())
     }
 
-    /// Gives `n` tokens back. Returns whether the queue must be served. Fails with
-    /// [`Retry::SlotExpired`] alone.
-    pub(crate) fn refund(&self, n: u64) -> Result<bool, Retry> {
+    /// Gives `n` tokens back, of a share or not. Returns whether the queue must be served. Fails with
+    /// [`Retry::SlotExpired`] alone, also if the resource is shared and they are not of a share.
+    pub(crate) fn refund(&self, n: u64, of_share: bool) -> Result<bool, Retry> {
         // Nobody waits where one of these succeeds. The first needs no reading of the clock.
         if self.bucket.refund_to_stripe(n) {
             return Ok(false);
         }
         let now = self.clock.now();
-        if self.bucket.refund_plain(n, now) {
+        if self.bucket.refund_plain(n, now, of_share) {
             self.bucket.count(Count::Refunded, n);
             return Ok(false);
         }
-        let first = |is_locked| self.bucket.refund(n, now, is_locked);
+        let first = |is_locked| self.bucket.refund(n, now, of_share, is_locked);
         let served = self.settle(now, first, |window| window.refund(n, now))?;
         self.bucket.count(Count::Refunded, n);
         Ok(served)

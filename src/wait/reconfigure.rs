@@ -75,11 +75,13 @@ impl FairBucket {
         }
     }
 
-    /// Moves the anchor of the first window up to now; those of the others move when they are looked at.
+    /// Moves the anchor of the first window up to now, or the slot's end, from which on its terms do not count; those
+    /// of the others move when they are looked at.
     pub(crate) fn reanchor(&self, current: &mut SlotConfig) {
         let mut queue = self.queue.lock();
         queue.recovery.forget_steps();
-        self.bucket.reanchor(current, || self.clock.now());
+        let end = current.until.unwrap_or(u64::MAX);
+        self.bucket.reanchor(current, || self.clock.now().min(end));
         // Stripes that were closed in a slot that had ended.
         self.bucket.drain(|| self.clock.now());
     }

@@ -11,6 +11,7 @@ mod cuts;
 mod in_flight;
 mod keys;
 mod multi;
+mod shares;
 mod stripes;
 mod takes;
 mod waiters;
@@ -33,6 +34,11 @@ fn model(f: impl Fn() + Send + Sync + 'static) {
 /// For a model of many steps: two preemptions suffice to show each of its faults.
 fn long_model(f: impl Fn() + Send + Sync + 'static) {
     explore(2, f);
+}
+
+/// For a model of so many steps that one preemption is what there is time for.
+fn longest_model(f: impl Fn() + Send + Sync + 'static) {
+    explore(1, f);
 }
 
 fn explore(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
