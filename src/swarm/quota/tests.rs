@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -12,6 +12,7 @@ use crate::ledger::{
 };
 use crate::limiter::Limit;
 use crate::swarm::{DistributedConfig, DistributedLimiter};
+use crate::sync::{AtomicU64, Ordering};
 
 const LIMIT: Limit = Limit::per_second(10);
 
@@ -61,10 +62,10 @@ async fn nothing_is_left_of_resources_that_were_removed() {
 #[derive(Default)]
 struct Stuck {
     ledger: MemoryLedger,
-    in_flight: Arc<AtomicUsize>,
+    in_flight: Arc<AtomicU64>,
 }
 
-struct InFlight(Arc<AtomicUsize>);
+struct InFlight(Arc<AtomicU64>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
