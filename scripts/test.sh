@@ -84,7 +84,7 @@ crates=$(cargo build --quiet --release --example rate_limiting --message-format 
 echo "cargo run --release --example rate_limiting: $crates crates"
 [ "$crates" -le 60 ] || { echo "the first command has more than 60 crates" >&2; exit 1; }
 
-# In the profile of the tests, which shares their builds: that of the benches links for minutes.
+# In the profile of the tests, which shares their builds: the profile `bench` links for minutes.
 say "benches compile"
 cargo bench --quiet --no-run --profile release
 

@@ -23,6 +23,13 @@ mod std_side {
     pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
     pub(crate) use std::thread::yield_now;
+
+    pub(crate) type InPlace<T> = T;
+
+    #[inline]
+    pub(crate) fn in_place<T>(value: T) -> T {
+        value
+    }
 }
 
 #[cfg(loom)]
@@ -30,6 +37,14 @@ mod loom_side {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
     pub(crate) use loom::sync::{Arc, MutexGuard};
     pub(crate) use loom::thread::yield_now;
+
+    /// In models behind a pointer: loom's threads have stacks of 32 KiB, on which a large value that is built by parts
+    /// may be copied several times.
+    pub(crate) type InPlace<T> = Box<T>;
+
+    pub(crate) fn in_place<T>(value: T) -> Box<T> {
+        Box::new(value)
+    }
 
     /// loom's mutex with the signatures of `parking_lot`'s: a model stops at its first panic, so no
     /// lock is ever poisoned.

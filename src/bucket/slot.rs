@@ -103,11 +103,11 @@ pub(super) struct Slot {
     capacity: AtomicU64,
     unit: AtomicU64,
     fast_tokens: AtomicU64,
-    rate_hi: AtomicU64,
-    rate_lo: AtomicU64,
-    carry: AtomicU64,
     /// See [`Slot::kind`].
     kind: AtomicU64,
+    rate_lo: AtomicU64,
+    carry: AtomicU64,
+    rate_hi: AtomicU64,
     /// [`SlotConfig::until`], or `u64::MAX`. Read in a pause.
     until: AtomicU64,
     batch: AtomicU64,

@@ -15,7 +15,7 @@ use crate::adapt::{CutState, Pauses};
 use crate::bucket::{Bucket, CountedAt, Denied, LockedBucket, NotEntered, Refused, Retry};
 use crate::clock::Clock;
 use crate::counts::{Count, Counts};
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, InPlace, Mutex, Ordering, in_place};
 use crate::wait::{Claim, FairBucket, Ticket, WaitLimits};
 
 /// A resource. Handles keep it alive after its removal, closed for good.
@@ -24,7 +24,7 @@ pub(crate) struct Entry {
     pub(super) name: Arc<str>,
     /// Unique within a limiter. Calls that want several resources lock them in the order of their ids.
     pub(super) id: u64,
-    pub(super) bucket: FairBucket,
+    pub(super) bucket: InPlace<FairBucket>,
     pub(super) settings: Mutex<Settings>,
     pub(super) context: Arc<Context>,
     /// Read without the lock of the settings: what a permit's end does ([`REFUNDS`], [`WATCHES`]), and how
@@ -101,7 +101,7 @@ impl Entry {
             Self {
                 name,
                 id,
-                bucket: FairBucket::new(bucket, more, clock, timer_waker),
+                bucket: in_place(FairBucket::new(bucket, more, clock, timer_waker)),
                 on_end: AtomicU64::new(on_end),
                 max_waiting: AtomicU64::new(limit.max_waiting_or_none()),
                 dropped_charges: AtomicU64::new(0),

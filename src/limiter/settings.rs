@@ -92,8 +92,8 @@ impl Settings {
         is_open && self.pacing.is_none() && self.share.is_none() && self.cuts.is_idle()
     }
 
-    /// The end of the slot in force if that is of a share: what comes after it may be less. A take in it was decided
-    /// at an earlier reading, however late it is made.
+    /// When the slot in force of a shared resource ends. A change that takes effect later counts from then on, because
+    /// the next share may be less. Takes in the slot had earlier readings.
     pub(super) fn share_end(&self) -> u64 {
         self.share.as_ref().and(self.current.until).unwrap_or(u64::MAX)
     }
@@ -135,7 +135,8 @@ impl Settings {
             let next = [pause_ends, step].into_iter().flatten().min();
             let Some(at) = next.filter(|at| *at <= now) else { return };
             steps += 1;
-            let at = if steps < MAX_STEPS { at } else { now };
+            // A share that ends meanwhile earns nothing from then on.
+            let at = if steps < MAX_STEPS { at } else { now.min(self.share_end()).max(at) };
             if self.cuts.due().is_some_and(|step| step <= at) {
                 self.cuts.advance(at);
             }

@@ -27,9 +27,8 @@ impl Entry {
             if changes_of(seen) > 0 || changes_of(self.seen()) > 0 {
                 return Ok(self.refund_share(n, seen));
             }
-            // If it becomes shared after this look, the slot that is found fails. It was swung to under the lock of
-            // the settings, and `seen` is stored before that is released; what is due is done under it before the
-            // next look, which therefore finds the change.
+            // If it becomes shared after this look, the refund fails, because the slot is of a share. The retry takes the
+            // lock of the settings, under which `seen` was stored. So the next look finds the change.
             bucket.refund(n, false)
         })
     }

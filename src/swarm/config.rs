@@ -44,8 +44,8 @@ pub struct DistributedConfig {
     /// The log by which the agents divide the limits that they [share](crate::DistributedLimiter::share), the same for
     /// all. Default: none. There is no other default: agents with a log each would each spend the whole limit.
     pub ledger: Option<Arc<dyn Ledger>>,
-    /// The time that the limits count in. Default: [`Clock::system`]. With a ledger, [`Clock::boot_time`] is used in
-    /// place of it and of [`Clock::coarse`]: it counts suspend, and a forked child has no share.
+    /// The time that the limits count in. Default: [`Clock::system`]. With a ledger, [`Clock::boot_time`] replaces
+    /// this and [`Clock::coarse`]. On Linux it counts suspend, and a forked child has no share.
     pub clock: Clock,
 }
 

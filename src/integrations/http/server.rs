@@ -190,7 +190,6 @@ impl RateLimitHeaders {
             }
         }
         if let Some(policies) = policies.joined() {
-            headers.reserve(2);
             headers.append(POLICY, policies);
             headers.append(RATE_LIMIT, value(&standings));
         }

@@ -40,6 +40,7 @@ struct Running {
 struct Shared {
     resource: Resource,
     name: String,
+    control: Arc<Control>,
     running: Arc<Mutex<HashMap<String, Running>>>,
 }
 
@@ -51,6 +52,11 @@ impl Drop for Shared {
             running.remove(&self.name);
         }
         drop(running);
+        let was_open = self.resource.shared_limit().is_some();
+        if was_open && !self.control.orders.lock().stop {
+            let resource = &self.name;
+            tracing::warn!(resource, "a quota's task has ended: the resource is closed");
+        }
         self.resource.end_share();
     }
 }
@@ -118,9 +124,14 @@ impl Quotas {
         }
         let orders = Mutex::new(Orders { limit: quota, stop: false });
         let control = Arc::new(Control { orders, changed: Notify::new() });
+        let (running_task, ended) = watch::channel(());
+        let known = Running { resource: resource.clone(), control: Arc::clone(&control), ended };
+        running.insert(name.to_string(), known);
+        drop(running); // the drop of a `Shared` takes the lock: a runtime that shuts down drops the task at once
         let shared = Shared {
             resource: resource.clone(),
             name: name.to_string(),
+            control,
             running: Arc::clone(&self.running),
         };
         let task = Task::new(
@@ -128,12 +139,8 @@ impl Quotas {
             label,
             (terms, quota),
             (Arc::clone(ledger), Arc::clone(&self.bus)),
-            (limiter.clock().clone(), Arc::clone(&control)),
+            limiter.clock().clone(),
         );
-        let (running_task, ended) = watch::channel(());
-        let known = Running { resource: resource.clone(), control, ended };
-        running.insert(name.to_string(), known);
-        drop(running); // a runtime that shuts down drops the task at once, and that takes the lock
         self.runtime.spawn(async move {
             let _running_task = running_task;
             task.run().await;
@@ -245,7 +252,8 @@ pub enum ShareError {
     /// A quota has a burst of at most 67,108,863 tokens, and a rate of at most 1.8e10 tokens a second, at least one in
     /// 30 years.
     TooLarge,
-    /// The limit is not valid, or the limiter is closed.
+    /// The limit is not valid, or the limiter is closed. The resource alone is closed if its task has ended, with the
+    /// runtime that the limiter was made in or by a panic: then [`remove`](crate::MemoryLimiter::remove) it first.
     Config(ConfigError),
 }
 

@@ -9,9 +9,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::Shared;
 use super::feed::{self, Incoming, Owned, PATIENCE};
 use super::seen::Looks;
-use super::{Control, Shared};
 use crate::adapt::Segment;
 use crate::bus::MessageBus;
 use crate::clock::{ArmError, Clock};
@@ -29,11 +29,10 @@ const FAREWELL: u64 = 4;
 const FLUSH: Duration = Duration::from_secs(1);
 
 pub(super) struct Task {
-    resource: Shared,
+    shared: Shared,
     ledger: Arc<dyn Ledger>,
     bus: Arc<dyn MessageBus>,
     clock: Clock,
-    control: Arc<Control>,
     rules: Participant,
     looks: Looks,
     period: u64,
@@ -47,22 +46,21 @@ pub(super) struct Task {
 impl Task {
     /// `label` is [random](random).
     pub(super) fn new(
-        resource: Shared,
+        shared: Shared,
         label: u64,
         (terms, limit): (Terms, Quota),
         (ledger, bus): (Arc<dyn Ledger>, Arc<dyn MessageBus>),
-        (clock, control): (Clock, Arc<Control>),
+        clock: Clock,
     ) -> Self {
         let now = clock.now();
         let rules = Participant::new(terms, limit, label, false, fastrand::u64(..), now);
         let period = terms.period();
         let (looks, sending) = (Looks::default(), JoinSet::new());
         Self {
-            resource,
+            shared,
             ledger,
             bus,
             clock,
-            control,
             rules,
             looks,
             period,
@@ -76,9 +74,9 @@ impl Task {
     pub(super) async fn run(mut self) {
         let (to, mut incoming) = mpsc::channel(BACKLOG);
         let (ledger, bus) = (Arc::clone(&self.ledger), Arc::clone(&self.bus));
-        let _followed = Owned::spawn(feed::follow(ledger, self.resource.name.clone(), to.clone()));
+        let _followed = Owned::spawn(feed::follow(ledger, self.shared.name.clone(), to.clone()));
         let _heard = Owned::spawn(feed::hear(bus, subject(self.rules.label()), to));
-        let control = Arc::clone(&self.control);
+        let control = Arc::clone(&self.shared.control);
         loop {
             let due = self.rules.due().min(self.next_look).min(self.ends.unwrap_or(u64::MAX));
             tokio::select! {
@@ -99,7 +97,7 @@ impl Task {
                 break;
             }
         }
-        drop(self.resource);
+        drop(self.shared);
         // What is being sent, the farewell above all.
         let sent = async {
             while self.sending.join_next().await.is_some() {}
@@ -112,7 +110,7 @@ impl Task {
     fn go_on(&mut self) -> bool {
         while self.sending.try_join_next().is_some() {}
         let now = self.clock.now();
-        let orders = *self.control.orders.lock();
+        let orders = *self.shared.control.orders.lock();
         if self.rules.limit() != orders.limit {
             self.rules.set_limit(orders.limit, now);
             self.apply();
@@ -120,7 +118,7 @@ impl Task {
         let mut is_over = orders.stop;
         if now >= self.next_look {
             self.next_look = now.saturating_add((self.period / LOOKS).max(1));
-            let seen = self.resource.resource.look_at_share();
+            let seen = self.shared.resource.look_at_share();
             is_over |= seen.is_over;
             self.looks.look(seen, now);
             self.looked += 1;
@@ -142,7 +140,7 @@ impl Task {
         });
         if has_failed {
             tracing::error!(
-                resource = self.resource.name,
+                resource = self.shared.name,
                 "a quota ends: the system has no random numbers"
             );
             return false;
@@ -162,7 +160,7 @@ impl Task {
             Incoming::Item(LedgerItem::Entry(entry)) => {
                 let table = Table::decode(&entry.bytes);
                 if table.is_none() {
-                    let (resource, sequence) = (&self.resource.name, entry.sequence);
+                    let (resource, sequence) = (&self.shared.name, entry.sequence);
                     tracing::warn!(resource, sequence, "an entry of a quota's ledger is no table");
                 }
                 let table = table.ok_or_else(|| id_of(&entry.bytes));
@@ -183,7 +181,7 @@ impl Task {
         let now = self.clock.now();
         let segment = |(Quota { rate, burst }, until)| Segment { rate, burst, until };
         let segments: Vec<_> = self.rules.segments(now).into_iter().map(segment).collect();
-        self.resource.resource.allot(&segments);
+        self.shared.resource.allot(&segments);
         self.rules.applied();
     }
 
@@ -200,7 +198,7 @@ impl Task {
                 }
             }
             Action::Append { table, after } => {
-                let (ledger, name) = (Arc::clone(&self.ledger), self.resource.name.clone());
+                let (ledger, name) = (Arc::clone(&self.ledger), self.shared.name.clone());
                 self.sending.spawn(async move {
                     let appended = ledger.append(&name, table.encode(), after);
                     match timeout(PATIENCE, appended).await {

@@ -137,9 +137,8 @@ impl Participant {
     pub(crate) fn leaves(&mut self, now: u64) {
         self.leaves = true;
         self.next_report = now;
-        if self.rank() != Some(0) {
-            self.next_write = u64::MAX;
-        }
+        // Who writes the tables writes a last one, without itself.
+        self.next_write = if self.rank() == Some(0) { now } else { u64::MAX };
     }
 
     /// Whether it leaves, and the newest table has no row of it.

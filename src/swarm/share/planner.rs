@@ -31,8 +31,8 @@ const TURN_TOKENS: u64 = 2;
 const WORTH: u64 = 16;
 /// The part of an equal share that an idle agent keeps.
 const FLOOR: u64 = 32;
-/// Agents that a planner knows of at the most, unless more have rows. A table of as many is 280 kB, which logs take. One
-/// that the log refused would never be read, and nobody would be forgotten.
+/// Agents that a planner knows of at the most, unless more have rows. A table of as many is about 280 kB. A larger one,
+/// which a log may refuse, would never be read back, so nobody would be forgotten.
 pub(crate) const MOST_AGENTS: usize = 10_000;
 
 #[derive(Clone, Debug)]
@@ -133,7 +133,7 @@ impl Planner {
         }
     }
 
-    /// The table after `newest`, which is at `prev`. `own` is this agent's report, `limit` what it knows.
+    /// The table after `newest`, which is at `prev`. `own` is this agent's report.
     pub(crate) fn plan(
         &mut self,
         newest: Option<&Table>,

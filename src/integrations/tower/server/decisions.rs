@@ -12,7 +12,7 @@ use crate::limiter::{Decision, TryAcquireError};
 /// It is in the request's extensions, for the handler, also if no rule applied. With
 /// [`decisions_in_responses`](super::RateLimitLayerBuilder::decisions_in_responses) it is also in those of the
 /// response, for layers outside of this one. Behind several layers of this kind it holds the rules of all of them,
-/// from the outermost on.
+/// from the outermost on; in a response, of those that add theirs.
 ///
 /// ```
 /// use tollgate::tower::server::Decisions;
