@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Applies each fault of loom-tests/faults.toml to a copy of the source. Its model must catch it.
 
-    scripts/faults.py              # all faults, in some 4 minutes
+    scripts/faults.py              # all faults, in about 20 minutes
     scripts/faults.py NAME...      # these
     scripts/faults.py --check      # only whether each fault can be applied, and each model has one
 
