@@ -42,6 +42,7 @@ mod loom_side {
     /// may be copied several times.
     pub(crate) type InPlace<T> = Box<T>;
 
+    #[allow(clippy::unnecessary_box_returns)] // an `InPlace`
     pub(crate) fn in_place<T>(value: T) -> Box<T> {
         Box::new(value)
     }
