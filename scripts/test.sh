@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that CI checks, quick parts first. About 20 minutes on two cores from a clean clone.
+# Everything that CI checks, quick parts first. Up to half an hour on two cores from a clean clone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -17,7 +17,7 @@ use crate::network::{At, End, Network, Parting};
 use tokio::time::sleep;
 use tollgate::{Clock, DistributedConfig, DistributedLimiter, Limit, UpdateKind};
 
-/// A tenth in debug builds, which take ten times as long.
+/// A tenth in debug builds, where all of them take minutes.
 const SEEDS: u64 = if cfg!(debug_assertions) { 100 } else { 1_000 };
 const THREADS: u64 = 2;
 
